@@ -1,0 +1,18 @@
+//! Everything about a microVM's memory that needs no KVM, so that all of it is testable on any machine.
+//!
+//! Owns the words and numbers of memory: sizes as people write them ([`size`]) and what a process holds
+//! of the host, read from the host itself ([`resident`]). Used by the VMM and by the command line.
+
+#![forbid(unsafe_code)]
+
+pub mod resident;
+pub mod size;
+
+/// Bytes in a page, the unit in which guest and host kernels account for memory.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// Bytes in a block, the smallest software zone: the kernel's largest buddy block, 1024 pages.
+///
+/// Guest memory begins, ends and is divided at multiples of it, so that a zone never shares a buddy block
+/// (`MAX_PAGE_ORDER` in `include/linux/mmzone.h`) with its neighbour.
+pub const BLOCK_BYTES: u64 = 4 << 20;

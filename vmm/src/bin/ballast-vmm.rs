@@ -1,0 +1,2 @@
+//! `ballast-vmm`: one microVM.
+fn main() {}

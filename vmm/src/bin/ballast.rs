@@ -1,0 +1,2 @@
+//! `ballast`: runs containers as microVMs.
+fn main() {}

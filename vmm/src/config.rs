@@ -1,0 +1,71 @@
+//! What `ballast` hands to `ballast-vmm`: one JSON document that names open file descriptors, never paths.
+//!
+//! The command line opens everything and executes `ballast-vmm` with this document on a descriptor of its
+//! own; from then on the VMM opens nothing. Both ends are built from this file, so there is no version.
+
+use serde::{Deserialize, Serialize};
+use std::os::fd::RawFd;
+
+/// A whole microVM, as `ballast-vmm` receives it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmConfig {
+    /// The name in messages.
+    pub name: String,
+    /// Guest memory in bytes, a multiple of [`balloon::BLOCK_BYTES`].
+    pub memory_bytes: u64,
+    /// Number of vCPUs.
+    pub cpus: u8,
+    /// `/dev/kvm`, open for reading and writing.
+    pub kvm: RawFd,
+    /// The kernel, an uncompressed ELF image.
+    pub kernel: RawFd,
+    /// The initramfs: agent and modules.
+    pub initramfs: RawFd,
+    /// The kernel command line, without what the VMM adds for its devices.
+    pub command_line: String,
+    /// The image's layers, each an EROFS file for virtio-pmem, in the order in which devices appear.
+    pub layers: Vec<LayerConfig>,
+    /// Volumes and disks for virtio-blk, in the order in which devices appear.
+    pub disks: Vec<DiskConfig>,
+    /// The workload's standard streams.
+    pub stdio: StdioConfig,
+    /// The encoded workload specification, handed to the agent as it is (`proto::Spec`).
+    pub spec: RawFd,
+    /// Where outcome and resize requests travel: a socket shared with `ballast`.
+    pub control: RawFd,
+    /// Show the kernel's messages from the first line on, through an emulated serial port: slow.
+    pub boot_log: bool,
+}
+
+/// One read-only layer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerConfig {
+    /// The EROFS file, open for reading.
+    pub file: RawFd,
+}
+
+/// One disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// The raw disk image or block device, open as the guest may use it.
+    pub file: RawFd,
+    /// What the guest reads as the disk's serial number, at most 20 bytes.
+    pub serial: String,
+    /// The guest may not write.
+    pub read_only: bool,
+}
+
+/// The VMM's ends of the workload's streams: pipes, non-blocking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StdioConfig {
+    /// Read end; nothing is sent to the guest where absent, which then sees the end of the stream.
+    pub stdin: Option<RawFd>,
+    /// Write end.
+    pub stdout: RawFd,
+    /// Write end.
+    pub stderr: RawFd,
+}

@@ -1,0 +1,3 @@
+//! virtio over MMIO: the transport's registers, the devices behind it and the layer that attaches both to a VM.
+
+pub mod device;
