@@ -1,3 +1,6 @@
 //! virtio over MMIO: the transport's registers, the devices behind it and the layer that attaches both to a VM.
 
 pub mod device;
+#[cfg(test)]
+pub(crate) mod driver;
+pub mod queue;
