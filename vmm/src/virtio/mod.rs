@@ -1,5 +1,6 @@
 //! virtio over MMIO: the transport's registers, the devices behind it and the layer that attaches both to a VM.
 
+pub mod block;
 pub mod buffers;
 pub mod config_space;
 pub mod device;
