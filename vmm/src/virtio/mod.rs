@@ -1,3 +1,4 @@
 //! virtio over MMIO: the transport's registers, the devices behind it and the layer that attaches both to a VM.
 
 pub mod device;
+pub mod mmio;
