@@ -56,7 +56,9 @@ fn step(vcpu: &mut VcpuFd, buses: &Buses) -> Option<Stop> {
             return Some(Stop::Kvm("KVM could not emulate an instruction of the guest".into()));
         }
         Ok(other) => {
-            return Some(Stop::Kvm(format!("KVM stopped the guest with an exit nobody asked for: {other:?}")));
+            return Some(Stop::Kvm(format!(
+                "KVM stopped the guest with an exit nobody asked for: {other:?}"
+            )));
         }
         Err(error) => match error.errno() {
             libc::EINTR | libc::EAGAIN => {}
