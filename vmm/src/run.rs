@@ -10,9 +10,11 @@ use crate::machine::vm::{self, Vm};
 use crate::machine::{acpi, boot, layout};
 use crate::report::{Milestone, Outcome, Report};
 use crate::streams::{self, HostEnds, Settled, Streams};
-use crate::virtio::attach::{self, Slots};
+use crate::virtio::attach::{self, QueueEvents, Slots};
 use crate::virtio::console::Console;
 use crate::virtio::mmio::Transport;
+use crate::virtio::pmem::Pmem;
+use crate::virtio::rng::Rng;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
 use std::fs::File;
@@ -112,6 +114,14 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let mut events: EventManager<Box<dyn MutEventSubscriber>> = EventManager::new()?;
     let console = transport(Console::default(), &memory)?;
     slots.attach(&vm, &mut buses, &console)?;
+    let rng = transport(Rng::new(host_random), &memory)?;
+    slots.attach(&vm, &mut buses, &rng)?;
+    events.add_subscriber(Box::new(QueueEvents(rng)));
+    for (zone, start) in layers.iter().zip(&starts) {
+        let pmem = transport(Pmem::new(*start, zone.bytes()), &memory)?;
+        slots.attach(&vm, &mut buses, &pmem)?;
+        events.add_subscriber(Box::new(QueueEvents(pmem)));
+    }
 
     let acpi = acpi::tables(config.cpus, &boot::virtio_nodes(slots.taken()), config.boot_log)
         .ok_or(boot::Error::Acpi)?;
@@ -169,5 +179,22 @@ fn add_serial(vm: &Vm, buses: &mut Buses) -> Result<(), Error> {
     vm.add_interrupt(&interrupt, layout::SERIAL_GSI)?;
     let port = SerialPort::new(interrupt, io::stderr());
     buses.ports.insert(u64::from(layout::SERIAL_PORT), serial::PORTS, Arc::new(port))?;
+    Ok(())
+}
+
+/// Random bytes from the host's kernel.
+fn host_random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while let Some(rest @ [_, ..]) = bytes.get_mut(filled..) {
+        // SAFETY: `rest` is valid for writes of its length.
+        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(got) {
+            Ok(got) => filled += got,
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
     Ok(())
 }

@@ -9,9 +9,10 @@
 use super::control::{Change, Control, HEADER_BYTES, Handshake};
 use super::ports::{self, KINDS, QUEUES, Role};
 use crate::virtio::device::{BrokenQueue, Device, Effects, Memory};
+use crate::virtio::queue::{Chain, Outcome, drain};
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::Queue;
 
 const VIRTIO_ID_CONSOLE: u32 = 3;
 const VIRTIO_CONSOLE_F_MULTIPORT: u64 = 1 << 1;
@@ -48,8 +49,6 @@ pub struct Console {
     handshake: Handshake,
     misuse: Misuse,
 }
-
-type Chain = DescriptorChain<Memory>;
 
 impl Default for Console {
     fn default() -> Self {
@@ -99,102 +98,62 @@ impl Console {
     }
 
     /// Copies from the guest until the port's buffer is full or the queue empty.
-    fn transmit(
-        &mut self,
-        port: usize,
-        queue: &mut Queue,
-        memory: &Memory,
-    ) -> Result<Served, virtio_queue::Error> {
-        let Some(state) = self.ports.get_mut(port) else { return Ok(Served::default()) };
-        let mut served = Served::default();
-        while served.requests < BUDGET {
-            let Some(chain) = queue.iter(memory.clone())?.next() else { return Ok(served) };
-            let head = chain.head_index();
+    fn transmit(&mut self, port: usize, pass: Pass<'_>) -> Result<Effects, BrokenQueue> {
+        let Self { ports, misuse, .. } = self;
+        let Some(state) = ports.get_mut(port) else { return Ok(Effects::default()) };
+        pass.drain(|chain, memory| {
             match take(chain, memory, state) {
-                Some(Taken::All) => state.taken = 0,
-                Some(Taken::Part) => {
-                    queue.go_to_previous_position();
-                    served.blocked = true;
-                    return Ok(served);
-                }
-                None => {
-                    state.taken = 0;
-                    self.misuse.chain = self.misuse.chain.saturating_add(1);
-                }
+                Some(Taken::Part) => return Outcome::Keep,
+                Some(Taken::All) => {}
+                None => count(&mut misuse.chain),
             }
-            queue.add_used(&**memory, head, 0)?;
-            served.requests = served.requests.saturating_add(1);
-        }
-        Ok(served)
+            state.taken = 0;
+            Outcome::Used(0)
+        })
     }
 
     /// Copies to the guest until the port's buffer or the queue is empty.
-    fn receive(
-        &mut self,
-        port: usize,
-        queue: &mut Queue,
-        memory: &Memory,
-    ) -> Result<Served, virtio_queue::Error> {
-        let Some(state) = self.ports.get_mut(port) else { return Ok(Served::default()) };
-        let mut served = Served::default();
-        while served.requests < BUDGET {
+    fn receive(&mut self, port: usize, pass: Pass<'_>) -> Result<Effects, BrokenQueue> {
+        let Self { ports, misuse, .. } = self;
+        let Some(state) = ports.get_mut(port) else { return Ok(Effects::default()) };
+        pass.drain(|chain, memory| {
             if state.to_guest.is_empty() {
-                served.blocked = true;
-                return Ok(served);
+                return Outcome::Keep;
             }
-            let Some(chain) = queue.iter(memory.clone())?.next() else { return Ok(served) };
-            let head = chain.head_index();
             let written = give(chain, memory, state.to_guest.as_slices());
             if written == 0 {
-                self.misuse.chain = self.misuse.chain.saturating_add(1);
+                count(&mut misuse.chain);
             }
             state.to_guest.drain(..written.min(state.to_guest.len()));
-            queue.add_used(&**memory, head, u32::try_from(written).unwrap_or(0))?;
-            served.requests = served.requests.saturating_add(1);
-        }
-        Ok(served)
+            Outcome::Used(u32::try_from(written).unwrap_or(0))
+        })
     }
 
-    fn control_transmit(
-        &mut self,
-        queue: &mut Queue,
-        memory: &Memory,
-    ) -> Result<Served, virtio_queue::Error> {
-        let mut served = Served::default();
-        while served.requests < BUDGET {
-            let Some(chain) = queue.iter(memory.clone())?.next() else { return Ok(served) };
-            let head = chain.head_index();
+    fn control_transmit(&mut self, pass: Pass<'_>) -> Result<Effects, BrokenQueue> {
+        pass.drain(|chain, memory| {
             let mut bytes = [0; HEADER_BYTES];
-            let read = chain.reader(memory).ok().and_then(|mut reader| reader.read_exact(&mut bytes).ok());
+            let read =
+                chain.reader::<()>(memory).ok().and_then(|mut reader| reader.read_exact(&mut bytes).ok());
             match read.and_then(|()| Control::parse(&bytes)).map(|control| self.handshake.receive(control)) {
                 Some(Change::None) => {}
                 Some(Change::Opened(port, open)) => self.set_open(port, open),
-                Some(Change::Misuse) | None => self.misuse.control = self.misuse.control.saturating_add(1),
+                Some(Change::Misuse) | None => count(&mut self.misuse.control),
             }
-            queue.add_used(&**memory, head, 0)?;
-            served.requests = served.requests.saturating_add(1);
-        }
-        Ok(served)
+            Outcome::Used(0)
+        })
     }
 
-    fn control_receive(&mut self, queue: &mut Queue, memory: &Memory) -> Result<Served, virtio_queue::Error> {
-        let mut served = Served::default();
-        while let Some(message) = self.handshake.front() {
-            let Some(chain) = queue.iter(memory.clone())?.next() else { return Ok(served) };
-            let head = chain.head_index();
+    fn control_receive(&mut self, pass: Pass<'_>) -> Result<Effects, BrokenQueue> {
+        pass.drain(|chain, memory| {
+            let Some(message) = self.handshake.front() else { return Outcome::Keep };
             let written = give(chain, memory, (message, &[]));
-            if written == message.len() {
-                self.handshake.pop();
-            } else {
+            if written < message.len() {
                 // A driver whose buffer is too small for a message cannot get it: the message is lost to it.
-                self.misuse.chain = self.misuse.chain.saturating_add(1);
-                self.handshake.pop();
+                count(&mut self.misuse.chain);
             }
-            queue.add_used(&**memory, head, u32::try_from(written).unwrap_or(0))?;
-            served.requests = served.requests.saturating_add(1);
-        }
-        served.blocked = true;
-        Ok(served)
+            self.handshake.pop();
+            Outcome::Used(u32::try_from(written).unwrap_or(0))
+        })
     }
 
     fn set_open(&mut self, port: usize, open: bool) {
@@ -207,35 +166,32 @@ impl Console {
         }
     }
 
-    fn serve_one(
-        &mut self,
-        index: usize,
-        queue: &mut Queue,
-        memory: &Memory,
-    ) -> Result<Effects, virtio_queue::Error> {
-        if !queue.ready() {
-            return Ok(Effects::default());
+    fn serve_one(&mut self, pass: Pass<'_>) -> Result<Effects, BrokenQueue> {
+        match ports::role(pass.index) {
+            Some(Role::Receive(port)) => self.receive(port, pass),
+            Some(Role::Transmit(port)) => self.transmit(port, pass),
+            Some(Role::ControlReceive) => self.control_receive(pass),
+            Some(Role::ControlTransmit) => self.control_transmit(pass),
+            None => Ok(Effects::default()),
         }
-        let served = match ports::role(index) {
-            Some(Role::Receive(port)) => self.receive(port, queue, memory)?,
-            Some(Role::Transmit(port)) => self.transmit(port, queue, memory)?,
-            Some(Role::ControlReceive) => self.control_receive(queue, memory)?,
-            Some(Role::ControlTransmit) => self.control_transmit(queue, memory)?,
-            None => Served::default(),
-        };
-        // Asked even when nothing more can be done now: it also tells the driver to kick for what comes.
-        let more = queue.enable_notification(&**memory)? && !served.blocked;
-        let interrupt = served.requests > 0 && queue.needs_notification(&**memory)?;
-        Ok(Effects { interrupt, again: more })
     }
 }
 
-/// What one pass over a queue did.
-#[derive(Clone, Copy, Debug, Default)]
-struct Served {
-    requests: usize,
-    /// The queue has requests that cannot be served until the host does something.
-    blocked: bool,
+/// One pass over one queue.
+struct Pass<'a> {
+    index: usize,
+    queue: &'a mut Queue,
+    memory: &'a Memory,
+}
+
+impl<'a> Pass<'a> {
+    fn drain(self, mut serve: impl FnMut(Chain<'a>, &Memory) -> Outcome) -> Result<Effects, BrokenQueue> {
+        drain(self.index, self.queue, self.memory, BUDGET, |chain| serve(chain, self.memory))
+    }
+}
+
+fn count(counter: &mut u64) {
+    *counter = counter.saturating_add(1);
 }
 
 enum Taken {
@@ -244,7 +200,7 @@ enum Taken {
 }
 
 /// Moves what fits from a chain into the port's output; nothing if the chain is malformed.
-fn take(chain: Chain, memory: &Memory, state: &mut PortState) -> Option<Taken> {
+fn take(chain: Chain<'_>, memory: &Memory, state: &mut PortState) -> Option<Taken> {
     let mut reader = chain.reader::<()>(memory).ok()?;
     let left = reader.available_bytes().checked_sub(state.taken)?;
     let mut rest = reader.split_at(state.taken).ok()?;
@@ -262,7 +218,7 @@ fn take(chain: Chain, memory: &Memory, state: &mut PortState) -> Option<Taken> {
 }
 
 /// Writes as much of the two slices as fits into a chain; returns how much.
-fn give(chain: Chain, memory: &Memory, (first, second): (&[u8], &[u8])) -> usize {
+fn give(chain: Chain<'_>, memory: &Memory, (first, second): (&[u8], &[u8])) -> usize {
     let Ok(mut writer) = chain.writer::<()>(memory) else { return 0 };
     let Ok(written) = writer.write(first) else { return 0 };
     if written < first.len() {
@@ -304,9 +260,7 @@ impl Device for Console {
 
     fn serve(&mut self, index: usize, queues: &mut [Queue], memory: &Memory) -> Result<Effects, BrokenQueue> {
         let mut serve = |index: usize| match queues.get_mut(index) {
-            Some(queue) => {
-                self.serve_one(index, queue, memory).map_err(|source| BrokenQueue::Ring { index, source })
-            }
+            Some(queue) => self.serve_one(Pass { index, queue, memory }),
             None => Ok(Effects::default()),
         };
         let effects = serve(index)?;
