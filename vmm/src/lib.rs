@@ -1,8 +1,12 @@
 //! Ballast's microVM: the machine, its virtio devices, container images and the command line.
 
 pub mod bus;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod config;
 pub mod ending;
+#[cfg(feature = "cli")]
+pub mod kernel;
 pub mod link;
 pub mod logging;
 pub mod machine;
