@@ -11,6 +11,8 @@ use crate::machine::{acpi, boot, layout};
 use crate::report::{Milestone, Outcome, Report};
 use crate::streams::{self, HostEnds, Settled, Streams};
 use crate::virtio::attach::{self, QueueEvents, Slots};
+use crate::virtio::block::Block;
+use crate::virtio::block::file::FileBackend;
 use crate::virtio::console::Console;
 use crate::virtio::mmio::Transport;
 use crate::virtio::pmem::Pmem;
@@ -57,6 +59,9 @@ pub enum Error {
     #[error(transparent)]
     Ports(#[from] crate::bus::Overlap),
 }
+
+/// A disk's thread moves descriptors, not data.
+const DISK_STACK_BYTES: usize = 256 << 10;
 
 fn host(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Host { doing, source }
@@ -123,6 +128,15 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         events.add_subscriber(Box::new(QueueEvents(pmem)));
     }
 
+    let shared = memory::read_only_memory(&layers, &starts)?;
+    for disk in &config.disks {
+        let backend = FileBackend::new(file(disk.file)).map_err(host("open a disk"))?;
+        let device = Block::new(backend, &disk.serial, disk.read_only, Arc::clone(&shared));
+        let block = transport(device, &memory)?;
+        slots.attach(&vm, &mut buses, &block)?;
+        spawn_loop(&disk.serial, QueueEvents(block))?;
+    }
+
     let acpi = acpi::tables(config.cpus, &boot::virtio_nodes(slots.taken()), config.boot_log)
         .ok_or(boot::Error::Acpi)?;
     let entry = boot::load(
@@ -180,6 +194,24 @@ fn add_serial(vm: &Vm, buses: &mut Buses) -> Result<(), Error> {
     let port = SerialPort::new(interrupt, io::stderr());
     buses.ports.insert(u64::from(layout::SERIAL_PORT), serial::PORTS, Arc::new(port))?;
     Ok(())
+}
+
+/// Serves a device that waits for the host's storage on a thread of its own, so that nobody waits with it.
+fn spawn_loop(name: &str, subscriber: impl MutEventSubscriber + Send + 'static) -> Result<(), Error> {
+    let serve = move || -> Result<(), event_manager::Error> {
+        let mut events = EventManager::new()?;
+        events.add_subscriber(subscriber);
+        loop {
+            events.run()?;
+        }
+    };
+    let thread = std::thread::Builder::new().name(name.into()).stack_size(DISK_STACK_BYTES);
+    let run = move || {
+        if let Err(error) = serve() {
+            log::error!("a disk's event loop failed: {error}");
+        }
+    };
+    thread.spawn(run).map(drop).map_err(host("start a disk's thread"))
 }
 
 /// Random bytes from the host's kernel.

@@ -68,6 +68,21 @@ pub fn map_ram(bytes: u64) -> Result<Memory, Error> {
     GuestMemoryMmap::from_regions(regions).map(Arc::new).map_err(|e| layout_error(e.into()))
 }
 
+/// All shared zones at their guest addresses as one memory that must only be read: it is mapped read-only.
+///
+/// # Errors
+/// The zones overlap or exceed the address space.
+pub fn read_only_memory(zones: &[SharedZone], starts: &[u64]) -> Result<Memory, Error> {
+    let bytes = zones.iter().map(SharedZone::bytes).sum();
+    let layout_error = |source: Box<dyn std::error::Error + Send + Sync>| Error::Layout { bytes, source };
+    let regions = zones.iter().zip(starts).map(|(zone, start)| zone.region(*start)).collect::<Option<Vec<_>>>();
+    let regions = regions.ok_or_else(|| layout_error("a layer does not fit the address space".into()))?;
+    if regions.is_empty() {
+        return Ok(Arc::new(GuestMemoryMmap::new()));
+    }
+    GuestMemoryMmap::from_regions(regions).map(Arc::new).map_err(|e| layout_error(e.into()))
+}
+
 /// Maps anonymous memory that starts at a huge page, named so that `/proc/PID/smaps` shows it apart.
 fn map_anonymous(size: usize) -> io::Result<*mut libc::c_void> {
     let reserved =
@@ -137,6 +152,15 @@ impl SharedZone {
             return Err(Error::MapLayer(io::Error::last_os_error()));
         }
         Ok(Self { address: address as u64, bytes })
+    }
+
+    /// The zone as vm-memory knows memory, for devices that read what the guest points them to.
+    fn region(&self, guest_address: u64) -> Option<GuestRegionMmap<()>> {
+        let size = usize::try_from(self.bytes).ok()?;
+        // SAFETY: the mapping covers exactly these bytes and stays until the process ends.
+        let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(self.address as *mut u8) };
+        let region = builder.with_mmap_prot(libc::PROT_READ).with_mmap_flags(libc::MAP_SHARED).build().ok()?;
+        GuestRegionMmap::new(region, GuestAddress(guest_address))
     }
 
     /// Host address of the first byte, for KVM's memory slot.
