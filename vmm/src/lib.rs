@@ -14,3 +14,5 @@ pub mod report;
 pub mod run;
 pub mod streams;
 pub mod virtio;
+#[cfg(feature = "cli")]
+pub mod volume;

@@ -11,6 +11,7 @@ pub mod state;
 pub mod streams;
 pub mod terminal;
 pub mod timings;
+pub mod volume;
 pub mod workload;
 
 use clap::{CommandFactory, Parser, Subcommand};
