@@ -12,5 +12,6 @@ pub mod logging;
 pub mod machine;
 pub mod report;
 pub mod run;
+pub mod seccomp;
 pub mod streams;
 pub mod virtio;

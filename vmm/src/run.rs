@@ -9,6 +9,7 @@ use crate::machine::vcpu::{self, Buses};
 use crate::machine::vm::{self, Vm};
 use crate::machine::{acpi, boot, layout};
 use crate::report::{Milestone, Outcome, Report};
+use crate::seccomp::{self, Filters};
 use crate::streams::{self, HostEnds, Settled, Streams};
 use crate::virtio::attach::{self, QueueEvents, Slots};
 use crate::virtio::block::Block;
@@ -52,6 +53,9 @@ pub enum Error {
         /// Its answer.
         source: io::Error,
     },
+    /// The threads cannot be confined.
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::Error),
     /// The event loop fails.
     #[error("the event loop failed")]
     EventLoop(#[from] event_manager::Error),
@@ -89,6 +93,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     // SAFETY: as above.
     let kvm = unsafe { Kvm::from_raw_fd(config.kvm) };
     let control = UnixDatagram::from(OwnedFd::from(file(config.control)));
+    let filters = Filters::compile()?;
     let milestone = |name| streams::send_report(&control, &Report::Milestone(Milestone::now(name, None)));
     milestone("vmm-started");
 
@@ -134,7 +139,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         let device = Block::new(backend, &disk.serial, disk.read_only, Arc::clone(&shared));
         let block = transport(device, &memory)?;
         slots.attach(&vm, &mut buses, &block)?;
-        spawn_loop(&disk.serial, QueueEvents(block))?;
+        spawn_loop(&disk.serial, QueueEvents(block), filters.clone())?;
     }
 
     let acpi = acpi::tables(config.cpus, &boot::virtio_nodes(slots.taken()), config.boot_log)
@@ -168,15 +173,18 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         (0..config.cpus).map(|cpu| vm.add_vcpu(cpu, config.cpus, entry)).collect::<Result<Vec<_>, _>>()?;
     let buses = Arc::new(buses);
     for (cpu, vcpu) in (0..).zip(vcpus) {
-        vcpu::spawn(cpu, vcpu, Arc::clone(&buses), Arc::clone(&stop)).map_err(host("start a vCPU thread"))?;
+        vcpu::spawn(cpu, vcpu, Arc::clone(&buses), Arc::clone(&stop), filters.clone()).map_err(host("start a vCPU thread"))?;
     }
 
+    filters.apply("main")?;
     let outcome: Outcome = loop {
         events.run()?;
         if let Some(outcome) = settled.take() {
             break outcome;
         }
     };
+    // The last word waits for its listener.
+    control.set_nonblocking(false).map_err(host("wait for ballast"))?;
     streams::send_report(&control, &Report::Ended(outcome));
     Ok(())
 }
@@ -197,10 +205,15 @@ fn add_serial(vm: &Vm, buses: &mut Buses) -> Result<(), Error> {
 }
 
 /// Serves a device that waits for the host's storage on a thread of its own, so that nobody waits with it.
-fn spawn_loop(name: &str, subscriber: impl MutEventSubscriber + Send + 'static) -> Result<(), Error> {
-    let serve = move || -> Result<(), event_manager::Error> {
+fn spawn_loop(
+    name: &str,
+    subscriber: impl MutEventSubscriber + Send + 'static,
+    filters: Filters,
+) -> Result<(), Error> {
+    let serve = move || -> Result<(), Error> {
         let mut events = EventManager::new()?;
         events.add_subscriber(subscriber);
+        filters.apply("disk")?;
         loop {
             events.run()?;
         }
@@ -208,7 +221,7 @@ fn spawn_loop(name: &str, subscriber: impl MutEventSubscriber + Send + 'static) 
     let thread = std::thread::Builder::new().name(name.into()).stack_size(DISK_STACK_BYTES);
     let run = move || {
         if let Err(error) = serve() {
-            log::error!("a disk's event loop failed: {error}");
+            log::error!("a disk's thread ended: {error}");
         }
     };
     thread.spawn(run).map(drop).map_err(host("start a disk's thread"))

@@ -114,7 +114,7 @@ impl Streams {
             let _ = kick.read();
         }
         match ports::role(index) {
-            Some(ports::Role::Transmit(port)) => drop(self.from_guest(port)),
+            Some(ports::Role::Transmit(port)) => drop(self.deliver(port)),
             Some(ports::Role::Receive(port)) if port == Port::Stdin as usize => {
                 self.console.serve(index);
                 self.stdin_to_guest();
@@ -131,7 +131,7 @@ impl Streams {
     }
 
     /// Moves what the guest wrote to `port` to where it belongs; true if the port is empty afterwards.
-    fn from_guest(&mut self, port: usize) -> bool {
+    fn deliver(&mut self, port: usize) -> bool {
         let queue = ports::transmit_queue(port);
         let mut events = Vec::new();
         let mut empty = false;
@@ -321,7 +321,7 @@ impl Streams {
         // Nothing new comes from a guest that stopped; what lies in its queues is all there is.
         let mut empty = true;
         for port in [Port::Kernel, Port::Link, Port::Stdout, Port::Stderr] {
-            empty &= self.from_guest(port as usize);
+            empty &= self.deliver(port as usize);
         }
         let delivered = [self.outputs[0].delivered, self.outputs[1].delivered];
         let kernel_log = self.kernel_log();
@@ -419,8 +419,8 @@ impl MutEventSubscriber for Streams {
     fn process(&mut self, events: Events, _ops: &mut EventOps) {
         match events.data() {
             STDIN => self.stdin_to_guest(),
-            STDOUT => drop(self.from_guest(Port::Stdout as usize)),
-            STDERR => drop(self.from_guest(Port::Stderr as usize)),
+            STDOUT => drop(self.deliver(Port::Stdout as usize)),
+            STDERR => drop(self.deliver(Port::Stderr as usize)),
             CONTROL => self.on_request(),
             STOPPED => drop(self.stop.event().read()),
             TIMER => self.on_timer(),

@@ -76,11 +76,11 @@ impl Dirs {
 }
 
 fn make(path: &Path, variable: &'static str) -> Result<(), Error> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| Error::Make { path: path.into(), variable, source })
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| Error::Make {
+        path: path.into(),
+        variable,
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -97,7 +97,10 @@ mod tests {
         assert_eq!(choose(true, &[("HOME", "/root")]).unwrap(), dirs("/run/ballast", "/var/lib/ballast"));
         assert_eq!(choose(true, &[(STATE, "/s"), (DATA, "/d")]).unwrap(), dirs("/s", "/d"));
         let user = [("XDG_RUNTIME_DIR", "/run/user/1"), ("HOME", "/home/u")];
-        assert_eq!(choose(false, &user).unwrap(), dirs("/run/user/1/ballast", "/home/u/.local/share/ballast"));
+        assert_eq!(
+            choose(false, &user).unwrap(),
+            dirs("/run/user/1/ballast", "/home/u/.local/share/ballast")
+        );
         assert!(choose(false, &[("HOME", "/home/u")]).unwrap_err().to_string().contains("XDG_RUNTIME_DIR"));
     }
 }

@@ -149,7 +149,11 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
         disks: machine
             .disks
             .into_iter()
-            .map(|disk| DiskConfig { file: fds.add(disk.file), serial: disk.serial, read_only: disk.read_only })
+            .map(|disk| DiskConfig {
+                file: fds.add(disk.file),
+                serial: disk.serial,
+                read_only: disk.read_only,
+            })
             .collect(),
         stdio: StdioConfig {
             stdin: machine.streams.stdin.map(|fd| fds.add(fd)),

@@ -29,7 +29,9 @@ enum Refusal {
     NoTerminal,
     #[error("{0} of memory are too few for a guest kernel: use at least {least}", least = Size::from_bytes(LEAST_MEMORY))]
     TooLittleMemory(Size),
-    #[error("standard input cannot be both the image and the command's input: import the image first, or leave -i away")]
+    #[error(
+        "standard input cannot be both the image and the command's input: import the image first, or leave -i away"
+    )]
     TwoInputs,
 }
 
@@ -122,7 +124,11 @@ impl Prepared {
     fn machine(self, args: &RunArgs, streams: streams::GuestEnds) -> Result<Machine, Box<dyn StdError>> {
         Ok(Machine {
             name: self.name,
-            memory_bytes: args.memory.bytes().checked_next_multiple_of(BLOCK_BYTES).ok_or("-m is too large")?,
+            memory_bytes: args
+                .memory
+                .bytes()
+                .checked_next_multiple_of(BLOCK_BYTES)
+                .ok_or("-m is too large")?,
             cpus: args.cpus,
             kernel: self.kernel.elf,
             initramfs: self.kernel.initramfs,
@@ -213,7 +219,9 @@ fn conclude(outcome: Option<Outcome>, vmm_code: Option<i32>) -> ExitCode {
     match outcome {
         Some(Outcome::Exited { code, oom_killed }) => {
             if oom_killed {
-                eprint("ballast: the guest ran out of memory and killed a process of the workload: raise -m\n");
+                eprint(
+                    "ballast: the guest ran out of memory and killed a process of the workload: raise -m\n",
+                );
             }
             ExitCode::from(code)
         }

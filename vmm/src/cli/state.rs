@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The name has characters that a host name or a file name cannot have.
-    #[error("'{0}' cannot be a name: use up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit")]
+    #[error(
+        "'{0}' cannot be a name: use up to 63 letters, digits, '-', '_' and '.', beginning with a letter or digit"
+    )]
     Name(String),
     /// Another microVM has it.
     #[error("a microVM named '{0}' is running: choose another --name")]

@@ -49,5 +49,8 @@ pub fn restore() {
 pub fn size() -> Option<(u16, u16)> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let streams: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-    streams.into_iter().find_map(|stream| termios::tcgetwinsize(stream).ok()).map(|size| (size.ws_row, size.ws_col))
+    streams
+        .into_iter()
+        .find_map(|stream| termios::tcgetwinsize(stream).ok())
+        .map(|size| (size.ws_row, size.ws_col))
 }

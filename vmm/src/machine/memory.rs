@@ -75,7 +75,8 @@ pub fn map_ram(bytes: u64) -> Result<Memory, Error> {
 pub fn read_only_memory(zones: &[SharedZone], starts: &[u64]) -> Result<Memory, Error> {
     let bytes = zones.iter().map(SharedZone::bytes).sum();
     let layout_error = |source: Box<dyn std::error::Error + Send + Sync>| Error::Layout { bytes, source };
-    let regions = zones.iter().zip(starts).map(|(zone, start)| zone.region(*start)).collect::<Option<Vec<_>>>();
+    let regions =
+        zones.iter().zip(starts).map(|(zone, start)| zone.region(*start)).collect::<Option<Vec<_>>>();
     let regions = regions.ok_or_else(|| layout_error("a layer does not fit the address space".into()))?;
     if regions.is_empty() {
         return Ok(Arc::new(GuestMemoryMmap::new()));
@@ -159,7 +160,8 @@ impl SharedZone {
         let size = usize::try_from(self.bytes).ok()?;
         // SAFETY: the mapping covers exactly these bytes and stays until the process ends.
         let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(self.address as *mut u8) };
-        let region = builder.with_mmap_prot(libc::PROT_READ).with_mmap_flags(libc::MAP_SHARED).build().ok()?;
+        let region =
+            builder.with_mmap_prot(libc::PROT_READ).with_mmap_flags(libc::MAP_SHARED).build().ok()?;
         GuestRegionMmap::new(region, GuestAddress(guest_address))
     }
 

@@ -2,6 +2,7 @@
 
 use super::stop::{Stop, StopSignal};
 use crate::bus::Bus;
+use crate::seccomp::Filters;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::sync::Arc;
 use std::{io, thread};
@@ -19,11 +20,20 @@ pub struct Buses {
 ///
 /// # Errors
 /// The host refuses a thread.
-pub fn spawn(number: u8, mut vcpu: VcpuFd, buses: Arc<Buses>, stop: Arc<StopSignal>) -> io::Result<()> {
+pub fn spawn(
+    number: u8,
+    mut vcpu: VcpuFd,
+    buses: Arc<Buses>,
+    stop: Arc<StopSignal>,
+    filters: Filters,
+) -> io::Result<()> {
     thread::Builder::new()
         .name(format!("vcpu{number}"))
         .stack_size(STACK_BYTES)
         .spawn(move || {
+            if let Err(error) = filters.apply("vcpu") {
+                return stop.stop(Stop::Kvm(format!("a vCPU's thread cannot be confined: {error}")));
+            }
             let reason = loop {
                 if let Some(reason) = step(&mut vcpu, &buses) {
                     break reason;

@@ -10,3 +10,6 @@ pub mod ports;
 
 pub use device::Console;
 pub use ports::Port;
+
+#[cfg(test)]
+mod tests;

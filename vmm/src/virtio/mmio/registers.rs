@@ -365,7 +365,7 @@ mod tests {
         for status in [ACKNOWLEDGE, ACKNOWLEDGE | DRIVER] {
             assert_eq!(r.write(VIRTIO_MMIO_STATUS, status), Request::Nothing);
         }
-        for (select, value) in [(0, features as u32), (1, (features >> 32) as u32)] {
+        for (select, value) in [(0, low(features)), (1, low(features >> 32))] {
             let _ = r.write(VIRTIO_MMIO_DRIVER_FEATURES_SEL, select);
             let _ = r.write(VIRTIO_MMIO_DRIVER_FEATURES, value);
         }
