@@ -1,4 +1,17 @@
 //! Ballast's microVM: the machine, its virtio devices, container images and the command line.
 
+pub mod bus;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod config;
+pub mod ending;
+#[cfg(feature = "cli")]
+pub mod kernel;
+pub mod link;
+pub mod logging;
+pub mod machine;
+pub mod report;
+pub mod run;
+pub mod seccomp;
+pub mod streams;
 pub mod virtio;

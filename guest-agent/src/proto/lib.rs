@@ -1,1 +1,62 @@
 //! What the agent in the guest and the VMM on the host say to each other.
+//!
+//! The library owns the byte format of the agent link (virtio-console port [`LINK_PORT`]) and nothing else:
+//! no file descriptors, no clocks, no threads. The agent and the VMM both feed it bytes and act on what it
+//! yields. Each side takes the other for hostile: every length is bounded before memory is taken for it, and
+//! no input makes a function here panic.
+//!
+//! # Order of messages
+//!
+//! Neither side waits for the other before it speaks:
+//!
+//! ```text
+//! host  -> guest   Hello, Spec*            then Resize, Signal, InputEnd, OutputGone in any order
+//! guest -> host    Hello, Milestone*       then Started, then Exited
+//!                                          or Failed, if the workload could not be started
+//! ```
+//!
+//! `Notice` and `Milestone` may stand anywhere after the guest's `Hello`. `Exited` and `Failed` are the last
+//! words of the guest: after them it powers off. The streams of the workload go over ports of their own, so
+//! what is said here about them carries byte counts and holds whichever queue the host looks at first.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
+
+mod frame;
+mod spec;
+mod status;
+mod text;
+mod to_guest;
+mod to_host;
+mod ulimit;
+mod wire;
+
+pub use frame::{DecodeError, Decoder, MAX_FRAME, Message};
+pub use spec::{
+    MAX_LAYERS, MAX_SERIAL, MAX_SPEC, MAX_STRING, MAX_STRINGS, MAX_VOLUMES, Spec, SpecBuffer, SpecError,
+    Volume, WindowSize, encode_chunks,
+};
+pub use status::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SETUP, ExitStatus, FailureKind};
+pub use text::{MAX_TEXT, Text};
+pub use to_guest::{Chunk, MAX_CHUNK, OutputStream, ToGuest};
+pub use to_host::{Milestone, ToHost};
+pub use ulimit::{Resource, Ulimit};
+pub use wire::{Fault, FieldError};
+
+/// Version of everything in this library. The two sides of a VM are packed together, so they must be equal:
+/// any change of the format raises it.
+pub const VERSION: u32 = 1;
+
+/// Name of the virtio-console port that carries the frames.
+pub const LINK_PORT: &str = "ballast.agent";
+/// Name of the port that carries the workload's standard input, host to guest.
+pub const STDIN_PORT: &str = "ballast.stdin";
+/// Name of the port that carries the workload's standard output, or all of its terminal's output.
+pub const STDOUT_PORT: &str = "ballast.stdout";
+/// Name of the port that carries the workload's standard error; silent with a terminal.
+pub const STDERR_PORT: &str = "ballast.stderr";

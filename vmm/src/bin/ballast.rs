@@ -1,2 +1,5 @@
 //! `ballast`: runs containers as microVMs.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    vmm::cli::main()
+}

@@ -1,0 +1,71 @@
+//! The command line of `ballast`: one file a verb. Only [`main`] is called from outside.
+
+pub mod dirs;
+pub mod image;
+pub mod install;
+pub mod launch;
+pub mod run;
+pub mod run_args;
+pub mod signals;
+pub mod state;
+pub mod streams;
+pub mod terminal;
+pub mod timings;
+pub mod workload;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::error::Error;
+use std::process::ExitCode;
+
+/// The exit code of every failure that is Ballast's and not the workload's, as docker's.
+pub const FAILED: u8 = 125;
+
+/// Run containers as microVMs, each trimmed to its working set
+#[derive(Parser, Debug)]
+#[command(name = "ballast", version, disable_help_subcommand = true)]
+struct Line {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Run(Box<run_args::RunArgs>),
+    /// Import, list and remove images
+    #[command(subcommand)]
+    Image(image::ImageVerb),
+}
+
+/// Runs `ballast` and gives its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    crate::logging::start("ballast");
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // Help and version are asked for; everything else is a mistake of the caller.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(line.verb) {
+        Ok(code) => code,
+        Err(error) => {
+            crate::logging::print_chain("ballast", &*error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
+    match verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Image(verb) => image::run(&verb),
+    }
+}
+
+/// The whole command line, for completion scripts and manual pages.
+#[must_use]
+pub fn command() -> clap::Command {
+    Line::command()
+}

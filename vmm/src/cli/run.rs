@@ -1,0 +1,257 @@
+//! `ballast run`: from the command line to the workload's exit code.
+
+use super::dirs::Dirs;
+use super::launch::{self, Disk, Machine, Vmm};
+use super::run_args::RunArgs;
+use super::signals::Signals;
+use super::state::Registration;
+use super::terminal::{self, RawMode};
+use super::{install, streams, timings, workload};
+use crate::image::{ImageRef, Store};
+use crate::kernel;
+use crate::report::{MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us};
+use crate::volume;
+use balloon::BLOCK_BYTES;
+use balloon::size::Size;
+use proto::{Spec, WindowSize};
+use rustix::event::{PollFd, PollFlags};
+use std::error::Error as StdError;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// Below this a stock kernel does not boot.
+const LEAST_MEMORY: u64 = 96 << 20;
+
+/// What is wrong with the command line itself.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("-t needs a terminal, and standard input is none: leave -t away")]
+    NoTerminal,
+    #[error("{0} of memory are too few for a guest kernel: use at least {least}", least = Size::from_bytes(LEAST_MEMORY))]
+    TooLittleMemory(Size),
+    #[error(
+        "standard input cannot be both the image and the command's input: import the image first, or leave -i away"
+    )]
+    TwoInputs,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// The microVM could not be started; the message says why and what to do.
+pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
+    let start_us = monotonic_us();
+    check(args)?;
+    let signals = Signals::block()?;
+    let dirs = Dirs::find()?;
+    dirs.make()?;
+    let registration = Registration::new(&dirs.state, args.name.as_deref())?;
+    let prepared = prepare(args, &dirs, &registration)?;
+
+    let (guest_ends, pumps) = streams::start(args.interactive)?;
+    let raw = args.tty.then(RawMode::set).transpose()?;
+    let vmm = launch::start(&install::vmm()?, prepared.machine(args, guest_ends)?)?;
+    let mut session = Session { vmm, milestones: Vec::new(), outcome: None, insistence: 0 };
+    session.follow(&signals)?;
+    // The VMM has reported or is dead: its ends of the pipes close with it.
+    let status = session.vmm.child.wait()?;
+    pumps.finish();
+    drop(raw);
+
+    if args.timings {
+        eprint(&timings::table(start_us, &session.milestones));
+    }
+    Ok(conclude(session.outcome, status.code()))
+}
+
+fn check(args: &RunArgs) -> Result<(), Refusal> {
+    if args.tty && !std::io::stdin().is_terminal() {
+        return Err(Refusal::NoTerminal);
+    }
+    if args.memory.bytes() < LEAST_MEMORY {
+        return Err(Refusal::TooLittleMemory(args.memory));
+    }
+    if args.interactive && args.image == "-" {
+        return Err(Refusal::TwoInputs);
+    }
+    Ok(())
+}
+
+/// Everything that is ready before the VMM starts.
+struct Prepared {
+    name: String,
+    kernel: kernel::GuestKernel,
+    layers: Vec<std::path::PathBuf>,
+    disks: Vec<Disk>,
+    spec: Vec<u8>,
+}
+
+fn prepare(args: &RunArgs, dirs: &Dirs, registration: &Registration) -> Result<Prepared, Box<dyn StdError>> {
+    let search = kernel::Search::on_this_host(args.kernel.clone(), args.modules.clone(), &dirs.data);
+    let source = kernel::find(&search)?;
+    let kernel = kernel::prepare(&source, &install::agent()?, &dirs.data.join("cache"))?;
+    for notice in &kernel.notices {
+        eprint(&format!("ballast: {notice}\n"));
+    }
+
+    let store = Store::open(&dirs.data)?;
+    let progress = super::progress();
+    let image = store.resolve(&ImageRef::parse(&args.image), &*progress)?;
+
+    let tty = args.tty.then(|| terminal::size().unwrap_or((24, 80)));
+    let tty = tty.map(|(rows, cols)| WindowSize { rows, cols });
+    let mut spec: Spec =
+        workload::specify(args, &image.config, registration.name(), tty, |name| std::env::var_os(name))?;
+    spec.layers = image.layers.iter().map(|layer| layer.uuid).collect();
+    let disks = open_disks(args, dirs, &mut spec)?;
+
+    Ok(Prepared {
+        name: registration.name().into(),
+        kernel,
+        layers: image.layers.into_iter().map(|layer| layer.path).collect(),
+        disks,
+        spec: spec.encode()?,
+    })
+}
+
+/// Opens volumes, which the agent mounts, and then disks, which the workload finds as they are.
+fn open_disks(args: &RunArgs, dirs: &Dirs, spec: &mut Spec) -> Result<Vec<Disk>, Box<dyn StdError>> {
+    let _ = (args, dirs, spec, volume::placeholder);
+    Ok(Vec::new())
+}
+
+impl Prepared {
+    fn machine(self, args: &RunArgs, streams: streams::GuestEnds) -> Result<Machine, Box<dyn StdError>> {
+        Ok(Machine {
+            name: self.name,
+            memory_bytes: args
+                .memory
+                .bytes()
+                .checked_next_multiple_of(BLOCK_BYTES)
+                .ok_or("-m is too large")?,
+            cpus: args.cpus,
+            kernel: self.kernel.elf,
+            initramfs: self.kernel.initramfs,
+            command_line: kernel::command_line(args.boot_log),
+            layers: self.layers,
+            disks: self.disks,
+            spec: self.spec,
+            streams,
+            boot_log: args.boot_log,
+        })
+    }
+}
+
+/// A running VMM and what it said so far.
+struct Session {
+    vmm: Vmm,
+    milestones: Vec<Milestone>,
+    outcome: Option<Outcome>,
+    /// SIGINT and SIGTERM that the user sent.
+    insistence: u32,
+}
+
+/// So many SIGINTs or SIGTERMs mean that the user will not wait for the workload, as with docker.
+const INSISTENCE: u32 = 3;
+
+impl Session {
+    /// Hands on signals and collects reports until the VMM has said its last word or is gone.
+    fn follow(&mut self, signals: &Signals) -> std::io::Result<()> {
+        let mut buffer = vec![0; MAX_BYTES];
+        loop {
+            let mut waits =
+                [PollFd::new(&self.vmm.control, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            match rustix::event::poll(&mut waits, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let [control, signal] = waits.map(|wait| !wait.revents().is_empty());
+            if signal {
+                while let Some(number) = signals.next() {
+                    self.on_signal(number);
+                }
+            }
+            if control {
+                match self.vmm.control.recv(&mut buffer) {
+                    Ok(length @ 1..) => self.on_report(buffer.get(..length).unwrap_or_default()),
+                    _ => return Ok(()),
+                }
+            }
+            if self.outcome.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn on_signal(&mut self, signal: libc::c_int) {
+        let request = match signal {
+            libc::SIGWINCH => terminal::size().map(|(rows, cols)| Request::Resize { rows, cols }),
+            _ => u8::try_from(signal).ok().map(|number| Request::Signal { number }),
+        };
+        if matches!(signal, libc::SIGINT | libc::SIGTERM) {
+            self.insistence += 1;
+            if self.insistence >= INSISTENCE {
+                eprint("ballast: the workload does not end; killing its microVM\n");
+                let _ = self.vmm.child.kill();
+                self.outcome = u8::try_from(signal).ok().map(|signal| Outcome::Interrupted { signal });
+                return;
+            }
+        }
+        if let Some(text) = request.and_then(|request| serde_json::to_vec(&request).ok()) {
+            // A VMM that is gone is noticed by its closed socket.
+            let _ = self.vmm.control.send(&text);
+        }
+    }
+
+    fn on_report(&mut self, text: &[u8]) {
+        match serde_json::from_slice(text) {
+            Ok(Report::Notice(text)) => eprint(&format!("ballast: {}\n", printable(&text))),
+            Ok(Report::Milestone(milestone)) => self.milestones.push(milestone),
+            Ok(Report::Ended(outcome)) => self.outcome = Some(outcome),
+            Err(error) => log::warn!("cannot understand a report of ballast-vmm: {error}"),
+        }
+    }
+}
+
+/// Says what is left to say and gives the exit code.
+fn conclude(outcome: Option<Outcome>, vmm_code: Option<i32>) -> ExitCode {
+    const FAILED: u8 = 125;
+    match outcome {
+        Some(Outcome::Exited { code, oom_killed }) => {
+            if oom_killed {
+                eprint(
+                    "ballast: the guest ran out of memory and killed a process of the workload: raise -m\n",
+                );
+            }
+            ExitCode::from(code)
+        }
+        Some(Outcome::NotStarted { code, message }) => {
+            eprint(&format!("ballast: {}\n", printable(&message)));
+            ExitCode::from(code)
+        }
+        Some(Outcome::Interrupted { signal }) => ExitCode::from(signal.saturating_add(128)),
+        Some(Outcome::Failed { message, kernel_log }) => {
+            eprint(&format!("ballast: {}\n", printable(&message)));
+            for line in kernel_log.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev() {
+                eprint(&format!("  {}\n", printable(line.trim_end())));
+            }
+            ExitCode::from(FAILED)
+        }
+        // It could not even start and has said why.
+        None if vmm_code == Some(i32::from(FAILED)) => ExitCode::from(FAILED),
+        None => {
+            eprint("ballast: the microVM was killed; was the host out of memory?\n");
+            ExitCode::from(128 + 9)
+        }
+    }
+}
+
+/// Text of the guest without what could change the user's terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+fn eprint(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,98 @@
+//! What the user types after `ballast run`.
+
+use balloon::size::Size;
+use clap::Args;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Run a command in a new microVM
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ballast run --rm ./rootfs echo hello             a root file system directory
+  ballast run -it debian.tar bash                  a tar of one, with a terminal
+  docker save app | ballast run -i - ./app         a docker archive from a pipe
+  ballast run -m 1g --cpus 2 -v data:/data app     an imported image and a volume
+
+Exit status: that of the command; 125 if Ballast fails, 126 if the command cannot be executed, 127 if it is
+not found, 128+n if signal n killed it.")]
+pub struct RunArgs {
+    /// Keep standard input open for the command
+    #[arg(short, long)]
+    pub interactive: bool,
+
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+
+    /// Remove the microVM when it ends (always so in the foreground)
+    #[arg(long)]
+    pub rm: bool,
+
+    /// Name of the microVM, and its host name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Memory of the guest: 512m, 1g, 1GiB
+    #[arg(short, long, value_name = "SIZE", default_value = "512m")]
+    pub memory: Size,
+
+    /// Number of CPUs of the guest
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub cpus: u8,
+
+    /// Set an environment variable; without a value, the one of this environment
+    #[arg(short, long, value_name = "K[=V]")]
+    pub env: Vec<OsString>,
+
+    /// Working directory of the command
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<OsString>,
+
+    /// User and group of the command: names or numbers of the image
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+
+    /// Replace the image's entrypoint; empty removes it
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<OsString>,
+
+    /// Mount a volume, made on first use and kept until `ballast volume rm`
+    #[arg(short, long, value_name = "NAME:/PATH[:ro]")]
+    pub volume: Vec<OsString>,
+
+    /// Give the guest a raw disk image or block device as a disk
+    #[arg(long, value_name = "FILE[:ro]")]
+    pub disk: Vec<OsString>,
+
+    /// Limit a resource of the command, such as nofile=1024:2048
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub ulimit: Vec<String>,
+
+    /// Most processes and threads that the command may have
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pids_limit: Option<u32>,
+
+    /// Guest kernel: a bzImage or an uncompressed ELF image
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+
+    /// The guest kernel's modules: its /lib/modules/RELEASE
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+
+    /// Show the guest kernel's messages from the first line on (slow)
+    #[arg(long)]
+    pub boot_log: bool,
+
+    /// Print where the start's time went
+    #[arg(long)]
+    pub timings: bool,
+
+    /// Directory, tar (plain, gzip, zstd), docker archive, OCI layout, imported name, or - for standard input
+    pub image: OsString,
+
+    /// Command and arguments instead of the image's
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}

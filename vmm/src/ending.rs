@@ -1,0 +1,125 @@
+//! How a run ended: the rules that turn what the agent said and how the machine stopped into an outcome. Pure.
+
+#![forbid(unsafe_code)]
+
+use crate::link::State;
+use crate::machine::stop::Stop;
+use crate::report::Outcome;
+
+/// What the agent said of the workload's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// Exit code as a shell shows it.
+    pub code: u8,
+    /// The guest ran out of memory.
+    pub oom_killed: bool,
+    /// Bytes of standard output and error that the workload wrote.
+    pub bytes: [u64; 2],
+}
+
+/// What is known so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// The agent's last word.
+    pub exit: Option<Exit>,
+    /// It was said long ago: output announced then and not come since never will.
+    pub late: bool,
+}
+
+impl Ending {
+    /// Whether all output that the agent announced is with its reader.
+    #[must_use]
+    pub fn delivered(&self, delivered: [u64; 2]) -> bool {
+        self.exit.is_some_and(|exit| exit.bytes.iter().zip(delivered).all(|(said, is)| *said <= is))
+    }
+
+    /// How the run ended, if it did. `empty` says that the guest's queues hold no output.
+    #[must_use]
+    pub fn outcome(
+        &self,
+        stopped: Option<&Stop>,
+        agent: State,
+        delivered: [u64; 2],
+        empty: bool,
+        kernel_log: &str,
+    ) -> Option<Outcome> {
+        if let Some(exit) = self.exit {
+            let over = self.delivered(delivered) || (empty && (self.late || stopped.is_some()));
+            return over.then_some(Outcome::Exited { code: exit.code, oom_killed: exit.oom_killed });
+        }
+        let stopped = stopped.filter(|_| empty)?;
+        Some(Outcome::Failed { message: explain(stopped, agent, kernel_log), kernel_log: kernel_log.into() })
+    }
+}
+
+/// Words for a machine that stopped without the agent's last word.
+fn explain(stopped: &Stop, agent: State, kernel_log: &str) -> String {
+    let when = match agent {
+        State::Silent => "before its agent said a word; `ballast run --boot-log` shows how far it came",
+        State::Preparing => "while it prepared the workload",
+        State::Running | State::Over => "while the workload ran",
+    };
+    if let Some(panic) = panic_line(kernel_log) {
+        return format!("the guest's kernel panicked {when}: {panic}");
+    }
+    match stopped {
+        Stop::PowerOff => format!("the guest powered off {when}"),
+        Stop::Reset => format!("the guest reset itself {when}"),
+        Stop::TripleFault => format!("the guest's CPU stopped on a triple fault {when}"),
+        Stop::HostMemory(why) => {
+            format!(
+                "the host could not give the guest memory {when} ({why}): free memory on the host or lower -m"
+            )
+        }
+        Stop::Kvm(why) => format!("the host cannot run the guest: {why} ({when})"),
+    }
+}
+
+fn panic_line(kernel_log: &str) -> Option<&str> {
+    const MARK: &str = "Kernel panic - not syncing: ";
+    let line = kernel_log.lines().find(|line| line.contains(MARK))?;
+    line.split_once(MARK).map(|(_, reason)| reason.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXIT: Exit = Exit { code: 7, oom_killed: false, bytes: [100, 5] };
+
+    fn failed(ending: Ending, stop: &Stop, log: &str) -> String {
+        match ending.outcome(Some(stop), State::Running, [0, 0], true, log) {
+            Some(Outcome::Failed { message, .. }) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_exit_waits_for_its_output() {
+        let ending = Ending { exit: Some(EXIT), late: false };
+        assert_eq!(ending.outcome(None, State::Over, [99, 5], true, ""), None);
+        let exited = Some(Outcome::Exited { code: 7, oom_killed: false });
+        assert_eq!(ending.outcome(None, State::Over, [100, 5], false, ""), exited);
+        assert_eq!(ending.outcome(Some(&Stop::PowerOff), State::Over, [9, 5], false, ""), None);
+        assert_eq!(ending.outcome(Some(&Stop::PowerOff), State::Over, [9, 5], true, ""), exited);
+    }
+
+    #[test]
+    fn an_agent_that_announces_too_much_is_not_waited_for() {
+        let ending = Ending { exit: Some(Exit { bytes: [u64::MAX, 0], ..EXIT }), late: true };
+        assert!(ending.outcome(None, State::Over, [0, 0], true, "").is_some());
+    }
+
+    #[test]
+    fn stops_are_told_apart() {
+        let none = Ending::default();
+        assert!(failed(none, &Stop::PowerOff, "").contains("powered off"));
+        assert!(failed(none, &Stop::Reset, "").contains("reset itself"));
+        assert!(failed(none, &Stop::TripleFault, "").contains("triple fault"));
+        let log = "[ 1.0] Kernel panic - not syncing: Attempted to kill init!\n[ 1.1] CPU: 0";
+        assert_eq!(
+            failed(none, &Stop::Reset, log),
+            "the guest's kernel panicked while the workload ran: Attempted to kill init!"
+        );
+    }
+}

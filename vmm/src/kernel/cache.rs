@@ -1,0 +1,106 @@
+//! The directory of prepared files: published whole or not at all.
+//!
+//! Wiring. Files are written under a name of their own, synced, and renamed, so a crash, a full disk or two
+//! runs at once leave no file that is not whole under a name that is looked for.
+
+use super::error::Error;
+use sha2::{Digest, Sha256};
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The directory, which exists.
+#[derive(Debug)]
+pub(super) struct Cache {
+    dir: PathBuf,
+}
+
+impl Cache {
+    /// The cache in `dir`, which is created if it is not there.
+    pub(super) fn open(dir: &Path) -> Result<Self, Error> {
+        let store = |source| Error::Store { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(store)?;
+        let dir = dir.canonicalize().map_err(store)?;
+        Ok(Self { dir })
+    }
+
+    /// Where a file of this name is or would be.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Stores a file, in place of one that is there.
+    pub(super) fn publish(&self, name: &str, contents: &[u8]) -> Result<PathBuf, Error> {
+        let path = self.path(name);
+        self.write(&path, contents).map_err(|source| Error::Store { path: path.clone(), source })?;
+        Ok(path)
+    }
+
+    fn write(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.dir)?;
+        file.write_all(contents)?;
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// The first half of the SHA-256 of `parts` in hexadecimal: 128 bits, for names. Parts are told apart.
+pub(super) fn digest(parts: &[&[u8]]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_file_is_whole_and_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&dir.path().join("a/b")).unwrap();
+        let path = cache.publish("x", b"one").unwrap();
+        assert_eq!(cache.publish("x", b"two").unwrap(), path);
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(std::fs::read_dir(dir.path().join("a/b")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn writers_at_once_leave_one_whole_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let contents: Vec<_> = (0..4u8).map(|i| vec![i; 100_000]).collect();
+        std::thread::scope(|scope| {
+            for contents in &contents {
+                scope.spawn(|| (0..20).for_each(|_| drop(cache.publish("x", contents).unwrap())));
+            }
+            scope.spawn(|| {
+                for _ in 0..200 {
+                    if let Ok(seen) = std::fs::read(cache.path("x")) {
+                        assert!(contents.contains(&seen), "a torn file");
+                    }
+                }
+            });
+        });
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let error = Cache::open(Path::new("/proc/none")).unwrap_err();
+        assert!(error.to_string().contains("/proc/none"), "{error}");
+    }
+
+    #[test]
+    fn parts_are_told_apart() {
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+        assert_eq!(digest(&[]), "e3b0c44298fc1c149afbf4c8996fb924");
+    }
+}

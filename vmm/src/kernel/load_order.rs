@@ -1,0 +1,375 @@
+//! Which modules a guest loads, on what condition, and in what order.
+//!
+//! Pure: the wanted modules and a way to look one up go in, an order comes out in which every module follows
+//! what it needs. Called once a kernel, with [`WANTED`].
+
+use super::module_index::ModuleName;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// When the agent loads a module. The order of the variants is the order of loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// In every guest.
+    Base,
+    /// In a guest that has a disk.
+    Disk,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "base",
+            Self::Disk => "disk",
+        })
+    }
+}
+
+/// A module that a guest is to have, built in or loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The module.
+    pub name: &'static str,
+    /// When it is loaded.
+    pub condition: Condition,
+    /// What a guest without it cannot do; `None` where there can be no guest without it.
+    pub lack: Option<&'static str>,
+}
+
+const fn needed(name: &'static str) -> Wanted {
+    Wanted { name, condition: Condition::Base, lack: None }
+}
+
+const DISK_LACK: &str = "volumes and disks cannot be used";
+
+/// What a guest is to have, in the order in which the agent wants it: the bus and the console first, so that
+/// whatever fails later can be told.
+pub const WANTED: &[Wanted] = &[
+    needed("virtio_mmio"),
+    needed("virtio_console"),
+    Wanted {
+        name: "virtio_rng",
+        condition: Condition::Base,
+        lack: Some("the guest collects its entropy by itself, which may take a moment after the start"),
+    },
+    needed("virtio_pmem"),
+    // Nothing but the bus between them ties the driver of the namespace to the device.
+    needed("nd_pmem"),
+    needed("erofs"),
+    needed("overlay"),
+    Wanted { name: "virtio_blk", condition: Condition::Disk, lack: Some(DISK_LACK) },
+    Wanted { name: "ext4", condition: Condition::Disk, lack: Some(DISK_LACK) },
+];
+
+/// What a look-up finds under a module's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The kernel has it built in.
+    BuiltIn,
+    /// There is no such module.
+    Absent,
+    /// A file to load, and what has to be loaded before.
+    Module {
+        /// Without these it does not load.
+        needs: Vec<ModuleName>,
+        /// With these, if there are any, it works.
+        likes: Vec<ModuleName>,
+    },
+}
+
+/// A module to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When.
+    pub condition: Condition,
+    /// What.
+    pub name: ModuleName,
+}
+
+/// The order of loading, and what is missing from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadOrder {
+    /// Each module once, after everything that it needs, [`Condition::Base`] before [`Condition::Disk`].
+    pub steps: Vec<Step>,
+    /// Wanted modules a guest can live without, which are missing or need one that is.
+    pub missing: Vec<Wanted>,
+}
+
+/// Why there is no order.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError<E> {
+    /// A module without which there is no guest.
+    #[error("the kernel neither has the module `{missing}` built in nor is there a file of it")]
+    Missing {
+        /// The module.
+        missing: ModuleName,
+    },
+    /// Modules that need one another.
+    #[error("the modules around `{0}` need one another: no order of loading works")]
+    Cycle(ModuleName),
+    /// The look-up failed.
+    #[error(transparent)]
+    LookUp(E),
+}
+
+/// Orders `wanted` and everything it needs. `look_up` is asked at most once for each name.
+///
+/// # Errors
+/// A module that a guest cannot be without is missing, modules need one another, or `look_up` fails.
+pub fn order<E>(
+    wanted: &[Wanted],
+    look_up: impl FnMut(&ModuleName) -> Result<Found, E>,
+) -> Result<LoadOrder, OrderError<E>> {
+    let mut walk = Walk { look_up, found: BTreeMap::new(), placed: BTreeSet::new(), steps: Vec::new() };
+    let mut missing = Vec::new();
+    let mut by_condition: Vec<_> = wanted.iter().collect();
+    by_condition.sort_by_key(|wanted| wanted.condition);
+    for wanted in by_condition {
+        match walk.place(ModuleName::new(wanted.name), wanted.condition) {
+            Err(OrderError::Missing { .. }) if wanted.lack.is_some() => missing.push(*wanted),
+            placed => placed?,
+        }
+    }
+    Ok(LoadOrder { steps: walk.steps, missing })
+}
+
+/// One step of a depth-first walk that keeps its own stack, so that no directory can exhaust the thread's.
+enum Visit {
+    /// Put the module's needs on top, and its placing below them.
+    Enter { name: ModuleName, optional: bool },
+    /// Its needs are placed: place it.
+    Place(ModuleName),
+}
+
+struct Walk<F> {
+    look_up: F,
+    found: BTreeMap<ModuleName, Found>,
+    placed: BTreeSet<ModuleName>,
+    steps: Vec<Step>,
+}
+
+impl<F, E> Walk<F>
+where
+    F: FnMut(&ModuleName) -> Result<Found, E>,
+{
+    /// Appends `root` and what it still needs, or nothing at all where something is missing.
+    fn place(&mut self, root: ModuleName, condition: Condition) -> Result<(), OrderError<E>> {
+        let before = self.steps.len();
+        let result = self.walk(root, condition);
+        if result.is_err() {
+            for step in self.steps.drain(before..) {
+                self.placed.remove(&step.name);
+            }
+        }
+        result
+    }
+
+    fn walk(&mut self, root: ModuleName, condition: Condition) -> Result<(), OrderError<E>> {
+        // The modules whose needs are being placed: meeting one of them again is a cycle.
+        let mut open = BTreeSet::new();
+        let mut stack = vec![Visit::Enter { name: root, optional: false }];
+        while let Some(visit) = stack.pop() {
+            let (name, optional) = match visit {
+                Visit::Enter { name, optional } => (name, optional),
+                Visit::Place(name) => {
+                    open.remove(&name);
+                    self.placed.insert(name.clone());
+                    self.steps.push(Step { condition, name });
+                    continue;
+                }
+            };
+            if self.placed.contains(&name) || (optional && open.contains(&name)) {
+                continue;
+            }
+            if open.contains(&name) {
+                return Err(OrderError::Cycle(name));
+            }
+            match self.find(&name)? {
+                Found::BuiltIn => {}
+                Found::Absent if optional => {}
+                Found::Absent => return Err(OrderError::Missing { missing: name }),
+                Found::Module { needs, likes } => {
+                    open.insert(name.clone());
+                    stack.push(Visit::Place(name));
+                    let enter = |optional| move |name| Visit::Enter { name, optional };
+                    stack.extend(needs.into_iter().rev().map(enter(false)));
+                    for like in likes.into_iter().rev() {
+                        stack.push(enter(true)(self.provider(like)?));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The module that stands for what another one likes: the one of that name, or the portable implementation
+    /// of the crypto algorithm of that name. modprobe asks `modules.alias`, which an unpacked kernel package
+    /// does not have.
+    fn provider(&mut self, like: ModuleName) -> Result<ModuleName, OrderError<E>> {
+        Ok(match self.find(&like)? {
+            Found::Absent => ModuleName::new(&format!("{like}_generic")),
+            Found::BuiltIn | Found::Module { .. } => like,
+        })
+    }
+
+    fn find(&mut self, name: &ModuleName) -> Result<Found, OrderError<E>> {
+        if let Some(found) = self.found.get(name) {
+            return Ok(found.clone());
+        }
+        let found = (self.look_up)(name).map_err(OrderError::LookUp)?;
+        self.found.insert(name.clone(), found.clone());
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::convert::Infallible;
+
+    type Directory = BTreeMap<ModuleName, Found>;
+
+    fn names(names: &[&str]) -> Vec<ModuleName> {
+        names.iter().map(|name| ModuleName::new(name)).collect()
+    }
+
+    fn directory(modules: &[(&str, &[&str], &[&str])]) -> Directory {
+        let module = |(name, needs, likes): &(&str, &[&str], &[&str])| {
+            (ModuleName::new(name), Found::Module { needs: names(needs), likes: names(likes) })
+        };
+        modules.iter().map(module).collect()
+    }
+
+    fn run(wanted: &[Wanted], directory: &Directory) -> Result<LoadOrder, OrderError<Infallible>> {
+        order(wanted, |name| Ok(directory.get(name).cloned().unwrap_or(Found::Absent)))
+    }
+
+    fn lines(order: &LoadOrder) -> Vec<String> {
+        order.steps.iter().map(|step| format!("{} {}", step.condition, step.name)).collect()
+    }
+
+    const fn disk(name: &'static str) -> Wanted {
+        Wanted { name, condition: Condition::Disk, lack: Some("no disks") }
+    }
+
+    #[test]
+    fn needs_come_first_and_what_both_need_is_base() {
+        let directory = directory(&[
+            ("virtio", &[], &[]),
+            ("ring", &["virtio"], &[]),
+            ("mmio", &["ring", "virtio"], &[]),
+            ("blk", &["virtio", "ring"], &[]),
+        ]);
+        let order = run(&[disk("blk"), needed("mmio")], &directory).unwrap();
+        assert_eq!(lines(&order), ["base virtio", "base ring", "base mmio", "disk blk"]);
+        assert_eq!(order.missing, []);
+    }
+
+    #[test]
+    fn an_algorithm_is_found_by_its_portable_implementation() {
+        let mut directory = directory(&[
+            ("libcrc32c", &[], &["crc32c"]),
+            ("crc32c-generic", &[], &[]),
+            ("erofs", &["libcrc32c"], &[]),
+        ]);
+        let order = run(&[needed("erofs")], &directory).unwrap();
+        assert_eq!(lines(&order), ["base crc32c_generic", "base libcrc32c", "base erofs"]);
+        directory.insert(ModuleName::new("crc32c_generic"), Found::BuiltIn);
+        assert_eq!(lines(&run(&[needed("erofs")], &directory).unwrap()), ["base libcrc32c", "base erofs"]);
+        directory.remove(&ModuleName::new("crc32c_generic"));
+        assert_eq!(lines(&run(&[needed("erofs")], &directory).unwrap()), ["base libcrc32c", "base erofs"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_an_error_or_a_lack() {
+        let directory = directory(&[("ext4", &["jbd2"], &[]), ("blk", &[], &[])]);
+        let order = run(&[disk("blk"), disk("ext4")], &directory).unwrap();
+        assert_eq!(lines(&order), ["disk blk"]);
+        assert_eq!(order.missing, [disk("ext4")]);
+        let error = run(&[needed("ext4")], &directory).unwrap_err();
+        assert_eq!(error, OrderError::Missing { missing: ModuleName::new("jbd2") });
+    }
+
+    #[test]
+    fn what_was_placed_for_a_missing_module_is_taken_back() {
+        let directory = directory(&[("a", &["b", "none"], &[]), ("b", &[], &[]), ("c", &["b"], &[])]);
+        let order = run(&[disk("a"), disk("c")], &directory).unwrap();
+        assert_eq!(lines(&order), ["disk b", "disk c"]);
+    }
+
+    #[test]
+    fn cycles_end() {
+        let hard = directory(&[("a", &["b"], &[]), ("b", &["a"], &[])]);
+        assert_eq!(run(&[needed("a")], &hard).unwrap_err(), OrderError::Cycle(ModuleName::new("a")));
+        let soft = directory(&[("a", &[], &["b"]), ("b", &[], &["a"])]);
+        assert_eq!(lines(&run(&[needed("a")], &soft).unwrap()), ["base b", "base a"]);
+    }
+
+    #[test]
+    fn a_long_chain_needs_no_deep_stack() {
+        let name = |i: u32| ModuleName::new(&format!("m{i}"));
+        let module = |i| (name(i), Found::Module { needs: vec![name(i + 1)], likes: vec![] });
+        let mut directory: Directory = (0..100_000).map(module).collect();
+        directory.insert(name(100_000), Found::BuiltIn);
+        assert_eq!(run(&[needed("m0")], &directory).unwrap().steps.len(), 100_000);
+    }
+
+    const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+    /// What a module needs, directly or not, by going round until nothing changes.
+    fn closure(directory: &Directory, root: &str) -> BTreeSet<ModuleName> {
+        let mut closed = BTreeSet::from([ModuleName::new(root)]);
+        loop {
+            let needs = closed.iter().filter_map(|name| match directory.get(name) {
+                Some(Found::Module { needs, .. }) => Some(needs.clone()),
+                _ => None,
+            });
+            let next: BTreeSet<_> = needs.flatten().chain(closed.iter().cloned()).collect();
+            if next == closed {
+                return closed;
+            }
+            closed = next;
+        }
+    }
+
+    proptest! {
+        /// Any graph without cycles: the order holds exactly what is needed, once, needs first.
+        #[test]
+        fn the_order_agrees_with_the_closure(
+            edges in prop::collection::vec((0usize..8, 0usize..8), 0..16),
+            wanted in prop::collection::vec(0usize..8, 1..4),
+        ) {
+            let mut directory = directory(&NAMES.map(|name| (name, &[] as &[&str], &[] as &[&str])));
+            for (from, to) in edges.into_iter().filter(|(from, to)| from < to) {
+                if let Some(Found::Module { needs, .. }) = directory.get_mut(&ModuleName::new(NAMES[from])) {
+                    needs.push(ModuleName::new(NAMES[to]));
+                }
+            }
+            let list: Vec<_> = wanted.iter().map(|at| needed(NAMES[*at])).collect();
+            let order = run(&list, &directory).unwrap();
+            let expected: BTreeSet<_> = wanted.iter().flat_map(|at| closure(&directory, NAMES[*at])).collect();
+            let placed: Vec<_> = order.steps.iter().map(|step| step.name.clone()).collect();
+            prop_assert_eq!(placed.iter().cloned().collect::<BTreeSet<_>>(), expected);
+            for (at, name) in placed.iter().enumerate() {
+                prop_assert!(!placed[..at].contains(name));
+                if let Found::Module { needs, .. } = &directory[name] {
+                    prop_assert!(needs.iter().all(|need| placed[..at].contains(need)));
+                }
+            }
+        }
+
+        /// Any graph at all ends in an order or an error.
+        #[test]
+        fn any_graph_ends(edges in prop::collection::vec((0usize..8, 0usize..10, any::<bool>()), 0..30)) {
+            let mut directory = directory(&NAMES.map(|name| (name, &[] as &[&str], &[] as &[&str])));
+            for (from, to, hard) in edges {
+                if let Some(Found::Module { needs, likes }) = directory.get_mut(&ModuleName::new(NAMES[from])) {
+                    let to = ModuleName::new(NAMES.get(to).copied().unwrap_or("absent"));
+                    if hard { needs.push(to) } else { likes.push(to) }
+                }
+            }
+            let _ = run(&[needed("a"), disk("b")], &directory);
+        }
+    }
+}

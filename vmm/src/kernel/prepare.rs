@@ -1,0 +1,236 @@
+//! From a distribution's kernel and its modules to the two files that a VM boots.
+//!
+//! Wiring: reads the host's files, lets the pure parts decide, stores what comes out.
+
+use super::cache::{self, Cache};
+use super::error::Error;
+use super::initramfs::{self, PackedModule};
+use super::load_order::{self, Condition, OrderError, WANTED};
+use super::module_dir::ModuleDir;
+use super::record::{Inputs, Record};
+use super::search::KernelSource;
+use super::{bzimage, image};
+use std::convert::Infallible;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Largest agent that is packed: every guest holds it in memory.
+const MAX_AGENT_BYTES: u64 = 64 << 20;
+
+/// A kernel ready to boot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestKernel {
+    /// Its release, as `uname -r` will say.
+    pub release: String,
+    /// The kernel, an uncompressed ELF image.
+    pub elf: PathBuf,
+    /// The initramfs with the agent and the modules.
+    pub initramfs: PathBuf,
+    /// Whether guests of this kernel can use disks.
+    pub disks: bool,
+    /// What the user should know and can live with: a sentence each.
+    pub notices: Vec<String>,
+}
+
+/// Makes `source` bootable: unpacks the kernel and packs `agent` (a static program for the guest) with the
+/// modules. Results are kept in `cache_dir` and found again as long as no file they came from has changed.
+///
+/// # Errors
+/// A file cannot be read or is not what it should be, the kernel lacks a module that every guest needs, or
+/// the cache cannot be written.
+pub fn prepare(source: &KernelSource, agent: &Path, cache_dir: &Path) -> Result<GuestKernel, Error> {
+    let cache = Cache::open(cache_dir)?;
+    let parts = [&source.image, &source.modules, agent].map(|path| path.as_os_str().as_bytes());
+    let record = format!("record-{}", cache::digest(&parts));
+    if let Some(Record { release, elf, initramfs, .. }) = Record::load(&cache.path(&record)) {
+        return Ok(GuestKernel { release, elf: elf.0, initramfs: initramfs.0, disks: true, notices: vec![] });
+    }
+
+    let mut inputs = Inputs::default();
+    // The rules for packing are this program's: another build of it starts anew.
+    inputs.note_file(Path::new("/proc/self/exe"));
+    let elf = unpack_kernel(source, &cache, &mut inputs)?;
+    let packed = pack(source, agent, &mut inputs)?;
+    let name = format!("initramfs-{}-{}", source.release, cache::digest(&[&packed.archive]));
+    let initramfs = cache.publish(&name, &packed.archive)?;
+    if packed.notices.is_empty()
+        && let Some(finished) = Record::new(inputs, &source.release, &elf, &initramfs)
+        && let Ok(json) = serde_json::to_vec(&finished)
+    {
+        cache.publish(&record, &json)?;
+    }
+    let Packed { disks, notices, .. } = packed;
+    Ok(GuestKernel { release: source.release.clone(), elf, initramfs, disks, notices })
+}
+
+/// The kernel's ELF image: the file itself where it is one, else a copy in the cache.
+fn unpack_kernel(source: &KernelSource, cache: &Cache, inputs: &mut Inputs) -> Result<PathBuf, Error> {
+    let path = &source.image;
+    let image = inputs.read("kernel", path, bzimage::MAX_KERNEL_BYTES)?;
+    if image::is_elf(&image) {
+        image::check_kernel(&image).map_err(|source| Error::Elf { path: path.clone(), source })?;
+        return Ok(path.clone());
+    }
+    let name = format!("vmlinux-{}-{}", source.release, cache::digest(&[&image]));
+    let stored = cache.path(&name);
+    if stored.is_file() {
+        return Ok(stored);
+    }
+    let elf = bzimage::extract(&image).map_err(|source| Error::BzImage { path: path.clone(), source })?;
+    cache.publish(&name, &elf)
+}
+
+struct Packed {
+    archive: Vec<u8>,
+    disks: bool,
+    notices: Vec<String>,
+}
+
+fn pack(source: &KernelSource, agent: &Path, inputs: &mut Inputs) -> Result<Packed, Error> {
+    let agent_bytes = inputs.read("the guest agent", agent, MAX_AGENT_BYTES)?;
+    image::check_program(&agent_bytes).map_err(|source| Error::Agent { path: agent.to_owned(), source })?;
+
+    let mut dir = ModuleDir::open(&source.modules, &source.release, inputs)?;
+    let order = load_order::order(WANTED, |name| dir.look_up(name, inputs)).map_err(|error| {
+        let unfit = |reason| Error::Order {
+            release: source.release.clone(),
+            modules: source.modules.clone(),
+            source: reason,
+        };
+        match error {
+            OrderError::LookUp(error) => error,
+            OrderError::Missing { missing } => unfit(OrderError::<Infallible>::Missing { missing }),
+            OrderError::Cycle(name) => unfit(OrderError::Cycle(name)),
+        }
+    })?;
+    let packed_module = |step: load_order::Step| {
+        let contents = dir.take(&step.name)?;
+        Some(PackedModule { condition: step.condition, file_name: format!("{}.ko", step.name), contents })
+    };
+    let modules: Vec<_> = order.steps.into_iter().filter_map(packed_module).collect();
+    let archive = initramfs::build(&agent_bytes, &modules).map_err(Error::Initramfs)?;
+    let notice = |wanted: &load_order::Wanted| {
+        let lack = wanted.lack.unwrap_or_default();
+        format!("kernel {} has no module `{}`: {lack}", source.release, wanted.name)
+    };
+    Ok(Packed {
+        archive,
+        disks: order.missing.iter().all(|wanted| wanted.condition != Condition::Disk),
+        notices: order.missing.iter().map(notice).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::modinfo::tests::module;
+    use super::super::search::Origin;
+    use super::*;
+    use std::fs;
+
+    /// A host whose kernel has everything but what a test takes away.
+    struct Host(tempfile::TempDir);
+
+    impl Host {
+        fn new() -> Self {
+            let host = Self(tempfile::tempdir().unwrap());
+            let kernel = bzimage::tests::gzip(&image::tests::image("6.1.0"));
+            host.write("vmlinuz", &bzimage::tests::image("6.1.0", &kernel));
+            host.write("agent", &image::tests::image("6.1.0"));
+            for wanted in WANTED {
+                let modinfo = format!("name={}\0depends=\0vermagic=6.1.0 SMP \0", wanted.name);
+                host.write(&format!("modules/kernel/{}.ko", wanted.name), &module(modinfo.as_bytes()));
+            }
+            host.write("modules/modules.builtin", b"");
+            host
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.0.path().join(path)
+        }
+
+        fn write(&self, path: &str, contents: &[u8]) {
+            fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
+            fs::write(self.path(path), contents).unwrap();
+        }
+
+        fn remove(&self, module: &str) {
+            fs::remove_file(self.path(&format!("modules/kernel/{module}.ko"))).unwrap();
+        }
+
+        fn prepare(&self) -> Result<GuestKernel, Error> {
+            let (image, modules) = (self.path("vmlinuz"), self.path("modules"));
+            let source = KernelSource { image, release: "6.1.0".into(), modules, origin: Origin::Option };
+            prepare(&source, &self.path("agent"), &self.path("cache"))
+        }
+    }
+
+    #[test]
+    fn a_kernel_is_prepared_once_and_the_same_each_time() {
+        let host = Host::new();
+        let first = host.prepare().unwrap();
+        assert_eq!((first.release.as_str(), first.disks, first.notices.len()), ("6.1.0", true, 0));
+        assert_eq!(fs::read(&first.elf).unwrap(), image::tests::image("6.1.0"));
+        let initramfs = fs::read(&first.initramfs).unwrap();
+        let list = b"base virtio_mmio.ko\nbase virtio_console.ko\nbase virtio_rng.ko\nbase virtio_pmem.ko\n\
+            base nd_pmem.ko\nbase erofs.ko\nbase overlay.ko\ndisk virtio_blk.ko\ndisk ext4.ko\n";
+        assert!(initramfs.windows(list.len()).any(|window| window == list));
+        assert_eq!(host.prepare().unwrap(), first);
+        fs::remove_dir_all(host.path("cache")).unwrap();
+        assert_eq!(host.prepare().unwrap(), first);
+        assert_eq!(fs::read(&first.initramfs).unwrap(), initramfs);
+    }
+
+    #[test]
+    fn another_agent_makes_another_initramfs_beside_the_first() {
+        let host = Host::new();
+        let first = host.prepare().unwrap();
+        host.write("agent", &image::tests::image("6.1.1"));
+        let second = host.prepare().unwrap();
+        assert_eq!(first.elf, second.elf);
+        assert_ne!(first.initramfs, second.initramfs);
+        assert!(first.initramfs.is_file());
+    }
+
+    #[test]
+    fn many_at_once_agree() {
+        let host = Host::new();
+        let kernels: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| host.prepare().unwrap())).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(kernels.iter().all(|kernel| *kernel == kernels[0]));
+    }
+
+    #[test]
+    fn what_a_guest_can_live_without_is_a_notice() {
+        let host = Host::new();
+        host.remove("virtio_rng");
+        let kernel = host.prepare().unwrap();
+        assert!(kernel.disks && kernel.notices[0].contains("`virtio_rng`"), "{:?}", kernel.notices);
+        host.remove("ext4");
+        let kernel = host.prepare().unwrap();
+        assert!(!kernel.disks && kernel.notices[1].contains("volumes"), "{:?}", kernel.notices);
+    }
+
+    #[test]
+    fn what_a_guest_cannot_live_without_is_an_error() {
+        let host = Host::new();
+        host.remove("erofs");
+        let error = host.prepare().unwrap_err();
+        assert!(error.to_string().contains("kernel 6.1.0"), "{error}");
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("`erofs`"));
+        host.write("modules/modules.builtin", b"kernel/fs/erofs/erofs.ko\n");
+        host.prepare().unwrap();
+    }
+
+    #[test]
+    fn a_damaged_kernel_or_agent_is_named() {
+        let host = Host::new();
+        host.write("agent", b"#!/bin/sh\n");
+        assert!(matches!(host.prepare(), Err(Error::Agent { .. })));
+        let good = fs::read(host.path("vmlinuz")).unwrap();
+        host.write("vmlinuz", &good[..good.len() - 150]);
+        let error = host.prepare().unwrap_err();
+        assert!(error.to_string().contains("vmlinuz") && error.to_string().contains("--kernel"), "{error}");
+    }
+}

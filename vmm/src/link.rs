@@ -1,0 +1,299 @@
+//! The VMM's end of the agent link: a pure state machine over bytes.
+//!
+//! ```text
+//! Silent --Hello--> Preparing --Started--> Running --Exited--> Over
+//!                       \------Failed----------------------> Over
+//! ```
+//!
+//! The agent is the guest and may lie, stall or flood: a message out of order is counted and skipped, and what
+//! is buffered is bounded by one frame and the spec. [`crate::streams`] carries bytes and acts on [`Event`]s.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use proto::{Decoder, ExitStatus, FailureKind, Message, OutputStream, ToGuest, ToHost, WindowSize};
+use std::collections::VecDeque;
+
+/// Where the guest's agent stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// It has said nothing yet.
+    Silent,
+    /// It said hello and prepares the workload.
+    Preparing,
+    /// The workload runs.
+    Running,
+    /// It said its last word.
+    Over,
+}
+
+/// What the agent said that the VMM acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something for the user.
+    Notice(String),
+    /// A point on the way to the workload: name and the guest's clock.
+    Milestone(&'static str, u64),
+    /// The workload could not be started.
+    Failed(FailureKind, String),
+    /// The workload ended, having written these many bytes.
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// Whether the guest ran out of memory.
+        oom_killed: bool,
+        /// Bytes of standard output.
+        stdout_bytes: u64,
+        /// Bytes of standard error.
+        stderr_bytes: u64,
+    },
+    /// The stream is beyond repair: the agent does not speak this protocol.
+    Broken(String),
+}
+
+/// Notices a guest may send: more than any set-up has, fewer than a terminal full.
+const MAX_NOTICES: u32 = 64;
+/// Messages for the guest that may wait; beyond it resizes and signals are dropped, as nobody reads them.
+const MAX_OUTGOING: usize = 1 << 20;
+
+/// The link.
+#[derive(Debug)]
+pub struct Link {
+    state: State,
+    decoder: Decoder<ToHost>,
+    outgoing: VecDeque<u8>,
+    spec_bytes: usize,
+    notices: u32,
+    misuse: u64,
+    broken: bool,
+}
+
+impl Link {
+    /// A link that will hand `spec`, an encoded [`proto::Spec`], to the agent.
+    #[must_use]
+    pub fn new(spec: &[u8]) -> Self {
+        let mut greeting = Vec::new();
+        ToGuest::Hello { version: proto::VERSION }.encode(&mut greeting);
+        proto::encode_chunks(spec, &mut greeting);
+        Self {
+            state: State::Silent,
+            decoder: Decoder::new(),
+            spec_bytes: greeting.len(),
+            outgoing: greeting.into(),
+            notices: 0,
+            misuse: 0,
+            broken: false,
+        }
+    }
+
+    /// Where the agent stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Messages out of order or without sense.
+    #[must_use]
+    pub fn misuse(&self) -> u64 {
+        self.misuse.saturating_add(self.decoder.unknown())
+    }
+
+    /// Takes bytes of the agent and appends what they mean to `events`.
+    pub fn receive(&mut self, mut bytes: &[u8], events: &mut Vec<Event>) {
+        while !self.broken {
+            match self.decoder.next(&mut bytes) {
+                Ok(None) => return,
+                Ok(Some(message)) => self.take(message, events),
+                Err(error) if error.is_fatal() => {
+                    self.broken = true;
+                    events.push(Event::Broken(error.to_string()));
+                }
+                Err(_) => self.misuse = self.misuse.saturating_add(1),
+            }
+        }
+    }
+
+    fn take(&mut self, message: ToHost, events: &mut Vec<Event>) {
+        let expected = match (&message, self.state) {
+            (_, State::Over) => false,
+            (ToHost::Hello { .. }, state) => state == State::Silent,
+            (_, State::Silent) => false,
+            (ToHost::Started { .. } | ToHost::Failed { .. }, state) => state == State::Preparing,
+            (ToHost::Exited { .. }, state) => state == State::Running,
+            (ToHost::Notice(_) | ToHost::Milestone { .. } | ToHost::InputGone, _) => true,
+        };
+        if !expected {
+            self.misuse = self.misuse.saturating_add(1);
+            return;
+        }
+        match message {
+            ToHost::Hello { version, .. } if version != proto::VERSION => {
+                self.broken = true;
+                let text =
+                    format!("it speaks version {version} of the protocol, this VMM {}", proto::VERSION);
+                events.push(Event::Broken(text));
+            }
+            ToHost::Hello { .. } => self.state = State::Preparing,
+            ToHost::Started { .. } => self.state = State::Running,
+            ToHost::Failed { kind, message } => {
+                self.state = State::Over;
+                events.push(Event::Failed(kind, message.to_string()));
+            }
+            ToHost::Exited { status, oom_killed, stdout_bytes, stderr_bytes } => {
+                self.state = State::Over;
+                events.push(Event::Exited { status, oom_killed, stdout_bytes, stderr_bytes });
+            }
+            ToHost::Notice(text) => {
+                self.notices = self.notices.saturating_add(1);
+                if self.notices <= MAX_NOTICES {
+                    events.push(Event::Notice(text.to_string()));
+                }
+            }
+            ToHost::Milestone { milestone, monotonic_us } => {
+                events.push(Event::Milestone(milestone.name(), monotonic_us));
+            }
+            // Input that nobody reads is taken from its writer all the same: a pipeline must not stall.
+            ToHost::InputGone => {}
+        }
+    }
+
+    /// Bytes for the agent, in up to two pieces.
+    #[must_use]
+    pub fn outgoing(&self) -> (&[u8], &[u8]) {
+        self.outgoing.as_slices()
+    }
+
+    /// The first `bytes` of [`Self::outgoing`] are on their way.
+    pub fn sent(&mut self, bytes: usize) {
+        self.outgoing.drain(..bytes.min(self.outgoing.len()));
+    }
+
+    /// The user's terminal has a new size.
+    pub fn resize(&mut self, rows: u16, cols: u16) {
+        self.say(&ToGuest::Resize(WindowSize { rows, cols }));
+    }
+
+    /// A signal for the workload.
+    pub fn signal(&mut self, number: u8) {
+        self.say(&ToGuest::Signal { number });
+    }
+
+    /// Standard input ended after `bytes`.
+    pub fn input_end(&mut self, bytes: u64) {
+        self.say(&ToGuest::InputEnd { bytes });
+    }
+
+    /// Nobody reads this stream any more.
+    pub fn output_gone(&mut self, stream: OutputStream) {
+        self.say(&ToGuest::OutputGone(stream));
+    }
+
+    fn say(&mut self, message: &ToGuest) {
+        if self.outgoing.len() < MAX_OUTGOING.saturating_add(self.spec_bytes) {
+            let mut frame = Vec::new();
+            message.encode(&mut frame);
+            self.outgoing.extend(frame);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proto::Text;
+
+    fn encode(messages: &[ToHost]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            message.encode(&mut bytes);
+        }
+        bytes
+    }
+
+    fn hello(version: u32) -> ToHost {
+        ToHost::Hello {
+            version,
+            boot_id: [0; 16],
+            kernel_release: Text::new("6.1"),
+            agent_version: Text::new("0"),
+        }
+    }
+
+    fn exited() -> ToHost {
+        ToHost::Exited { status: ExitStatus::Code(3), oom_killed: false, stdout_bytes: 1, stderr_bytes: 2 }
+    }
+
+    fn receive(link: &mut Link, messages: &[ToHost]) -> Vec<Event> {
+        let mut events = Vec::new();
+        link.receive(&encode(messages), &mut events);
+        events
+    }
+
+    #[test]
+    fn a_run_from_hello_to_exit() {
+        let mut link = Link::new(b"spec");
+        assert_eq!(receive(&mut link, &[hello(proto::VERSION)]), []);
+        assert_eq!(link.state(), State::Preparing);
+        assert_eq!(receive(&mut link, &[ToHost::Started { pid: 5 }]), []);
+        let events = receive(&mut link, &[exited()]);
+        assert_eq!(
+            events,
+            [Event::Exited {
+                status: ExitStatus::Code(3),
+                oom_killed: false,
+                stdout_bytes: 1,
+                stderr_bytes: 2
+            }]
+        );
+        assert_eq!((link.state(), link.misuse()), (State::Over, 0));
+    }
+
+    #[test]
+    fn words_out_of_order_are_counted_and_skipped() {
+        let mut link = Link::new(b"");
+        assert_eq!(receive(&mut link, &[exited(), ToHost::Started { pid: 1 }]), []);
+        assert_eq!((link.state(), link.misuse()), (State::Silent, 2));
+        receive(&mut link, &[hello(proto::VERSION), hello(proto::VERSION), exited()]);
+        assert_eq!((link.state(), link.misuse()), (State::Preparing, 4));
+        receive(&mut link, &[ToHost::Started { pid: 1 }, exited(), exited()]);
+        assert_eq!((link.state(), link.misuse()), (State::Over, 5));
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let mut link = Link::new(b"");
+        let events = receive(&mut link, &[hello(proto::VERSION + 1), ToHost::Started { pid: 1 }]);
+        assert!(matches!(events[..], [Event::Broken(_)]));
+        assert_eq!(link.state(), State::Silent);
+    }
+
+    #[test]
+    fn a_flood_of_notices_is_cut() {
+        let mut link = Link::new(b"");
+        receive(&mut link, &[hello(proto::VERSION)]);
+        let flood: Vec<_> = (0..1000).map(|_| ToHost::Notice(Text::new("x"))).collect();
+        assert_eq!(receive(&mut link, &flood).len(), MAX_NOTICES as usize);
+    }
+
+    #[test]
+    fn what_nobody_reads_stays_bounded() {
+        let mut link = Link::new(&[7; 100]);
+        for _ in 0..1_000_000 {
+            link.resize(1, 1);
+        }
+        assert!(link.outgoing.len() < MAX_OUTGOING + 1024);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_are_survived(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..64), 0..16)) {
+            let mut link = Link::new(b"");
+            let mut events = Vec::new();
+            for piece in &pieces {
+                link.receive(piece, &mut events);
+            }
+            prop_assert!(events.len() <= pieces.iter().map(Vec::len).sum());
+        }
+    }
+}

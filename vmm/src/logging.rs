@@ -1,0 +1,106 @@
+//! Messages of both binaries on standard error: one line each, one prefix, bounded.
+//!
+//! The level is `$BALLAST_LOG` (`error`, `warn`, `info`, `debug`), by default `warn`. A guest can cause messages;
+//! at most [`BURST`] of them in [`WINDOW`] are written, and the next one says how many were not.
+
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Messages written in one [`WINDOW`].
+pub const BURST: u32 = 20;
+/// The time after which messages flow again.
+pub const WINDOW: Duration = Duration::from_secs(5);
+
+struct Logger {
+    program: &'static str,
+    window: Mutex<Option<Window>>,
+}
+
+struct Window {
+    start: Instant,
+    written: u32,
+    dropped: u64,
+}
+
+impl Logger {
+    /// Whether one more message may be written now, and how many were dropped since the last.
+    fn admit(&self, now: Instant) -> Option<u64> {
+        let mut guard = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = guard.get_or_insert(Window { start: now, written: 0, dropped: 0 });
+        if now.duration_since(window.start) >= WINDOW {
+            (window.start, window.written) = (now, 0);
+        }
+        if window.written >= BURST {
+            window.dropped = window.dropped.saturating_add(1);
+            return None;
+        }
+        window.written += 1;
+        Some(std::mem::take(&mut window.dropped))
+    }
+}
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let Some(dropped) = self.admit(Instant::now()) else { return };
+        let level = record.level().as_str().to_ascii_lowercase();
+        let mut line = format!("{}: {level}: {}", self.program, record.args());
+        if dropped > 0 {
+            line.push_str(&format!(" ({dropped} messages before this one were dropped)"));
+        }
+        line.push('\n');
+        // With nobody left to read it, a message has nowhere else to go.
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+/// Starts logging for `program` and turns a panic, a fault of ours, into a sentence and exit code 125.
+pub fn start(program: &'static str) {
+    let level =
+        std::env::var("BALLAST_LOG").ok().and_then(|l| l.parse().ok()).unwrap_or(log::LevelFilter::Warn);
+    if log::set_boxed_logger(Box::new(Logger { program, window: Mutex::new(None) })).is_ok() {
+        log::set_max_level(level);
+    }
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let line = format!("{program}: internal error at {place}: please report it\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        std::process::exit(125);
+    }));
+}
+
+/// Prints an error and its causes, once, as one line: `program: what was being done: cause: its cause`.
+pub fn print_chain(program: &str, error: &dyn std::error::Error) {
+    let mut line = format!("{program}: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    line.push('\n');
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_and_counted() {
+        let logger = Logger { program: "test", window: Mutex::new(None) };
+        let start = Instant::now();
+        let written = (0..1000).filter(|_| logger.admit(start).is_some()).count();
+        assert_eq!(written, BURST as usize);
+        assert_eq!(logger.admit(start + WINDOW), Some(1000 - u64::from(BURST)));
+        assert_eq!(logger.admit(start + WINDOW), Some(0));
+    }
+}

@@ -1,0 +1,138 @@
+//! Loads kernel, initramfs, command line and zero page into guest memory.
+//!
+//! The kernel is an ELF image entered at its 64-bit entry point. Host-side only: the files are the operator's,
+//! and nothing of the guest has run yet.
+
+use super::layout::{self, RamRange};
+use super::{acpi, registers};
+use crate::virtio::device::Memory;
+use linux_loader::bootparam::{boot_e820_entry, boot_params};
+use linux_loader::loader::{Elf, KernelLoader};
+use std::fs::File;
+use std::io;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+
+const E820_RAM: u32 = 1;
+const E820_RESERVED: u32 = 2;
+const BOOT_FLAG: u16 = 0xaa55;
+const HEADER_MAGIC: u32 = 0x5372_6448;
+/// "No assigned id" of the boot protocol's loader types.
+const LOADER_UNDEFINED: u8 = 0xff;
+const KERNEL_ALIGNMENT: u32 = 0x100_0000;
+const PAGE: u64 = balloon::PAGE_BYTES;
+
+/// A failure to put a kernel into guest memory.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel is no ELF image that can be loaded.
+    #[error(
+        "cannot load the kernel into guest memory: is it an uncompressed x86-64 ELF image, and is -m large enough for it?"
+    )]
+    Kernel(#[source] linux_loader::loader::Error),
+    /// The initramfs cannot be read.
+    #[error("cannot read the initramfs")]
+    Initramfs(#[source] io::Error),
+    /// The initramfs does not fit beside the kernel.
+    #[error("{memory_bytes} bytes of memory are too few for kernel and initramfs: raise -m")]
+    TooSmall {
+        /// Guest memory.
+        memory_bytes: u64,
+    },
+    /// The command line is too long.
+    #[error("the kernel command line has {0} bytes, more than the kernel's {max}", max = layout::COMMAND_LINE_BYTES - 1)]
+    CommandLine(usize),
+    /// Boot structures do not fit guest memory.
+    #[error("cannot write the boot structures into guest memory: raise -m")]
+    Write(#[from] GuestMemoryError),
+    /// The ACPI tables exceed their room.
+    #[error("too many devices for the ACPI tables")]
+    Acpi,
+}
+
+/// What is to boot.
+#[derive(Debug)]
+pub struct Payload<'a> {
+    /// ELF kernel.
+    pub kernel: &'a mut File,
+    /// Initramfs.
+    pub initramfs: &'a mut File,
+    /// Kernel command line.
+    pub command_line: &'a str,
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// ACPI tables, from [`acpi::tables`].
+    pub acpi: &'a [u8],
+}
+
+/// Loads everything; returns the address at which the boot vCPU starts.
+///
+/// # Errors
+/// A file cannot be read, or does not fit guest memory.
+pub fn load(memory: &Memory, payload: &mut Payload<'_>) -> Result<u64, Error> {
+    let kernel = Elf::load(&**memory, None, payload.kernel, Some(GuestAddress(layout::HIGH_RAM_START)))
+        .map_err(Error::Kernel)?;
+    let initramfs = load_initramfs(memory, payload, kernel.kernel_end)?;
+
+    let command_line = payload.command_line.as_bytes();
+    if command_line.len() >= layout::COMMAND_LINE_BYTES {
+        return Err(Error::CommandLine(command_line.len()));
+    }
+    memory.write_slice(command_line, GuestAddress(layout::COMMAND_LINE))?;
+    memory.write_slice(payload.acpi, GuestAddress(layout::ACPI))?;
+    memory.write_obj(zero_page(payload, initramfs), GuestAddress(layout::ZERO_PAGE))?;
+    registers::write_tables(memory)?;
+    Ok(kernel.kernel_load.0)
+}
+
+/// Puts the initramfs at the top of low memory, page-aligned, where the kernel's own growth cannot meet it.
+fn load_initramfs(memory: &Memory, payload: &mut Payload<'_>, kernel_end: u64) -> Result<RamRange, Error> {
+    let too_small = Error::TooSmall { memory_bytes: payload.memory_bytes };
+    let bytes = payload.initramfs.metadata().map_err(Error::Initramfs)?.len();
+    let low = payload.memory_bytes.min(layout::MMIO_START);
+    let Some(start) = low.checked_sub(bytes).map(|start| start & !(PAGE - 1)) else { return Err(too_small) };
+    if start < kernel_end {
+        return Err(too_small);
+    }
+    let length = usize::try_from(bytes).map_err(|_| too_small)?;
+    io::Seek::rewind(payload.initramfs).map_err(Error::Initramfs)?;
+    memory.read_exact_volatile_from(GuestAddress(start), payload.initramfs, length)?;
+    Ok(RamRange { start, bytes })
+}
+
+fn zero_page(payload: &Payload<'_>, initramfs: RamRange) -> boot_params {
+    let mut zero_page = boot_params::default();
+    let header = &mut zero_page.hdr;
+    header.type_of_loader = LOADER_UNDEFINED;
+    header.boot_flag = BOOT_FLAG;
+    header.header = HEADER_MAGIC;
+    header.kernel_alignment = KERNEL_ALIGNMENT;
+    header.cmd_line_ptr = layout::COMMAND_LINE as u32;
+    header.cmdline_size = payload.command_line.len() as u32;
+    header.ramdisk_image = initramfs.start as u32;
+    header.ramdisk_size = initramfs.bytes as u32;
+    zero_page.acpi_rsdp_addr = layout::ACPI;
+
+    let mut map = [boot_e820_entry::default(); 8];
+    let usable = layout::usable_ranges(payload.memory_bytes).into_iter().map(|range| (range, E820_RAM));
+    let reserved =
+        RamRange { start: layout::LOW_RAM_END, bytes: layout::HIGH_RAM_START - layout::LOW_RAM_END };
+    let mut entries = 0u8;
+    for (slot, (range, kind)) in map.iter_mut().zip(usable.chain([(reserved, E820_RESERVED)])) {
+        *slot = boot_e820_entry { addr: range.start, size: range.bytes, r#type: kind };
+        entries += 1;
+    }
+    zero_page.e820_table[..map.len()].copy_from_slice(&map);
+    zero_page.e820_entries = entries;
+    zero_page
+}
+
+/// The ACPI nodes of `devices` virtio-mmio devices, in order.
+#[must_use]
+pub fn virtio_nodes(devices: usize) -> Vec<acpi::VirtioNode> {
+    (0..devices as u32)
+        .map(|n| acpi::VirtioNode {
+            address: layout::VIRTIO_START as u32 + n * layout::VIRTIO_STRIDE as u32,
+            gsi: layout::VIRTIO_FIRST_GSI + n,
+        })
+        .collect()
+}

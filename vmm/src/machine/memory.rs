@@ -1,0 +1,215 @@
+//! Maps guest RAM and shared zones into this process.
+//!
+//! Owns the mappings; everyone else sees [`Memory`] (RAM) or a [`SharedZone`]'s address and size.
+//! RAM is anonymous private memory at huge-page-aligned addresses, so that `MADV_DONTNEED` gives it back and
+//! the host's huge pages fit the guest's.
+
+use super::layout;
+use crate::virtio::device::Memory;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use vm_memory::mmap::MmapRegionBuilder;
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+
+/// Size of a transparent huge page of x86.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// A failure to map memory.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host gives no address space or memory.
+    #[error("cannot map {bytes} bytes of guest memory: is `ulimit -v` or vm.overcommit_memory in the way?")]
+    MapRam {
+        /// How much was asked for.
+        bytes: u64,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// vm-memory refuses the regions.
+    #[error("cannot lay out {bytes} bytes of guest memory")]
+    Layout {
+        /// How much was asked for.
+        bytes: u64,
+        /// Its reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An image layer cannot be mapped.
+    #[error("cannot map an image layer; import the image again")]
+    MapLayer(#[source] io::Error),
+    /// An image layer is not padded as virtio-pmem needs it.
+    #[error("an image layer of {0} bytes is not a multiple of 2 MiB; import the image again")]
+    LayerSize(u64),
+}
+
+/// Maps `bytes` of guest RAM, block-aligned regions around the hole for devices.
+///
+/// # Errors
+/// The host refuses the mapping.
+pub fn map_ram(bytes: u64) -> Result<Memory, Error> {
+    let layout_error = |source: Box<dyn std::error::Error + Send + Sync>| Error::Layout { bytes, source };
+    let mut regions = Vec::new();
+    for range in layout::ram_ranges(bytes) {
+        let size = usize::try_from(range.bytes).map_err(|e| layout_error(e.into()))?;
+        let address = map_anonymous(size).map_err(|source| Error::MapRam { bytes, source })?;
+        // SAFETY: `map_anonymous` returned a mapping of exactly `size` bytes that nothing else uses and that
+        // stays until the process ends.
+        let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(address.cast()) };
+        let region = builder
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+            .build()
+            .map_err(|e| layout_error(e.into()))?;
+        let region = GuestRegionMmap::new(region, GuestAddress(range.start))
+            .ok_or_else(|| layout_error("a region does not fit 64 bits".into()))?;
+        regions.push(region);
+    }
+    GuestMemoryMmap::from_regions(regions).map(Arc::new).map_err(|e| layout_error(e.into()))
+}
+
+/// All shared zones at their guest addresses as one memory that must only be read: it is mapped read-only.
+///
+/// # Errors
+/// The zones overlap or exceed the address space.
+pub fn read_only_memory(zones: &[SharedZone], starts: &[u64]) -> Result<Memory, Error> {
+    let bytes = zones.iter().map(SharedZone::bytes).sum();
+    let layout_error = |source: Box<dyn std::error::Error + Send + Sync>| Error::Layout { bytes, source };
+    let regions =
+        zones.iter().zip(starts).map(|(zone, start)| zone.region(*start)).collect::<Option<Vec<_>>>();
+    let regions = regions.ok_or_else(|| layout_error("a layer does not fit the address space".into()))?;
+    if regions.is_empty() {
+        return Ok(Arc::new(GuestMemoryMmap::new()));
+    }
+    GuestMemoryMmap::from_regions(regions).map(Arc::new).map_err(|e| layout_error(e.into()))
+}
+
+/// Maps anonymous memory that starts at a huge page, named so that `/proc/PID/smaps` shows it apart.
+fn map_anonymous(size: usize) -> io::Result<*mut libc::c_void> {
+    let reserved =
+        size.checked_add(HUGE_PAGE_BYTES).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
+    let start = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            reserved,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let head = start.align_offset(HUGE_PAGE_BYTES).min(HUGE_PAGE_BYTES);
+    let aligned = start.wrapping_byte_add(head);
+    let end = aligned.wrapping_byte_add(size);
+    if head > 0 {
+        // SAFETY: these bytes, before the aligned start, belong to the mapping made above and to nobody else.
+        unsafe { libc::munmap(start, head) };
+    }
+    if head < HUGE_PAGE_BYTES {
+        // SAFETY: as above for what lies behind the aligned range.
+        unsafe { libc::munmap(end, HUGE_PAGE_BYTES.wrapping_sub(head)) };
+    }
+    // Advice and a name: a host without them still runs the VM, only with smaller pages or without the name.
+    // SAFETY: advice on a mapping of our own changes no content.
+    unsafe { libc::madvise(aligned, size, libc::MADV_HUGEPAGE) };
+    // SAFETY: as above; a core dump of the VMM must not hold the guest's memory.
+    unsafe { libc::madvise(aligned, size, libc::MADV_DONTDUMP) };
+    // SAFETY: the name is a NUL-terminated string that outlives the call, which copies it.
+    unsafe {
+        libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, aligned, size, c"guest-ram".as_ptr());
+    }
+    Ok(aligned)
+}
+
+/// An image layer mapped read-only and shared: one copy in the host's page cache for all VMs.
+#[derive(Debug)]
+pub struct SharedZone {
+    address: u64,
+    bytes: u64,
+}
+
+impl SharedZone {
+    /// Maps the whole of `file`.
+    ///
+    /// # Errors
+    /// The file's size is no multiple of 2 MiB or the host refuses the mapping.
+    pub fn map(file: &File) -> Result<Self, Error> {
+        let bytes = file.metadata().map_err(Error::MapLayer)?.len();
+        let size = usize::try_from(bytes).unwrap_or(0);
+        if size == 0 || size % HUGE_PAGE_BYTES != 0 {
+            return Err(Error::LayerSize(bytes));
+        }
+        // SAFETY: a new read-only mapping at an address of the kernel's choice; nobody writes through it, and
+        // only KVM reads it, for the guest. Should the file be truncated the guest's access ends in an error
+        // of KVM_RUN, not in a signal, as this process itself never touches the mapping.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(Error::MapLayer(io::Error::last_os_error()));
+        }
+        Ok(Self { address: address as u64, bytes })
+    }
+
+    /// The zone as vm-memory knows memory, for devices that read what the guest points them to.
+    fn region(&self, guest_address: u64) -> Option<GuestRegionMmap<()>> {
+        let size = usize::try_from(self.bytes).ok()?;
+        // SAFETY: the mapping covers exactly these bytes and stays until the process ends.
+        let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(self.address as *mut u8) };
+        let region =
+            builder.with_mmap_prot(libc::PROT_READ).with_mmap_flags(libc::MAP_SHARED).build().ok()?;
+        GuestRegionMmap::new(region, GuestAddress(guest_address))
+    }
+
+    /// Host address of the first byte, for KVM's memory slot.
+    #[must_use]
+    pub fn host_address(&self) -> u64 {
+        self.address
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion};
+
+    #[test]
+    fn ram_lies_around_the_hole_and_reads_zero() {
+        let memory = map_ram((4 << 30) + (8 << 20)).unwrap();
+        let regions: Vec<_> = memory.iter().map(|r| (r.start_addr().0, r.len())).collect();
+        assert_eq!(regions, [(0, 3 << 30), (4 << 30, (1 << 30) + (8 << 20))]);
+        assert_eq!(memory.read_obj::<u64>(GuestAddress(4 << 30)).unwrap(), 0);
+        memory.write_obj(7u64, GuestAddress((3 << 30) - 8)).unwrap();
+        assert!(
+            memory.write_obj(7u64, GuestAddress((3 << 30) - 4)).is_err(),
+            "a range that leaves its region"
+        );
+    }
+
+    #[test]
+    fn ram_starts_at_a_huge_page() {
+        let memory = map_ram(8 << 20).unwrap();
+        let host = memory.get_host_address(GuestAddress(0)).unwrap();
+        assert_eq!(host as usize % HUGE_PAGE_BYTES, 0);
+    }
+
+    #[test]
+    fn layers_must_be_padded() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(matches!(SharedZone::map(&file), Err(Error::LayerSize(0))));
+        file.set_len(3 << 20).unwrap();
+        assert!(matches!(SharedZone::map(&file), Err(Error::LayerSize(_))));
+        file.set_len(4 << 20).unwrap();
+        assert_eq!(SharedZone::map(&file).unwrap().bytes(), 4 << 20);
+    }
+}

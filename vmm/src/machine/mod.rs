@@ -1,0 +1,14 @@
+//! The machine: guest memory, the kernel in it, ACPI tables, CPUs and the KVM they run on.
+//!
+//! Built once by [`crate::run`], in the order of its modules below; nothing here changes while the guest runs.
+
+pub mod acpi;
+pub mod boot;
+pub mod cpuid;
+pub mod layout;
+pub mod memory;
+pub mod registers;
+pub mod serial;
+pub mod stop;
+pub mod vcpu;
+pub mod vm;

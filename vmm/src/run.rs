@@ -1,0 +1,245 @@
+//! Builds one microVM from its configuration and runs it to its end. Wiring: every part is a local here.
+
+use crate::config::VmConfig;
+use crate::link::Link;
+use crate::machine::memory::{self, SharedZone};
+use crate::machine::serial::{self, SerialPort};
+use crate::machine::stop::{PowerRegisters, StopSignal};
+use crate::machine::vcpu::{self, Buses};
+use crate::machine::vm::{self, Vm};
+use crate::machine::{acpi, boot, layout};
+use crate::report::{Milestone, Outcome, Report};
+use crate::seccomp::{self, Filters};
+use crate::streams::{self, HostEnds, Settled, Streams};
+use crate::virtio::attach::{self, QueueEvents, Slots};
+use crate::virtio::block::Block;
+use crate::virtio::block::file::FileBackend;
+use crate::virtio::console::Console;
+use crate::virtio::mmio::Transport;
+use crate::virtio::pmem::Pmem;
+use crate::virtio::rng::Rng;
+use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
+use kvm_ioctls::Kvm;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use vmm_sys_util::eventfd::EventFd;
+
+/// A microVM could not be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// KVM refuses.
+    #[error(transparent)]
+    Vm(#[from] vm::Error),
+    /// Memory cannot be mapped.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    /// The kernel cannot be loaded.
+    #[error(transparent)]
+    Boot(#[from] boot::Error),
+    /// A device cannot be attached.
+    #[error(transparent)]
+    Attach(#[from] attach::Error),
+    /// The image's layers do not fit the address space.
+    #[error("the image's layers do not fit the guest's address space")]
+    Layers,
+    /// The host refuses something small.
+    #[error("cannot {doing}")]
+    Host {
+        /// What was being done.
+        doing: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// The threads cannot be confined.
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::Error),
+    /// The event loop fails.
+    #[error("the event loop failed")]
+    EventLoop(#[from] event_manager::Error),
+    /// Two devices share I/O ports.
+    #[error(transparent)]
+    Ports(#[from] crate::bus::Overlap),
+}
+
+/// A disk's thread moves descriptors, not data.
+const DISK_STACK_BYTES: usize = 256 << 10;
+
+fn host(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Host { doing, source }
+}
+
+/// Takes over a descriptor named by the configuration.
+///
+/// # Safety
+/// `fd` is open, and nothing else in this process uses it.
+unsafe fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller promises it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Runs the microVM to its end and reports how it ended to `ballast`.
+///
+/// # Errors
+/// The microVM could not be built; nothing was reported then.
+///
+/// # Safety
+/// Every descriptor in `config` is open, named once, and used by nothing else in this process.
+pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
+    // SAFETY: this function's own contract, here and for every descriptor below.
+    let file = |fd: RawFd| File::from(unsafe { adopt(fd) });
+    // SAFETY: as above.
+    let kvm = unsafe { Kvm::from_raw_fd(config.kvm) };
+    let control = UnixDatagram::from(OwnedFd::from(file(config.control)));
+    let filters = Filters::compile()?;
+    let milestone = |name| streams::send_report(&control, &Report::Milestone(Milestone::now(name, None)));
+    milestone("vmm-started");
+
+    let memory = memory::map_ram(config.memory_bytes)?;
+    let mut vm = Vm::new(&kvm)?;
+    vm.add_ram(&memory)?;
+
+    let layers: Vec<SharedZone> =
+        config.layers.iter().map(|layer| SharedZone::map(&file(layer.file))).collect::<Result<_, _>>()?;
+    let sizes: Vec<u64> = layers.iter().map(SharedZone::bytes).collect();
+    let starts = layout::pmem_starts(config.memory_bytes, &sizes).ok_or(Error::Layers)?;
+    for (zone, start) in layers.iter().zip(&starts) {
+        vm.add_shared_zone(*start, zone)?;
+    }
+
+    let stop = Arc::new(StopSignal::new().map_err(host("create an event"))?);
+    let mut buses = Buses::default();
+    buses.ports.insert(
+        u64::from(PowerRegisters::PORT),
+        PowerRegisters::PORTS,
+        Arc::new(PowerRegisters(Arc::clone(&stop))),
+    )?;
+    if config.boot_log {
+        add_serial(&vm, &mut buses)?;
+    }
+
+    let mut slots = Slots::default();
+    let mut events: EventManager<Box<dyn MutEventSubscriber>> = EventManager::new()?;
+    let console = transport(Console::default(), &memory)?;
+    slots.attach(&vm, &mut buses, &console)?;
+    let rng = transport(Rng::new(host_random), &memory)?;
+    slots.attach(&vm, &mut buses, &rng)?;
+    events.add_subscriber(Box::new(QueueEvents(rng)));
+    for (zone, start) in layers.iter().zip(&starts) {
+        let pmem = transport(Pmem::new(*start, zone.bytes()), &memory)?;
+        slots.attach(&vm, &mut buses, &pmem)?;
+        events.add_subscriber(Box::new(QueueEvents(pmem)));
+    }
+
+    let shared = memory::read_only_memory(&layers, &starts)?;
+    for disk in &config.disks {
+        let backend = FileBackend::new(file(disk.file)).map_err(host("open a disk"))?;
+        let device = Block::new(backend, &disk.serial, disk.read_only, Arc::clone(&shared));
+        let block = transport(device, &memory)?;
+        slots.attach(&vm, &mut buses, &block)?;
+        spawn_loop(&disk.serial, QueueEvents(block), filters.clone())?;
+    }
+
+    let acpi = acpi::tables(config.cpus, &boot::virtio_nodes(slots.taken()), config.boot_log)
+        .ok_or(boot::Error::Acpi)?;
+    let entry = boot::load(
+        &memory,
+        &mut boot::Payload {
+            kernel: &mut file(config.kernel),
+            initramfs: &mut file(config.initramfs),
+            command_line: &config.command_line,
+            memory_bytes: config.memory_bytes,
+            acpi: &acpi,
+        },
+    )?;
+    milestone("kernel-loaded");
+
+    let mut spec = Vec::new();
+    file(config.spec).read_to_end(&mut spec).map_err(host("read the workload's specification"))?;
+    let ends = HostEnds {
+        stdin: config.stdio.stdin.map(file),
+        stdout: file(config.stdio.stdout),
+        stderr: file(config.stdio.stderr),
+        control: control.try_clone().map_err(host("share the control socket"))?,
+    };
+    let settled = Settled::default();
+    let streams = Streams::new(console, Link::new(&spec), ends, Arc::clone(&stop), Settled::clone(&settled))
+        .map_err(host("create a timer"))?;
+    events.add_subscriber(Box::new(streams));
+
+    let vcpus =
+        (0..config.cpus).map(|cpu| vm.add_vcpu(cpu, config.cpus, entry)).collect::<Result<Vec<_>, _>>()?;
+    let buses = Arc::new(buses);
+    for (cpu, vcpu) in (0..).zip(vcpus) {
+        vcpu::spawn(cpu, vcpu, Arc::clone(&buses), Arc::clone(&stop), filters.clone()).map_err(host("start a vCPU thread"))?;
+    }
+
+    filters.apply("main")?;
+    let outcome: Outcome = loop {
+        events.run()?;
+        if let Some(outcome) = settled.take() {
+            break outcome;
+        }
+    };
+    // The last word waits for its listener.
+    control.set_nonblocking(false).map_err(host("wait for ballast"))?;
+    streams::send_report(&control, &Report::Ended(outcome));
+    Ok(())
+}
+
+fn transport<D: crate::virtio::device::Device>(
+    device: D,
+    memory: &crate::virtio::device::Memory,
+) -> Result<Arc<Transport<D>>, Error> {
+    Transport::new(device, Arc::clone(memory)).map(Arc::new).map_err(host("create a device's events"))
+}
+
+fn add_serial(vm: &Vm, buses: &mut Buses) -> Result<(), Error> {
+    let interrupt = EventFd::new(libc::EFD_NONBLOCK).map_err(host("create an event"))?;
+    vm.add_interrupt(&interrupt, layout::SERIAL_GSI)?;
+    let port = SerialPort::new(interrupt, io::stderr());
+    buses.ports.insert(u64::from(layout::SERIAL_PORT), serial::PORTS, Arc::new(port))?;
+    Ok(())
+}
+
+/// Serves a device that waits for the host's storage on a thread of its own, so that nobody waits with it.
+fn spawn_loop(
+    name: &str,
+    subscriber: impl MutEventSubscriber + Send + 'static,
+    filters: Filters,
+) -> Result<(), Error> {
+    let serve = move || -> Result<(), Error> {
+        let mut events = EventManager::new()?;
+        events.add_subscriber(subscriber);
+        filters.apply("disk")?;
+        loop {
+            events.run()?;
+        }
+    };
+    let thread = std::thread::Builder::new().name(name.into()).stack_size(DISK_STACK_BYTES);
+    let run = move || {
+        if let Err(error) = serve() {
+            log::error!("a disk's thread ended: {error}");
+        }
+    };
+    thread.spawn(run).map(drop).map_err(host("start a disk's thread"))
+}
+
+/// Random bytes from the host's kernel.
+fn host_random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while let Some(rest @ [_, ..]) = bytes.get_mut(filled..) {
+        // SAFETY: `rest` is valid for writes of its length.
+        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(got) {
+            Ok(got) => filled += got,
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}

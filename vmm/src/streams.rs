@@ -1,0 +1,431 @@
+//! The event loop's console side: carries bytes between the guest's ports and the host's descriptors, and
+//! settles how the run ended. Wiring: the device, the link and the outcome's rules are elsewhere.
+
+use crate::ending::{Ending, Exit};
+use crate::link::{Event, Link, State};
+use crate::machine::stop::StopSignal;
+use crate::report::{Milestone, Outcome, Report, Request};
+use crate::virtio::console::{Console, Port, ports};
+use crate::virtio::device::{Device, Effects};
+use crate::virtio::mmio::Transport;
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use proto::OutputStream;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::os::unix::net::UnixDatagram;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use vmm_sys_util::timerfd::TimerFd;
+
+/// A guest that has not started its workload after this long never will. Stock kernels take seconds even
+/// under nested emulation.
+const START_LIMIT: Duration = Duration::from_secs(120);
+/// After the agent's last word, how long output that it announced may still be on its way.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Kernel messages kept to explain a failure.
+const KERNEL_LOG_BYTES: usize = 16 << 10;
+/// Rounds of 64 KiB on one stream before the event loop looks at the others.
+const ROUNDS: usize = 4;
+
+/// Tokens of events that are no queue's.
+const STDIN: u32 = 1000;
+const STDOUT: u32 = 1001;
+const STDERR: u32 = 1002;
+const CONTROL: u32 = 1003;
+const STOPPED: u32 = 1004;
+const TIMER: u32 = 1005;
+
+/// Where the run's outcome appears.
+pub type Settled = Rc<RefCell<Option<Outcome>>>;
+
+/// One of the workload's outputs.
+struct Output {
+    stream: OutputStream,
+    file: Option<File>,
+    delivered: u64,
+}
+
+/// The VMM's ends of everything that the console's ports lead to.
+pub struct Streams {
+    console: Arc<Transport<Console>>,
+    link: Link,
+    stdin: Option<File>,
+    stdin_bytes: u64,
+    outputs: [Output; 2],
+    kernel_log: VecDeque<u8>,
+    control: UnixDatagram,
+    stop: Arc<StopSignal>,
+    timer: TimerFd,
+    ending: Ending,
+    settled: Settled,
+}
+
+/// The host's ends, all non-blocking.
+pub struct HostEnds {
+    /// Read end of standard input.
+    pub stdin: Option<File>,
+    /// Write end of standard output.
+    pub stdout: File,
+    /// Write end of standard error.
+    pub stderr: File,
+    /// The socket shared with `ballast`.
+    pub control: UnixDatagram,
+}
+
+impl Streams {
+    /// Connects the ends to the console.
+    ///
+    /// # Errors
+    /// The host has no more file descriptors.
+    pub fn new(
+        console: Arc<Transport<Console>>,
+        link: Link,
+        ends: HostEnds,
+        stop: Arc<StopSignal>,
+        settled: Settled,
+    ) -> std::io::Result<Self> {
+        let mut timer = TimerFd::new()?;
+        timer.reset(START_LIMIT, None)?;
+        let output = |stream, file| Output { stream, file: Some(file), delivered: 0 };
+        let mut streams = Self {
+            console,
+            link,
+            stdin_bytes: 0,
+            outputs: [output(OutputStream::Stdout, ends.stdout), output(OutputStream::Stderr, ends.stderr)],
+            kernel_log: VecDeque::new(),
+            control: ends.control,
+            stop,
+            timer,
+            ending: Ending::default(),
+            settled,
+            stdin: ends.stdin,
+        };
+        if streams.stdin.is_none() {
+            streams.link.input_end(0);
+        }
+        Ok(streams)
+    }
+
+    fn on_queue(&mut self, index: usize) {
+        if let Some(kick) = self.console.kicks().get(index) {
+            let _ = kick.read();
+        }
+        match ports::role(index) {
+            Some(ports::Role::Transmit(port)) => drop(self.deliver(port)),
+            Some(ports::Role::Receive(port)) if port == Port::Stdin as usize => {
+                self.console.serve(index);
+                self.stdin_to_guest();
+            }
+            Some(ports::Role::Receive(port)) if port == Port::Link as usize => self.link_to_guest(),
+            Some(ports::Role::ControlTransmit) => {
+                // The guest may just have opened a port that data waits for.
+                self.console.serve(index);
+                self.link_to_guest();
+                self.stdin_to_guest();
+            }
+            _ => self.console.serve(index),
+        }
+    }
+
+    /// Moves what the guest wrote to `port` to where it belongs; true if the port is empty afterwards.
+    fn deliver(&mut self, port: usize) -> bool {
+        let queue = ports::transmit_queue(port);
+        let mut events = Vec::new();
+        let mut empty = false;
+        let Self { console, link, outputs, kernel_log, .. } = self;
+        for _ in 0..ROUNDS {
+            let mut moved = 0;
+            empty = true;
+            let mut again = false;
+            console.with_live(
+                |device, queues, memory| {
+                    let effects = device.serve(queue, queues, memory)?;
+                    let (first, second) = device.output(port);
+                    let waiting = first.len() + second.len();
+                    moved = match port {
+                        p if p == Port::Kernel as usize => keep(kernel_log, first, second),
+                        p if p == Port::Link as usize => {
+                            link.receive(first, &mut events);
+                            link.receive(second, &mut events);
+                            waiting
+                        }
+                        p if p == Port::Stdout as usize => outputs[0].write(first, second, link),
+                        p if p == Port::Stderr as usize => outputs[1].write(first, second, link),
+                        _ => waiting,
+                    };
+                    device.consume(port, moved);
+                    empty = moved == waiting && !effects.again;
+                    again = effects.again || moved > 0;
+                    Ok(Effects { again: false, ..effects })
+                },
+                queue,
+            );
+            if !again {
+                break;
+            }
+            empty = false;
+        }
+        if !empty && self.host_takes(port) {
+            // The rounds are spent: go on after the other streams had their turn.
+            if let Some(kick) = self.console.kicks().get(queue) {
+                let _ = kick.write(1);
+            }
+        }
+        for event in events {
+            self.on_link_event(event);
+        }
+        if port == Port::Link as usize {
+            self.link_to_guest();
+        }
+        empty
+    }
+
+    /// Whether the host would take more of `port` now.
+    fn host_takes(&self, port: usize) -> bool {
+        match port {
+            p if p == Port::Stdout as usize => self.outputs[0].takes(),
+            p if p == Port::Stderr as usize => self.outputs[1].takes(),
+            _ => true,
+        }
+    }
+
+    fn link_to_guest(&mut self) {
+        let Self { console, link, .. } = self;
+        let queue = ports::receive_queue(Port::Link as usize);
+        console.with_live(
+            |device, queues, memory| {
+                let mut effects = Effects::default();
+                loop {
+                    let sent = device.send(Port::Link as usize, link.outgoing().0);
+                    link.sent(sent);
+                    effects = effects.and(device.serve(queue, queues, memory)?);
+                    if sent == 0 {
+                        return Ok(effects);
+                    }
+                }
+            },
+            queue,
+        );
+    }
+
+    fn stdin_to_guest(&mut self) {
+        let Self { console, link, stdin, stdin_bytes, .. } = self;
+        let queue = ports::receive_queue(Port::Stdin as usize);
+        let port = Port::Stdin as usize;
+        let mut ended = false;
+        for _ in 0..ROUNDS {
+            let mut read = 0;
+            let Some(file) = stdin else { return };
+            console.with_live(
+                |device, queues, memory| {
+                    let mut buffer = [0; 16 << 10];
+                    let room = device.room(port).min(buffer.len());
+                    match file.read(&mut buffer[..room]) {
+                        _ if room == 0 => {}
+                        Ok(0) => ended = true,
+                        Ok(bytes) => read = device.send(port, &buffer[..bytes]),
+                        Err(error)
+                            if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                        Err(_) => ended = true,
+                    }
+                    device.serve(queue, queues, memory)
+                },
+                queue,
+            );
+            *stdin_bytes += read as u64;
+            if ended {
+                *stdin = None;
+                link.input_end(*stdin_bytes);
+                return self.link_to_guest();
+            }
+            if read == 0 {
+                return;
+            }
+        }
+        // More may wait: come back after the other streams had their turn.
+        if let Some(kick) = self.console.kicks().get(queue) {
+            let _ = kick.write(1);
+        }
+    }
+
+    fn on_link_event(&mut self, event: Event) {
+        match event {
+            Event::Notice(text) => self.report(&Report::Notice(text)),
+            Event::Milestone(name, guest_us) => {
+                let milestone = Milestone::now(name, Some(guest_us));
+                self.report(&Report::Milestone(milestone));
+            }
+            Event::Failed(kind, message) => {
+                self.settle(Outcome::NotStarted { code: kind.shell_code(), message });
+            }
+            Event::Exited { status, oom_killed, stdout_bytes, stderr_bytes } => {
+                self.ending.exit =
+                    Some(Exit { code: status.shell_code(), oom_killed, bytes: [stdout_bytes, stderr_bytes] });
+                self.set_timer(DRAIN_LIMIT);
+            }
+            Event::Broken(why) => {
+                let message = format!("the guest's agent cannot be understood: {why}");
+                self.settle(Outcome::Failed { message, kernel_log: self.kernel_log() });
+            }
+        }
+    }
+
+    fn on_request(&mut self) {
+        let mut buffer = [0; 512];
+        match self.control.recv(&mut buffer) {
+            Ok(length) if length > 0 => match serde_json::from_slice(&buffer[..length]) {
+                Ok(Request::Resize { rows, cols }) => self.link.resize(rows, cols),
+                Ok(Request::Signal { number }) if self.link.state() < State::Running => {
+                    self.settle(Outcome::Interrupted { signal: number });
+                }
+                Ok(Request::Signal { number }) => self.link.signal(number),
+                Err(error) => log::warn!("cannot understand a request of ballast: {error}"),
+            },
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // `ballast` is gone, and with it whoever waits for this run.
+            _ => self.settle(Outcome::Interrupted { signal: libc::SIGHUP as u8 }),
+        }
+        self.link_to_guest();
+    }
+
+    fn on_timer(&mut self) {
+        let _ = self.timer.wait();
+        if self.ending.exit.is_some() {
+            self.ending.late = true;
+            self.set_timer(DRAIN_LIMIT);
+        } else if self.link.state() < State::Running {
+            let message = format!(
+                "the guest did not start its workload within {} s; `ballast run --boot-log` shows what it does",
+                START_LIMIT.as_secs()
+            );
+            self.settle(Outcome::Failed { message, kernel_log: self.kernel_log() });
+        }
+    }
+
+    fn set_timer(&mut self, after: Duration) {
+        if let Err(error) = self.timer.reset(after, None) {
+            log::error!("cannot set the timer: {error}");
+        }
+    }
+
+    /// Ends the run once everything that counts is delivered.
+    fn settle_if_over(&mut self) {
+        let delivered = [self.outputs[0].delivered, self.outputs[1].delivered];
+        let stopped = self.stop.reason().cloned();
+        if stopped.is_none() && !self.ending.delivered(delivered) && !self.ending.late {
+            return;
+        }
+        // Nothing new comes from a guest that stopped; what lies in its queues is all there is.
+        let mut empty = true;
+        for port in [Port::Kernel, Port::Link, Port::Stdout, Port::Stderr] {
+            empty &= self.deliver(port as usize);
+        }
+        let delivered = [self.outputs[0].delivered, self.outputs[1].delivered];
+        let kernel_log = self.kernel_log();
+        if let Some(outcome) =
+            self.ending.outcome(stopped.as_ref(), self.link.state(), delivered, empty, &kernel_log)
+        {
+            self.settle(outcome);
+        }
+    }
+
+    fn settle(&self, outcome: Outcome) {
+        self.settled.borrow_mut().get_or_insert(outcome);
+    }
+
+    fn kernel_log(&self) -> String {
+        let bytes: Vec<u8> = self.kernel_log.iter().copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn report(&self, report: &Report) {
+        send_report(&self.control, report);
+    }
+}
+
+/// Says `report` to `ballast`; one that does not listen misses it.
+pub fn send_report(control: &UnixDatagram, report: &Report) {
+    match serde_json::to_vec(report) {
+        Ok(bytes) => drop(control.send(&bytes)),
+        Err(error) => log::error!("cannot encode a report: {error}"),
+    }
+}
+
+impl Output {
+    /// Writes what the host takes now; counts what nobody will ever read as written.
+    fn write(&mut self, first: &[u8], second: &[u8], link: &mut Link) -> usize {
+        let all = first.len() + second.len();
+        let written = match &mut self.file {
+            _ if all == 0 => 0,
+            None => all,
+            Some(file) => match file.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
+                Ok(written) => written,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+                Err(_) => {
+                    self.file = None;
+                    link.output_gone(self.stream);
+                    all
+                }
+            },
+        };
+        self.delivered += written as u64;
+        written
+    }
+
+    fn takes(&self) -> bool {
+        let Some(file) = &self.file else { return true };
+        let mut poll =
+            libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(file), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: `poll` is one valid pollfd, and the call returns at once.
+        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+    }
+}
+
+fn keep(log: &mut VecDeque<u8>, first: &[u8], second: &[u8]) -> usize {
+    log.extend(first.iter().chain(second));
+    let excess = log.len().saturating_sub(KERNEL_LOG_BYTES);
+    log.drain(..excess);
+    first.len() + second.len()
+}
+
+impl MutEventSubscriber for Streams {
+    fn init(&mut self, ops: &mut EventOps) {
+        let mut add = |events: Events| {
+            if let Err(error) = ops.add(events) {
+                log::error!("cannot wait for the workload's streams: {error}");
+            }
+        };
+        for (index, kick) in (0..).zip(self.console.kicks()) {
+            add(Events::with_data(kick, index, EventSet::IN));
+        }
+        // Edges: readiness that nobody can use now must not spin the loop.
+        let edge = |set| set | EventSet::EDGE_TRIGGERED;
+        if let Some(stdin) = &self.stdin {
+            add(Events::with_data(stdin, STDIN, edge(EventSet::IN)));
+        }
+        for (output, token) in self.outputs.iter().zip([STDOUT, STDERR]) {
+            if let Some(file) = &output.file {
+                add(Events::with_data(file, token, edge(EventSet::OUT)));
+            }
+        }
+        add(Events::with_data(&self.control, CONTROL, EventSet::IN));
+        add(Events::with_data(self.stop.event(), STOPPED, EventSet::IN));
+        add(Events::with_data(&self.timer, TIMER, EventSet::IN));
+    }
+
+    fn process(&mut self, events: Events, _ops: &mut EventOps) {
+        match events.data() {
+            STDIN => self.stdin_to_guest(),
+            STDOUT => drop(self.deliver(Port::Stdout as usize)),
+            STDERR => drop(self.deliver(Port::Stderr as usize)),
+            CONTROL => self.on_request(),
+            STOPPED => drop(self.stop.event().read()),
+            TIMER => self.on_timer(),
+            queue => self.on_queue(queue as usize),
+        }
+        self.settle_if_over();
+    }
+}
