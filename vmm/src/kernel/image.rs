@@ -194,7 +194,14 @@ pub(crate) mod tests {
             let mut bytes = image("6.1.0");
             let at = at.index(120);
             bytes[at] = value;
-            let _ = check_kernel(&bytes);
+            let _ = (check_kernel(&bytes), check_program(&bytes));
+            bytes.truncate(cut.index(bytes.len()));
+            let _ = (check_kernel(&bytes), check_program(&bytes));
+        }
+
+        #[test]
+        fn a_cut_image_is_never_accepted(cut in any::<prop::sample::Index>()) {
+            let mut bytes = image("6.1.0");
             bytes.truncate(cut.index(bytes.len()));
             prop_assert!(check_kernel(&bytes).is_err());
         }

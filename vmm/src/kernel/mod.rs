@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bzimage;
+pub mod command_line;
 pub mod compression;
 pub mod image;
 pub mod initramfs;
@@ -26,6 +27,7 @@ mod prepare;
 mod record;
 mod search;
 
+pub use command_line::command_line;
 pub use error::Error;
 pub use prepare::{GuestKernel, prepare};
 pub use search::{KernelSource, Origin, Search, find};
