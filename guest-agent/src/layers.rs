@@ -130,7 +130,7 @@ fn mount_overlay(lower: &[String]) -> Result<OwnedFd, Error> {
         fs::set_permissions(&upper, fs::Permissions::from_mode(root.mode() & 0o7777))
             .doing(|| format!("setting the mode of {upper}"))?;
     }
-    making(ROOT)?;
+    fs::create_dir_all(ROOT).doing(|| format!("making {ROOT}"))?;
     FileSystem {
         kind: "overlay",
         options: &[

@@ -63,14 +63,16 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-/// Starts logging for `program` and turns a panic, a fault of ours, into a sentence and exit code 125.
-pub fn start(program: &'static str) {
+/// Starts logging for `program` and turns a panic, a fault of ours, into a sentence and exit code 125, after
+/// `clean_up`.
+pub fn start(program: &'static str, clean_up: fn()) {
     let level =
         std::env::var("BALLAST_LOG").ok().and_then(|l| l.parse().ok()).unwrap_or(log::LevelFilter::Warn);
     if log::set_boxed_logger(Box::new(Logger { program, window: Mutex::new(None) })).is_ok() {
         log::set_max_level(level);
     }
     std::panic::set_hook(Box::new(move |panic| {
+        clean_up();
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let line = format!("{program}: internal error at {place}: please report it\n");
         let _ = std::io::stderr().write_all(line.as_bytes());

@@ -8,7 +8,7 @@ use std::os::fd::{FromRawFd, RawFd};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    vmm::logging::start("ballast-vmm");
+    vmm::logging::start("ballast-vmm", || {});
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

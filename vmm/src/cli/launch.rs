@@ -63,7 +63,7 @@ pub struct Machine {
     /// Kernel command line.
     pub command_line: String,
     /// EROFS files, lowest layer first.
-    pub layers: Vec<PathBuf>,
+    pub layers: Vec<File>,
     /// Volumes and disks.
     pub disks: Vec<Disk>,
     /// The encoded workload specification.
@@ -141,11 +141,7 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
         kernel: fds.open(&machine.kernel)?,
         initramfs: fds.open(&machine.initramfs)?,
         command_line: machine.command_line,
-        layers: machine
-            .layers
-            .iter()
-            .map(|path| Ok(LayerConfig { file: fds.open(path)? }))
-            .collect::<Result<_, Error>>()?,
+        layers: machine.layers.into_iter().map(|file| LayerConfig { file: fds.add(file) }).collect(),
         disks: machine
             .disks
             .into_iter()

@@ -2,6 +2,7 @@
 
 pub mod dirs;
 pub mod doctor;
+pub mod format;
 pub mod image;
 pub mod install;
 pub mod launch;
@@ -36,13 +37,19 @@ enum Verb {
     /// Import, list and remove images
     #[command(subcommand)]
     Image(image::ImageVerb),
+    /// Make, list and remove volumes
+    #[command(subcommand)]
+    Volume(volume::VolumeVerb),
     Doctor(doctor::DoctorArgs),
 }
 
 /// Runs `ballast` and gives its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    crate::logging::start("ballast");
+    crate::logging::start("ballast", terminal::restore);
+    if let Some(code) = crate::image::user_namespace::helper_main() {
+        return code;
+    }
     let line = match Line::try_parse() {
         Ok(line) => line,
         Err(error) => {
@@ -64,6 +71,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Image(verb) => image::run(&verb),
+        Verb::Volume(verb) => volume::run(&verb),
         Verb::Doctor(args) => doctor::run(&args),
     }
 }

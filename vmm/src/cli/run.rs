@@ -7,17 +7,20 @@ use super::signals::Signals;
 use super::state::Registration;
 use super::terminal::{self, RawMode};
 use super::{install, streams, timings, workload};
-use crate::image::{ImageRef, Store};
+use crate::image::progress_bars::ProgressBars;
+use crate::image::reference::ImageRef;
 use crate::kernel;
 use crate::report::{MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us};
-use crate::volume;
+use crate::volume::{self, DiskArgument, OpenDisk, VolumeArgument, Volumes};
 use balloon::BLOCK_BYTES;
 use balloon::size::Size;
 use proto::{Spec, WindowSize};
 use rustix::event::{PollFd, PollFlags};
 use std::error::Error as StdError;
+use std::fs::File;
 use std::io::IsTerminal;
-use std::process::ExitCode;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
 
 /// Below this a stock kernel does not boot.
 const LEAST_MEMORY: u64 = 96 << 20;
@@ -61,7 +64,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     if args.timings {
         eprint(&timings::table(start_us, &session.milestones));
     }
-    Ok(conclude(session.outcome, status.code()))
+    Ok(conclude(session.outcome, status))
 }
 
 fn check(args: &RunArgs) -> Result<(), Refusal> {
@@ -81,7 +84,7 @@ fn check(args: &RunArgs) -> Result<(), Refusal> {
 struct Prepared {
     name: String,
     kernel: kernel::GuestKernel,
-    layers: Vec<std::path::PathBuf>,
+    layers: Vec<File>,
     disks: Vec<Disk>,
     spec: Vec<u8>,
 }
@@ -94,9 +97,8 @@ fn prepare(args: &RunArgs, dirs: &Dirs, registration: &Registration) -> Result<P
         eprint(&format!("ballast: {notice}\n"));
     }
 
-    let store = Store::open(&dirs.data)?;
-    let progress = super::progress();
-    let image = store.resolve(&ImageRef::parse(&args.image), &*progress)?;
+    let store = super::image::open_store(dirs)?;
+    let image = store.resolve(&ImageRef::parse(&args.image), &ProgressBars::on_stderr())?;
 
     let tty = args.tty.then(|| terminal::size().unwrap_or((24, 80)));
     let tty = tty.map(|(rows, cols)| WindowSize { rows, cols });
@@ -108,7 +110,7 @@ fn prepare(args: &RunArgs, dirs: &Dirs, registration: &Registration) -> Result<P
     Ok(Prepared {
         name: registration.name().into(),
         kernel,
-        layers: image.layers.into_iter().map(|layer| layer.path).collect(),
+        layers: image.layers.into_iter().map(|layer| layer.file).collect(),
         disks,
         spec: spec.encode()?,
     })
@@ -116,8 +118,26 @@ fn prepare(args: &RunArgs, dirs: &Dirs, registration: &Registration) -> Result<P
 
 /// Opens volumes, which the agent mounts, and then disks, which the workload finds as they are.
 fn open_disks(args: &RunArgs, dirs: &Dirs, spec: &mut Spec) -> Result<Vec<Disk>, Box<dyn StdError>> {
-    let _ = (args, dirs, spec, volume::placeholder);
-    Ok(Vec::new())
+    let mut disks = Vec::new();
+    let mut add = |open: OpenDisk| {
+        if let Some(notice) = &open.notice {
+            eprint(&format!("ballast: {notice}\n"));
+        }
+        let serial = format!("disk{}", disks.len());
+        disks.push(Disk { file: open.file, serial: serial.clone(), read_only: open.read_only });
+        serial
+    };
+    let volumes = Volumes::new(&dirs.data);
+    for argument in &args.volume {
+        let VolumeArgument { name, place, read_only } = VolumeArgument::parse(argument)?;
+        let serial = add(volumes.open(&name, read_only)?);
+        spec.volumes.push(proto::Volume { serial, path: place, read_only });
+    }
+    for argument in &args.disk {
+        let DiskArgument { path, read_only } = DiskArgument::parse(argument)?;
+        add(volume::disk::open(&path, read_only)?);
+    }
+    Ok(disks)
 }
 
 impl Prepared {
@@ -214,7 +234,7 @@ impl Session {
 }
 
 /// Says what is left to say and gives the exit code.
-fn conclude(outcome: Option<Outcome>, vmm_code: Option<i32>) -> ExitCode {
+fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
     const FAILED: u8 = 125;
     match outcome {
         Some(Outcome::Exited { code, oom_killed }) => {
@@ -238,10 +258,15 @@ fn conclude(outcome: Option<Outcome>, vmm_code: Option<i32>) -> ExitCode {
             ExitCode::from(FAILED)
         }
         // It could not even start and has said why.
-        None if vmm_code == Some(i32::from(FAILED)) => ExitCode::from(FAILED),
+        None if vmm.code() == Some(i32::from(FAILED)) => ExitCode::from(FAILED),
+        None if vmm.signal() == Some(libc::SIGSYS) => {
+            eprint("ballast: the VMM made a system call that its seccomp filter forbids; please report it\n");
+            ExitCode::from(FAILED)
+        }
         None => {
-            eprint("ballast: the microVM was killed; was the host out of memory?\n");
-            ExitCode::from(128 + 9)
+            eprint(&format!("ballast: the microVM was killed ({vmm}); was the host out of memory?\n"));
+            let signal = vmm.signal().and_then(|signal| u8::try_from(signal).ok()).unwrap_or(9);
+            ExitCode::from(signal.saturating_add(128))
         }
     }
 }

@@ -2,10 +2,61 @@
 
 #![forbid(unsafe_code)]
 
+use super::dirs::Dirs;
+use super::format::{self, Format};
 use crate::volume::store::{Error, Volume};
 use crate::volume::{VolumeName, Volumes};
 use balloon::size::Size;
+use clap::Subcommand;
 use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// A verb on volumes.
+#[derive(Subcommand, Debug)]
+pub enum VolumeVerb {
+    /// Make a volume; `run -v` makes the ones that are missing by itself
+    Create {
+        /// Most that it can hold; it takes up only what is written
+        #[arg(long, value_name = "SIZE", default_value_t = Size::from_bytes(crate::volume::store::DEFAULT_BYTES))]
+        size: Size,
+        /// Its name
+        name: VolumeName,
+    },
+    /// List volumes
+    Ls {
+        /// How to write the list
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Remove volumes with all that is in them
+    Rm {
+        /// Which
+        #[arg(required = true)]
+        names: Vec<VolumeName>,
+    },
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// It could not be carried out; the message says why and what to do.
+pub fn run(verb: &VolumeVerb) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let dirs = Dirs::find()?;
+    dirs.make()?;
+    let volumes = Volumes::new(&dirs.data);
+    let mut output = io::stdout().lock();
+    match verb {
+        VolumeVerb::Create { size, name } => create(&volumes, name, *size, &mut output)?,
+        VolumeVerb::Ls { format } => ls(&volumes, *format, &mut output)?,
+        VolumeVerb::Rm { names } => {
+            let complain = |error: &Error| crate::logging::print_chain("ballast", error);
+            if !rm(&volumes, names, &mut output, complain)? {
+                return Ok(ExitCode::from(super::FAILED));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// A verb could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -16,15 +67,6 @@ pub enum VerbError {
     /// The output.
     #[error("cannot write the answer")]
     Write(#[from] io::Error),
-}
-
-/// How a listing is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Columns for people.
-    Table,
-    /// One JSON array.
-    Json,
 }
 
 /// Makes a volume and writes its name.
@@ -93,15 +135,13 @@ fn row(volume: &Volume) -> serde_json::Value {
 }
 
 fn write_table(volumes: &[Volume], output: &mut impl Write) -> io::Result<()> {
-    let widest = volumes.iter().map(|volume| volume.name.as_str().len()).chain([4]).max().unwrap_or(4);
-    writeln!(output, "{:widest$}  {:>10}  {:>10}  IN USE", "NAME", "SIZE", "ON DISK")?;
-    for volume in volumes {
-        let size = Size::from_bytes(volume.size_bytes).to_string();
-        let used = Size::from_bytes(volume.used_bytes).to_string();
+    let row = |volume: &Volume| {
+        let size = |bytes| Size::from_bytes(bytes).to_string();
         let in_use = if volume.in_use { "yes" } else { "no" };
-        writeln!(output, "{:widest$}  {size:>10}  {used:>10}  {in_use}", volume.name.as_str())?;
-    }
-    Ok(())
+        [volume.name.to_string(), size(volume.size_bytes), size(volume.used_bytes), in_use.into()]
+    };
+    let rows: Vec<_> = volumes.iter().map(row).collect();
+    format::write_table(["NAME", "SIZE", "ON DISK", "IN USE"], &rows, output)
 }
 
 #[cfg(test)]
@@ -123,9 +163,8 @@ mod tests {
         assert_eq!(made, "database\n");
         let _open = volumes.open(&name, true).unwrap();
         let table = told(|out| ls(&volumes, Format::Table, out).unwrap());
-        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split("  ").collect()).collect();
-        assert_eq!(rows.len(), 2);
-        assert!(table.starts_with("NAME    ") && table.contains("database      32 MiB"), "{table}");
+        assert_eq!(table.lines().count(), 2);
+        assert!(table.starts_with("NAME    ") && table.contains("database  32 MiB"), "{table}");
         assert!(table.ends_with("yes\n"));
         let json = told(|out| ls(&volumes, Format::Json, out).unwrap());
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();

@@ -1,0 +1,52 @@
+//! How listings are written: columns for people, JSON for programs.
+
+use clap::ValueEnum;
+use std::io::{self, Write};
+
+/// `--format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// One JSON array.
+    Json,
+}
+
+/// Writes rows below headings, each column as wide as its widest cell.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn write_table<const N: usize>(
+    headings: [&str; N],
+    rows: &[[String; N]],
+    output: &mut impl Write,
+) -> io::Result<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(headings.get(column).map(|heading| heading.len())).max().unwrap_or(0)
+    };
+    let mut write_row = |cells: [&str; N]| -> io::Result<()> {
+        let mut line = String::new();
+        for (column, cell) in cells.into_iter().enumerate() {
+            let gap = if column == 0 { "" } else { "  " };
+            line.push_str(&format!("{gap}{cell:<width$}", width = width(column)));
+        }
+        writeln!(output, "{}", line.trim_end())
+    };
+    write_row(headings)?;
+    rows.iter().try_for_each(|row| write_row(row.each_ref().map(String::as_str)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut text = Vec::new();
+        let rows = [["a".into(), "long cell".into()], ["bcd".into(), String::new()]];
+        write_table(["N", "COLUMN"], &rows, &mut text).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), "N    COLUMN\na    long cell\nbcd\n");
+    }
+}

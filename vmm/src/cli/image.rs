@@ -1,0 +1,142 @@
+//! `ballast image import | ls | rm`.
+
+use super::dirs::Dirs;
+use super::format::{Format, write_table};
+use crate::image::progress_bars::ProgressBars;
+use crate::image::reference::ImageRef;
+use crate::image::store::{Listed, Origin, Store};
+use balloon::size::Size;
+use clap::Subcommand;
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+/// Layers that an image may have as devices of its own; further ones are merged. Beside them a VM has room for
+/// console, entropy, balloon and eight disks.
+pub const MAX_LAYERS: usize = 8;
+
+/// A verb on images.
+#[derive(Subcommand, Debug)]
+pub enum ImageVerb {
+    /// Import an image and print its id
+    Import {
+        /// Its name afterwards; else the one that its archive gives it
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Directory, tar (plain, gzip, zstd), docker archive, OCI layout, or - for standard input
+        image: OsString,
+    },
+    /// List imported images
+    Ls {
+        /// How to write the list
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Remove images by name or id
+    Rm {
+        /// Which
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// Opens the images of the data directory.
+///
+/// # Errors
+/// It cannot be made or written.
+pub fn open_store(dirs: &Dirs) -> Result<Store, crate::image::error::Error> {
+    Store::open(&dirs.data, MAX_LAYERS)
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// It could not be carried out; the message says why and what to do.
+pub fn run(verb: &ImageVerb) -> Result<ExitCode, Box<dyn Error>> {
+    let dirs = Dirs::find()?;
+    dirs.make()?;
+    let store = open_store(&dirs)?;
+    let mut output = io::stdout().lock();
+    match verb {
+        ImageVerb::Import { name, image } => {
+            let origin = match ImageRef::parse(image) {
+                ImageRef::Stdin => Origin::Stdin,
+                _ => Origin::Path(Path::new(image)),
+            };
+            let image = store.import(origin, name.as_deref(), &ProgressBars::on_stderr())?;
+            writeln!(output, "{}", image.id)?;
+        }
+        ImageVerb::Ls { format: Format::Json } => {
+            serde_json::to_writer(&mut output, &store.list()?)?;
+            writeln!(output)?;
+        }
+        ImageVerb::Ls { format: Format::Table } => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let rows: Vec<_> = store.list()?.iter().map(|image| row(image, now)).collect();
+            write_table(["NAME", "ID", "LAYERS", "SIZE", "IMPORTED"], &rows, &mut output)?;
+        }
+        ImageVerb::Rm { names } => return remove(&store, names, &mut output),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Goes on after one that cannot be removed.
+fn remove(store: &Store, names: &[String], output: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+    let mut code = ExitCode::SUCCESS;
+    for name in names {
+        match store.remove(name) {
+            Ok(removed) => {
+                let freed = Size::from_bytes(removed.freed_bytes);
+                writeln!(output, "{}", removed.image.as_deref().unwrap_or(name))?;
+                if removed.freed_bytes > 0 {
+                    log::info!("{freed} of layers were freed");
+                }
+            }
+            Err(error) => {
+                crate::logging::print_chain("ballast", &error);
+                code = ExitCode::from(super::FAILED);
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn row(image: &Listed, now: Duration) -> [String; 5] {
+    let short = image.id.trim_start_matches("sha256:").chars().take(12).collect();
+    let age = now.saturating_sub(Duration::from_secs(image.created));
+    [
+        image.name.clone().unwrap_or_else(|| "<none>".into()),
+        short,
+        image.layers.to_string(),
+        Size::from_bytes(image.size_bytes).to_string(),
+        ago(age),
+    ]
+}
+
+fn ago(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let (count, unit) = match seconds {
+        0..60 => return "just now".into(),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86_400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_told_in_one_unit() {
+        for (seconds, text) in
+            [(59, "just now"), (60, "1 minute ago"), (7200, "2 hours ago"), (86_400, "1 day ago"), (864_000, "10 days ago")]
+        {
+            assert_eq!(ago(Duration::from_secs(seconds)), text);
+        }
+    }
+}
