@@ -138,11 +138,12 @@ pub fn drop_idle_whiteouts(tree: &Tree, lowest: bool) -> Result<(), StackError> 
 
 /// Gives made-up directories the attributes that the layers below have for them.
 ///
-/// `below` are the images of the layers below, lowest first.
+/// `below` are the images of the layers below, lowest first. Returns the latest time given, in seconds.
 ///
 /// # Errors
 /// [`StackError`].
-pub fn adopt_attributes(tree: &Tree, implicit: &Implicit, below: &[File]) -> Result<(), StackError> {
+pub fn adopt_attributes(tree: &Tree, implicit: &Implicit, below: &[File]) -> Result<i64, StackError> {
+    let mut newest = 0;
     let images = below.iter().map(ErofsImage::open).collect::<Result<Vec<_>, _>>()?;
     for path in implicit {
         if let Some(metadata) = find_directory(&images, path)? {
@@ -150,10 +151,11 @@ pub fn adopt_attributes(tree: &Tree, implicit: &Implicit, below: &[File]) -> Res
             // A path through a link of this very layer leads to a directory that has its own name.
             if let Ok(directory) = tree.directory(path) {
                 tree::set_metadata(&directory, &metadata).map_err(at)?;
+                newest = newest.max(metadata.mtime.seconds);
             }
         }
     }
-    Ok(())
+    Ok(newest)
 }
 
 /// Looks a directory up in a stack of images as overlayfs would.

@@ -95,6 +95,8 @@ pub struct Summary {
     pub implicit: BTreeSet<LayerPath>,
     /// Whether any directory is marked as opaque.
     pub opaque: bool,
+    /// The latest modification time, in seconds since the epoch.
+    pub newest: i64,
 }
 
 /// Unpacks all of `members` into the empty directory `root`.
@@ -109,6 +111,7 @@ pub fn unpack<R: Skip>(members: &mut Members<R>, root: &Path, limits: &Limits) -
     while let Some(member) = members.next_member()? {
         budget.charge(&member)?;
         let planned = plan_entry(&member)?;
+        unpacker.summary.newest = unpacker.summary.newest.max(member.mtime.seconds);
         unpacker.summary.xattrs = unpacker.summary.xattrs.saturating_add(planned.xattrs_dropped);
         unpacker.apply(planned.entry, &member, members, &mut buffer)?;
     }
