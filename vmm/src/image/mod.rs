@@ -26,3 +26,6 @@ pub mod tree;
 pub mod unpack;
 pub mod user_namespace;
 pub mod workspace;
+
+#[cfg(test)]
+mod tests;

@@ -85,7 +85,10 @@ impl Source {
         match first_name(compression.decode(whole()?, spool.limits)) {
             Ok(Some(name)) if is_container_name(name.as_bytes()) => {}
             Ok(_) => return Ok(Self::RootfsTar { file, compression }),
-            Err(TarError::Malformed(_)) if compression == Compression::None => {
+            // Shorter than one header, or with no header at its start.
+            Err(TarError::Malformed(_) | TarError::Truncated)
+                if compression == Compression::None && !starts_with_header(start) =>
+            {
                 return Err(Error::NotAnImage { what: shown.to_owned(), found: guess(start) });
             }
             Err(source) => return Err(Error::Archive { what: shown.to_owned(), source: source.into() }),
@@ -141,6 +144,14 @@ fn read_start(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+/// Whether a valid tar header stands there.
+fn starts_with_header(start: &[u8]) -> bool {
+    start.get(..512).is_some_and(|block| {
+        // Metadata members may need more than this block: that it is one suffices.
+        !matches!(Members::new(Streamed(block)).next_member(), Err(TarError::Malformed(_)))
+    })
 }
 
 /// The first member that is not the root itself.

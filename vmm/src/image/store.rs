@@ -21,6 +21,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -39,6 +40,9 @@ use super::workspace::flock;
 
 /// How standard input is called in messages.
 const STDIN: &str = "standard input";
+
+/// How long unused layers wait for an import to end before they are left to the next removal.
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Imported images below a data directory.
 #[derive(Debug)]
@@ -363,11 +367,19 @@ impl Store {
             }
         }
         let lock = self.lock_file()?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            // An import may be about to use what no image uses yet.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(source) => return Err(Error::write(&self.root, source, None)),
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // An import may be about to use what no image uses yet.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() >= deadline {
+                        return Ok(0);
+                    }
+                    std::thread::sleep(PATIENCE / 20);
+                }
+                Err(source) => return Err(Error::write(&self.root, source, None)),
+            }
         }
         let used: BTreeSet<OsString> =
             self.images()?.iter().flat_map(|image| &image.layers).map(|&key| layer_name(key).into()).collect();
