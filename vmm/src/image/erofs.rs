@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::erofs_image::{
     ErofsError, ErofsImage, SUPERBLOCK_OFFSET, superblock_checksum, xattr_index,
 };
+use super::process::die_with_parent;
 use super::progress::{Event, Progress, Stage};
 
 /// Guest memory slots and their huge pages come in this size.
@@ -99,7 +100,8 @@ impl Build<'_> {
     }
 
     fn make(&self, progress: &dyn Progress) -> Result<(), BuildError> {
-        let child = Command::new("mkfs.erofs")
+        let mut command = Command::new("mkfs.erofs");
+        command
             .arg("--quiet")
             .arg("-Enoinline_data")
             .arg(format!("-U{}", hyphenated(&self.uuid)))
@@ -110,12 +112,11 @@ impl Build<'_> {
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => BuildError::Missing,
-                _ => BuildError::Run(error),
-            })?;
+            .stderr(Stdio::piped());
+        let child = die_with_parent(&mut command).spawn().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => BuildError::Missing,
+            _ => BuildError::Run(error),
+        })?;
         let mut child = Reaped(child);
         let stderr = child.0.stderr.take();
         // The tool would block on a full pipe, so it is read while the image is watched.

@@ -15,6 +15,7 @@ pub mod member;
 pub mod merge;
 pub mod oci_layout;
 pub mod pax;
+pub mod process;
 pub mod progress;
 pub mod progress_bars;
 pub mod records;

@@ -29,6 +29,7 @@ use thiserror::Error;
 
 use super::digest::Digest;
 use super::import::Import;
+use super::process::{die_with_parent, die_with_parent_self};
 use super::progress::{Event, Progress};
 use super::reference::Name;
 use super::store::Store;
@@ -126,7 +127,8 @@ pub fn import(
     progress: &dyn Progress,
 ) -> Result<(Digest, bool), NamespaceError> {
     let (ours, theirs) = UnixStream::pair().map_err(NamespaceError::Start)?;
-    let mut child = Command::new(&helper.program)
+    let mut command = Command::new(&helper.program);
+    command
         .args(&helper.arguments)
         .arg(HELPER)
         .arg(store.root())
@@ -134,9 +136,10 @@ pub fn import(
         .arg(wanted.map_or("", Name::as_str))
         .arg(what)
         .stdin(source)
-        .stdout(OwnedFd::from(theirs))
-        .spawn()
-        .map_err(NamespaceError::Start)?;
+        .stdout(OwnedFd::from(theirs));
+    let mut child = die_with_parent(&mut command).spawn().map_err(NamespaceError::Start)?;
+    // The command holds the other end: with it open, a helper's end would go unnoticed.
+    drop(command);
     let result = converse(ours, child.id(), progress);
     if result.is_err() {
         let _ = child.kill();
@@ -312,7 +315,8 @@ fn enter(channel: &Channel) -> Result<(), Vec<String>> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(|error| chain(&NamespaceError::Refused(error.into())))?;
     let lost = |error: io::Error| vec![format!("the import helper lost its parent: {error}")];
     channel.send(&Message::Ready(std::process::id())).map_err(lost)?;
-    (&channel.0).read_exact(&mut [0]).map_err(lost)
+    (&channel.0).read_exact(&mut [0]).map_err(lost)?;
+    die_with_parent_self().map_err(lost)
 }
 
 fn chain(error: &dyn std::error::Error) -> Vec<String> {
