@@ -6,6 +6,8 @@ pub mod cli;
 pub mod config;
 pub mod ending;
 #[cfg(feature = "cli")]
+pub mod image;
+#[cfg(feature = "cli")]
 pub mod kernel;
 pub mod link;
 pub mod logging;

@@ -1,0 +1,531 @@
+//! The image store: what the command line sees.
+//!
+//! Layout below the data directory, all of it made by rename or link from `tmp/`, so that nothing is ever half there:
+//!
+//! ```text
+//! layers/<key>.erofs   one layer, read-only, never changed in place
+//! images/<id>.json     an image: configuration and the keys of its layers
+//! names/<name>.json    a name of an image
+//! memo/<path>.json     which image a file was when it was last read
+//! locks/               held while a layer or directory is built
+//! tmp/                 work in progress, swept by the next import
+//! lock                 shared by imports, exclusive while unused layers are removed
+//! ```
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::config::ImageConfig;
+use super::digest::Digest;
+use super::directory;
+use super::error::Error;
+use super::import::Import;
+use super::limits::Limits;
+use super::oci_layout;
+use super::progress::Progress;
+use super::records::{self, ImageRecord, Memo, NameRecord, Stamp};
+use super::reference::{ImageRef, Name, id_prefix};
+use super::user_namespace::{self, Helper};
+use super::workspace::flock;
+
+/// How standard input is called in messages.
+const STDIN: &str = "standard input";
+
+/// How long unused layers wait for an import to end before they are left to the next removal.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Imported images below a data directory.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    max_layers: usize,
+    limits: Limits,
+    helper: Helper,
+}
+
+/// An image, ready to be mapped by a guest.
+#[derive(Debug)]
+pub struct Image {
+    /// `sha256:` and 64 digits.
+    pub id: String,
+    /// Lowest first; at least one, at most the store's maximum.
+    pub layers: Vec<Layer>,
+    /// How to run it.
+    pub config: ImageConfig,
+    /// The names it has in the store.
+    pub names: Vec<Name>,
+}
+
+/// One EROFS image file.
+#[derive(Debug)]
+pub struct Layer {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Open for reading: what is removed from the store stays readable here.
+    pub file: File,
+    /// In its superblock, by which the guest tells layers apart.
+    pub uuid: [u8; 16],
+    /// Its length, a multiple of 2 MiB.
+    pub bytes: u64,
+}
+
+/// A line of `image ls`: one for each name, and one for each image without any.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Listed {
+    /// With its tag.
+    pub name: Option<String>,
+    /// `sha256:` and 64 digits.
+    pub id: String,
+    /// When it was imported, in seconds since the epoch.
+    pub created: u64,
+    /// Of all its layers, also those shared with other images.
+    pub size_bytes: u64,
+    /// How many layer files it has.
+    pub layers: usize,
+    /// What it was imported from.
+    pub source: String,
+}
+
+/// What a removal came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Names that are gone.
+    pub names: Vec<String>,
+    /// The image, if it is gone: its last name was removed.
+    pub image: Option<String>,
+    /// Bytes of layer files that no image used any more. 0 while an import runs: the next removal gets them.
+    pub freed_bytes: u64,
+}
+
+/// Where to import from.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// A file or directory.
+    Path(&'a Path),
+    /// Any archive.
+    Stdin,
+}
+
+impl Store {
+    /// Opens the store in `root`, making it if it is not there. Images get at most `max_layers` layer files.
+    ///
+    /// # Errors
+    /// [`Error`] if it cannot be made or written.
+    pub fn open(root: &Path, max_layers: usize) -> Result<Self, Error> {
+        let store = Self {
+            root: std::path::absolute(root).map_err(|source| Error::write(root, source, None))?,
+            max_layers: max_layers.max(1),
+            limits: Limits::default(),
+            helper: Helper::default(),
+        };
+        for (name, mode) in
+            [("layers", 0o755), ("images", 0o755), ("names", 0o755), ("memo", 0o700), ("locks", 0o700), ("tmp", 0o700)]
+        {
+            let path = store.root.join(name);
+            let make = || -> io::Result<()> {
+                if !path.is_dir() {
+                    DirBuilder::new().recursive(true).mode(mode).create(&path)?;
+                }
+                // Set-user-id files are unpacked there: nobody else may reach them.
+                if name == "tmp" && fs::metadata(&path)?.permissions().mode() & 0o077 != 0 {
+                    fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+                }
+                Ok(())
+            };
+            make().map_err(|source| Error::write(&path, source, None))?;
+        }
+        Ok(store)
+    }
+
+    /// The same store with other limits on archives.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Finds the image that the user means, importing it if it is a file, directory or standard input.
+    ///
+    /// # Errors
+    /// [`Error`], in the user's words.
+    pub fn resolve(&self, reference: &ImageRef, progress: &dyn Progress) -> Result<Image, Error> {
+        match reference {
+            ImageRef::Stdin => self.load(self.bring(Origin::Stdin, None, progress)?.id),
+            ImageRef::Path(path) => self.load(self.bring(Origin::Path(path), None, progress)?.id),
+            ImageRef::NameOrPath(text) => {
+                if let Some(id) = self.look_up(text)? {
+                    if Path::new(text).exists() {
+                        let text = text.to_string_lossy();
+                        progress.notice(format!("{text:?} is an imported image; \"./{text}\" would be the file"));
+                    }
+                    return self.load(id);
+                }
+                let path = Path::new(text);
+                match path.symlink_metadata() {
+                    Ok(_) => self.load(self.bring(Origin::Path(path), None, progress)?.id),
+                    Err(_) => Err(Error::NotFound(text.to_string_lossy().into_owned())),
+                }
+            }
+        }
+    }
+
+    /// Imports an image and names it: as given, else as its archive does, else not at all.
+    ///
+    /// Of several images in an archive, `name` chooses the one that the archive calls so.
+    ///
+    /// # Errors
+    /// [`Error`], in the user's words.
+    pub fn import(&self, origin: Origin<'_>, name: Option<&str>, progress: &dyn Progress) -> Result<Image, Error> {
+        let name = name.map(Name::parse).transpose()?;
+        let record = self.bring(origin, name.as_ref(), progress)?;
+        let names = match name {
+            Some(name) => vec![name],
+            None => record.tags.iter().filter_map(|tag| Name::parse(tag).ok()).collect(),
+        };
+        for name in names {
+            let path = self.root.join("names").join(name.file_name());
+            let record = NameRecord { name: name.as_str().to_owned(), image: record.id };
+            records::write(&path, &self.tmp(), &record)?;
+        }
+        self.load(record.id)
+    }
+
+    /// Everything that was imported, by name.
+    ///
+    /// # Errors
+    /// [`Error`] if the store cannot be read.
+    pub fn list(&self) -> Result<Vec<Listed>, Error> {
+        let names = self.names()?;
+        let mut list = Vec::new();
+        for image in self.images()? {
+            let size = |&key: &Digest| fs::metadata(self.layer_path(key)).map_or(0, |metadata| metadata.len());
+            let line = |name: Option<&Name>| Listed {
+                name: name.map(|name| name.as_str().to_owned()),
+                id: image.id.to_string(),
+                created: image.created,
+                size_bytes: image.layers.iter().map(size).sum(),
+                layers: image.layers.len(),
+                source: image.source.clone(),
+            };
+            let before = list.len();
+            list.extend(names.iter().filter(|(_, id)| *id == image.id).map(|(name, _)| line(Some(name))));
+            if list.len() == before {
+                list.push(line(None));
+            }
+        }
+        list.sort_by(|a, b| (a.name.is_none(), &a.name, &a.id).cmp(&(b.name.is_none(), &b.name, &b.id)));
+        Ok(list)
+    }
+
+    /// Removes a name, and with its last name the image and the layers that no other image uses; or an image
+    /// without a name, by the start of its id. Guests that run on a removed image keep running.
+    ///
+    /// # Errors
+    /// [`Error`] if there is no such image, or an id stands for an image with several names.
+    pub fn remove(&self, reference: &str) -> Result<Removed, Error> {
+        let id = self.look_up(OsStr::new(reference))?.ok_or_else(|| Error::NoSuchImage(reference.to_owned()))?;
+        let names: Vec<Name> =
+            self.names()?.into_iter().filter(|(_, image)| *image == id).map(|(name, _)| name).collect();
+        let named = Name::parse(reference).ok().filter(|name| names.contains(name));
+        let goes = match named {
+            Some(name) => vec![name],
+            None if names.len() > 1 => return Err(Error::SeveralNames { id, names }),
+            None => names.clone(),
+        };
+        let mut removed = Removed::default();
+        for name in &goes {
+            let path = self.root.join("names").join(name.file_name());
+            fs::remove_file(&path).map_err(|source| Error::write(&path, source, None))?;
+            removed.names.push(name.as_str().to_owned());
+        }
+        if goes.len() == names.len() {
+            removed.image = Some(id.to_string());
+            removed.freed_bytes = self.forget(id)?;
+        }
+        Ok(removed)
+    }
+
+    /// Opens an image that the store has.
+    fn load(&self, id: Digest) -> Result<Image, Error> {
+        let _lease = self.lease()?;
+        let record: Option<ImageRecord> = records::read(&self.image_path(id))?;
+        let record = record.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        let mut layers = Vec::new();
+        for &key in &record.layers {
+            let (path, file) = (self.layer_path(key), self.open_layer(key)?);
+            let bytes = file.metadata().map_err(|source| Error::Open { path: path.clone(), source })?.len();
+            layers.push(Layer { path, file, uuid: key.uuid(), bytes });
+        }
+        let names = self.names()?.into_iter().filter(|(_, image)| *image == id).map(|(name, _)| name).collect();
+        Ok(Image { id: id.to_string(), layers, config: record.config, names })
+    }
+
+    /// Imports from `origin` unless it is known; nothing is named.
+    fn bring(&self, origin: Origin<'_>, wanted: Option<&Name>, progress: &dyn Progress) -> Result<ImageRecord, Error> {
+        let path = match origin {
+            Origin::Stdin => {
+                let stdin = io::stdin().as_fd().try_clone_to_owned();
+                let read = |source| Error::Read { what: STDIN.to_owned(), source };
+                return Ok(self.run(File::from(stdin.map_err(read)?), STDIN, wanted, progress)?.0);
+            }
+            Origin::Path(path) => path,
+        };
+        let what = path.to_string_lossy();
+        let open = |source| Error::Open { path: path.to_owned(), source };
+        let file = File::open(path).map_err(open)?;
+        let kind = file.metadata().map_err(open)?;
+        let stamped = if kind.is_dir() { layout_index(&file) } else { file.try_clone().ok() };
+        let Some(stamped) = stamped.filter(|_| kind.is_dir() || kind.is_file()) else {
+            if kind.is_dir() {
+                return self.directory(path, &what, progress);
+            }
+            return Ok(self.run(file, &what, wanted, progress)?.0);
+        };
+        let mut before = Stamp::of(&stamped).map_err(open)?;
+        for choice in [wanted, None] {
+            let memo: Option<Memo> = records::read(&self.memo_path(path, choice)).unwrap_or_default();
+            if let Some(memo) = memo.filter(|memo| memo.stamp == before)
+                && let Some(record) = self.cached(memo.image)?
+            {
+                return Ok(record);
+            }
+        }
+        let (seconds, nanoseconds) = before.changed();
+        if !directory::wait_until_still(i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)) {
+            before = Stamp::of(&stamped).map_err(open)?;
+        }
+        let (record, chosen) = self.run(file, &what, wanted, progress)?;
+        if Stamp::of(&stamped).map_err(open)? != before {
+            return Err(Error::Changed(what.into_owned()));
+        }
+        self.remember(&self.memo_path(path, wanted.filter(|_| chosen)), before, record.id)?;
+        Ok(record)
+    }
+
+    /// A root file system as a directory.
+    fn directory(&self, path: &Path, what: &str, progress: &dyn Progress) -> Result<ImageRecord, Error> {
+        let lease = self.lease()?;
+        let record = directory::import(&Import { store: self, what, progress }, path)?;
+        drop(lease);
+        let stamp = File::open(path).and_then(|file| Stamp::of(&file));
+        let stamp = stamp.map_err(|source| Error::Open { path: path.to_owned(), source })?;
+        self.remember(&self.memo_path(path, None), stamp, record.id)?;
+        Ok(record)
+    }
+
+    /// Imports an archive, as root or in a user namespace.
+    fn run(
+        &self,
+        file: File,
+        what: &str,
+        wanted: Option<&Name>,
+        progress: &dyn Progress,
+    ) -> Result<(ImageRecord, bool), Error> {
+        if rustix::process::geteuid().is_root() {
+            let _lease = self.lease()?;
+            let imported = Import { store: self, what, progress }.run(file, wanted)?;
+            let imported = imported.ok_or(Error::NotAnImage { what: what.to_owned(), found: "it is a directory" })?;
+            return Ok((imported.record, imported.chosen));
+        }
+        let (id, chosen) = user_namespace::import(&self.helper, self, file, what, wanted, progress)?;
+        let record = self.cached(id)?.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
+        Ok((record, chosen))
+    }
+
+    /// Writes down what a path was. An image that only this path stood for goes.
+    fn remember(&self, memo: &Path, stamp: Stamp, image: Digest) -> Result<(), Error> {
+        let last: Option<Memo> = records::read(memo).unwrap_or_default();
+        records::write(memo, &self.tmp(), &Memo { stamp, image })?;
+        if let Some(last) = last.map(|memo| memo.image).filter(|&last| last != image) {
+            let named = self.names()?.iter().any(|(_, id)| *id == last);
+            if !named && !self.memos()?.iter().any(|(_, memo)| memo.image == last) {
+                self.forget(last)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an image's record and all that only it needed; returns the bytes of layers.
+    fn forget(&self, id: Digest) -> Result<u64, Error> {
+        let remove = |path: &Path| match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::write(path, error, None)),
+            _ => Ok(()),
+        };
+        remove(&self.image_path(id))?;
+        for (path, memo) in self.memos()? {
+            if memo.image == id {
+                remove(&path)?;
+            }
+        }
+        let lock = self.lock_file()?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // An import may be about to use what no image uses yet.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() >= deadline {
+                        return Ok(0);
+                    }
+                    std::thread::sleep(PATIENCE / 20);
+                }
+                Err(source) => return Err(Error::write(&self.root, source, None)),
+            }
+        }
+        let used: BTreeSet<OsString> =
+            self.images()?.iter().flat_map(|image| &image.layers).map(|&key| layer_name(key).into()).collect();
+        let mut freed = 0;
+        for path in self.files("layers")? {
+            if path.file_name().is_some_and(|name| !used.contains(name)) {
+                freed += fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                remove(&path)?;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// The image of this name, or whose id starts so.
+    fn look_up(&self, text: &OsStr) -> Result<Option<Digest>, Error> {
+        let Some(text) = text.to_str() else { return Ok(None) };
+        if let Ok(name) = Name::parse(text) {
+            let record: Option<NameRecord> = records::read(&self.root.join("names").join(name.file_name()))?;
+            if let Some(record) = record {
+                return Ok(Some(record.image));
+            }
+        }
+        let Some(prefix) = id_prefix(text) else { return Ok(None) };
+        let mut found = self.images()?.into_iter().map(|image| image.id).filter(|id| id.hex().starts_with(prefix));
+        match (found.next(), found.next()) {
+            (Some(_), Some(_)) => Err(Error::AmbiguousId(text.to_owned())),
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn images(&self) -> Result<Vec<ImageRecord>, Error> {
+        let mut images = Vec::new();
+        for path in self.files("images")? {
+            images.extend(records::read(&path)?);
+        }
+        Ok(images)
+    }
+
+    fn names(&self) -> Result<Vec<(Name, Digest)>, Error> {
+        let mut names = Vec::new();
+        for path in self.files("names")? {
+            let record: Option<NameRecord> = records::read(&path)?;
+            names.extend(record.and_then(|record| Some((Name::parse(&record.name).ok()?, record.image))));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Memos are a convenience: a damaged one is none.
+    fn memos(&self) -> Result<Vec<(PathBuf, Memo)>, Error> {
+        let files = self.files("memo")?.into_iter();
+        Ok(files.filter_map(|path| Some((path.clone(), records::read(&path).ok()??))).collect())
+    }
+
+    fn files(&self, directory: &str) -> Result<Vec<PathBuf>, Error> {
+        let path = self.root.join(directory);
+        let read = || fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+        read().map_err(|source| Error::Open { path: path.clone(), source })
+    }
+
+    /// The record of an image whose layers are all there.
+    ///
+    /// # Errors
+    /// [`Error`] if the record is damaged.
+    pub(super) fn cached(&self, id: Digest) -> Result<Option<ImageRecord>, Error> {
+        let record: Option<ImageRecord> = records::read(&self.image_path(id))?;
+        Ok(record.filter(|record| {
+            record.layers.len() <= self.max_layers && record.layers.iter().all(|&key| self.has_layer(key))
+        }))
+    }
+
+    /// Keeps layers from being removed while it lives.
+    ///
+    /// # Errors
+    /// [`Error`] if the lock cannot be taken.
+    pub(super) fn lease(&self) -> Result<File, Error> {
+        let lock = self.lock_file()?;
+        flock(&lock, FlockOperation::LockShared).map_err(|source| Error::write(&self.root, source, None))?;
+        Ok(lock)
+    }
+
+    fn lock_file(&self) -> Result<File, Error> {
+        let path = self.root.join("lock");
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        file.map_err(|source| Error::write(&path, source, None))
+    }
+
+    pub(super) fn has_layer(&self, key: Digest) -> bool {
+        self.layer_path(key).is_file()
+    }
+
+    pub(super) fn open_layer(&self, key: Digest) -> Result<File, Error> {
+        let path = self.layer_path(key);
+        File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::LayerMissing(path),
+            _ => Error::Open { path, source: error },
+        })
+    }
+
+    pub(super) fn layer_path(&self, key: Digest) -> PathBuf {
+        self.root.join("layers").join(layer_name(key))
+    }
+
+    pub(super) fn image_path(&self, id: Digest) -> PathBuf {
+        self.root.join("images").join(format!("{}.json", id.hex()))
+    }
+
+    /// Of a path as it is now spelled out, and of the image chosen in it.
+    fn memo_path(&self, path: &Path, choice: Option<&Name>) -> PathBuf {
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let choice = choice.map_or("", Name::as_str);
+        let key = Digest::of(&[choice.as_bytes(), b"\0", path.as_os_str().as_bytes()].concat());
+        self.root.join("memo").join(format!("{}.json", key.hex()))
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub(super) fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn max_layers(&self) -> usize {
+        self.max_layers
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+fn layer_name(key: Digest) -> String {
+    format!("{}.erofs", key.hex())
+}
+
+/// The index of an OCI layout, which changes whenever its images do; `None` for any other directory.
+fn layout_index(directory: &File) -> Option<File> {
+    let open = |name: &[u8]| {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        rustix::fs::openat(directory, name, flags, Mode::empty()).ok()
+    };
+    open(oci_layout::LAYOUT)?;
+    open(oci_layout::INDEX).map(File::from)
+}

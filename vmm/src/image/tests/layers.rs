@@ -1,0 +1,194 @@
+//! Stacks of layers: whiteouts, merging, and directories that an archive leaves undescribed.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use rustix::fs::FileType;
+
+use super::fixture::{Bench, Tar, docker_archive, is_root, read, told, view};
+use crate::image::digest::Digest;
+use crate::image::store::Image;
+
+fn import(layers: &[Vec<u8>], max_layers: usize) -> (Bench, Image) {
+    let bench = Bench::with_layers(max_layers);
+    let image = bench.import_bytes(&docker_archive(layers, &[]));
+    let image = image.unwrap_or_else(|error| panic!("{}", told(&error)));
+    (bench, image)
+}
+
+fn paths(image: &Image) -> Vec<String> {
+    view(image).into_keys().collect()
+}
+
+#[test]
+fn whiteouts_become_what_overlayfs_reads() {
+    if !is_root() {
+        return;
+    }
+    let lower = Tar::new().directory("d", 0o755).file("d/a", "1").file("gone", "1").end();
+    let upper = Tar::new()
+        .file(".wh.gone", "")
+        .directory("d", 0o755)
+        .file("d/.wh..wh..opq", "")
+        .file("d/b", "2")
+        // Said after the entry, about the layers below: the entry stays.
+        .file("both", "2")
+        .file(".wh.both", "")
+        .directory("dir", 0o755)
+        .file(".wh.dir", "")
+        .end();
+    let (_bench, image) = import(&[lower, upper], 8);
+    let contents = read(&image.layers[1].file);
+    assert!(contents[Path::new("gone")].inode.is_whiteout());
+    assert!(contents[Path::new("d")].is_opaque() && contents[Path::new("dir")].is_opaque());
+    assert_eq!(contents[Path::new("both")].text(), "2");
+    assert_eq!(contents[Path::new("d")].xattrs.len(), 1, "no trace of the attribute's staged name");
+    assert_eq!(paths(&image), ["both", "d", "d/b", "dir"]);
+}
+
+#[test]
+fn more_layers_than_devices_are_merged() {
+    if !is_root() {
+        return;
+    }
+    let big = "x".repeat(100_000);
+    let layers: Vec<Vec<u8>> = vec![
+        Tar::new().directory("d", 0o755).file("d/base", &big).file("removed", "1").end(),
+        Tar::new().directory("d", 0o755).file("d/one", "1").file("changed", "1").end(),
+        Tar::new().file(".wh.removed", "").file("changed", "2").directory("d", 0o700).file("d/.wh.one", "").end(),
+        Tar::new().file("top", &big).end(),
+    ];
+    let (_all, separate) = import(&layers, 8);
+    let expected = view(&separate);
+    assert_eq!(separate.layers.len(), 4);
+    for (max, count) in [(3, 3), (2, 2), (1, 1), (0, 1)] {
+        let (_bench, image) = import(&layers, max);
+        assert_eq!(image.layers.len(), count);
+        assert_eq!(view(&image), expected, "at most {max}");
+        let mut uuids: Vec<_> = image.layers.iter().map(|layer| layer.uuid).collect();
+        uuids.dedup();
+        assert_eq!(uuids.len(), count);
+    }
+    let (_bench, image) = import(&layers, 3);
+    let merged = read(&image.layers[1].file);
+    assert!(merged[Path::new("removed")].inode.is_whiteout(), "it hides what lies below both");
+    assert_eq!(merged[Path::new("d")].inode.mode & 0o7777, 0o700);
+    let (_bench, image) = import(&layers, 1);
+    assert!(!read(&image.layers[0].file).values().any(|node| node.inode.is_whiteout()));
+}
+
+#[test]
+fn a_layer_is_shared_unless_it_depends_on_those_below() {
+    if !is_root() {
+        return;
+    }
+    let base = Tar::new().directory("tmp", 0o1777).directory("srv", 0o750).file("base", "1").end();
+    let other = Tar::new().directory("tmp", 0o700).file("other", "1").end();
+    let described = Tar::new().directory("srv", 0o755).file("srv/f", "1").end();
+    // The archive names a file in /tmp and not /tmp itself.
+    let undescribed = Tar::new().file("tmp/f", "1").file("deep/er/g", "1").end();
+    let bench = Bench::new();
+    let bring = |layers: &[&Vec<u8>]| {
+        let layers: Vec<Vec<u8>> = layers.iter().map(|layer| (*layer).clone()).collect();
+        let name = Digest::of(&layers.concat()).hex();
+        bench.import(&bench.write(&name, &docker_archive(&layers, &[]))).unwrap()
+    };
+    let first = bring(&[&base, &described, &undescribed]);
+    let second = bring(&[&other, &described, &undescribed]);
+    assert_eq!(first.layers[1].path, second.layers[1].path);
+    assert_eq!(first.layers[1].uuid, Digest::of(&described).uuid());
+    assert_ne!(first.layers[2].path, second.layers[2].path);
+    let mode = |image: &Image, name: &str| read(&image.layers[2].file)[Path::new(name)].inode.mode & 0o7777;
+    assert_eq!(mode(&first, "tmp"), 0o1777);
+    assert_eq!(mode(&second, "tmp"), 0o700);
+    assert_eq!(mode(&first, "deep/er"), 0o755);
+    // The same again: nothing is built.
+    bench.log.0.borrow_mut().clear();
+    let again = bring(&[&base, &described, &undescribed]);
+    assert_eq!(again.layers[2].path, first.layers[2].path);
+    assert!(bench.log.0.borrow().is_empty());
+}
+
+#[test]
+fn an_undescribed_directory_is_looked_up_as_overlayfs_would() {
+    if !is_root() {
+        return;
+    }
+    let hidden = Tar::new().directory("a", 0o700).directory("b", 0o700).directory("b/c", 0o711).end();
+    let hides = Tar::new().file(".wh.a", "").directory("b", 0o750).file("b/.wh..wh..opq", "").end();
+    let uses = Tar::new().file("a/f", "1").file("b/c/f", "1").end();
+    let (_bench, image) = import(&[hidden, hides, uses], 8);
+    let contents = read(&image.layers[2].file);
+    let mode = |name: &str| contents[Path::new(name)].inode.mode & 0o7777;
+    assert_eq!(mode("a"), 0o755, "what a whiteout hides is not asked");
+    assert_eq!(mode("b"), 0o750);
+    assert_eq!(mode("b/c"), 0o755, "what an opaque directory hides is not asked");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    File(String, u8),
+    Directory(String),
+    Whiteout(String),
+    Opaque(String),
+}
+
+fn layer() -> impl Strategy<Value = Vec<Step>> {
+    let path = || "[ab](/[ab]){0,2}";
+    let step = prop_oneof![
+        (path(), any::<u8>()).prop_map(|(path, value)| Step::File(path, value)),
+        path().prop_map(Step::Directory),
+        path().prop_map(Step::Whiteout),
+        path().prop_map(Step::Opaque),
+    ];
+    prop::collection::vec(step, 1..6)
+}
+
+fn tar_of(steps: &[Step]) -> Vec<u8> {
+    let mut tar = Tar::new();
+    for step in steps {
+        tar = match step {
+            Step::File(path, value) => tar.file(path, &value.to_string()),
+            Step::Directory(path) => tar.directory(path, 0o755),
+            Step::Whiteout(path) => match path.rsplit_once('/') {
+                Some((parent, name)) => tar.file(&format!("{parent}/.wh.{name}"), ""),
+                None => tar.file(&format!(".wh.{path}"), ""),
+            },
+            Step::Opaque(path) => tar.file(&format!("{path}/.wh..wh..opq"), ""),
+        };
+    }
+    tar.end()
+}
+
+proptest! {
+    // Each case builds several images.
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn merging_never_changes_what_is_shown(layers in prop::collection::vec(layer(), 2..5)) {
+        if !is_root() {
+            return Ok(());
+        }
+        let layers: Vec<Vec<u8>> = layers.iter().map(|steps| tar_of(steps)).collect();
+        let bench = Bench::with_layers(8);
+        // A file where a directory is needed: refused alike, merged or not.
+        let Ok(separate) = bench.import_bytes(&docker_archive(&layers, &[])) else {
+            let merged = Bench::with_layers(1);
+            prop_assert!(merged.import_bytes(&docker_archive(&layers, &[])).is_err());
+            return Ok(());
+        };
+        let expected = view(&separate);
+        for max in [1, 2] {
+            let (_bench, image) = import(&layers, max);
+            prop_assert!(image.layers.len() <= max);
+            prop_assert_eq!(&view(&image), &expected);
+        }
+        // One layer needs no marks.
+        let (_bench, image) = import(&layers, 1);
+        let marks = read(&image.layers[0].file).into_values().filter(|node| {
+            node.inode.file_type() == FileType::CharacterDevice
+        });
+        if layers.len() > 1 && image.layers[0].uuid != Digest::of(&layers[layers.len() - 1]).uuid() {
+            prop_assert_eq!(marks.count(), 0);
+        }
+    }
+}

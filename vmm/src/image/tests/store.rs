@@ -1,0 +1,295 @@
+//! The store: caching, names, removal, interrupted and concurrent imports, directories.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use super::fixture::{Bench, Tar, docker_archive, is_root, read, told, view};
+use crate::image::error::Error;
+use crate::image::progress::{Event, Progress, Silent, Stage};
+use crate::image::reference::ImageRef;
+use crate::image::store::{Origin, Store};
+
+fn tar(text: &str) -> Vec<u8> {
+    Tar::new().file("f", text).end()
+}
+
+impl Bench {
+    /// Whether the last import had to unpack or build anything.
+    fn worked(&self) -> bool {
+        !std::mem::take(&mut *self.log.0.borrow_mut()).is_empty()
+    }
+}
+
+#[test]
+fn an_unchanged_file_is_not_read_again() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let path = bench.write("x.tar", &tar("one"));
+    let first = bench.import(&path).unwrap();
+    assert!(bench.worked());
+    assert_eq!(bench.import(&path).unwrap().id, first.id);
+    assert!(!bench.worked());
+    // Another content of the same length.
+    fs::write(&path, tar("two")).unwrap();
+    let second = bench.import(&path).unwrap();
+    assert!(bench.worked());
+    assert_ne!(second.id, first.id);
+    assert_eq!(read(&second.layers[0].file)[Path::new("f")].text(), "two");
+    // What only the old content of the path stood for is gone, and still readable for who has it open.
+    assert_eq!((bench.stored("images").len(), bench.stored("layers").len()), (1, 1));
+    assert_eq!(read(&first.layers[0].file)[Path::new("f")].text(), "one");
+    // A lost layer is made again.
+    fs::remove_file(&second.layers[0].path).unwrap();
+    assert_eq!(bench.import(&path).unwrap().id, second.id);
+    assert!(bench.worked());
+}
+
+#[test]
+fn names_are_given_moved_and_removed() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let (one, two) = (bench.write("1.tar", &tar("one")), bench.write("2.tar", &tar("two")));
+    let named = |path: &Path, name: &str| bench.store.import(Origin::Path(path), Some(name), &Silent).unwrap();
+    let first = named(&one, "app");
+    named(&one, "registry.example:5000/team/app:1");
+    let second = named(&two, "other");
+    let list = bench.store.list().unwrap();
+    let names: Vec<_> = list.iter().map(|line| line.name.clone().unwrap()).collect();
+    assert_eq!(names, ["app:latest", "other:latest", "registry.example:5000/team/app:1"]);
+    assert_eq!((list[0].id.as_str(), list[0].layers, list[0].size_bytes), (first.id.as_str(), 1, 2 << 20));
+    // An id with two names cannot be meant by its id.
+    assert!(matches!(bench.store.remove(&first.id[..20]), Err(Error::SeveralNames { .. })));
+    let removed = bench.store.remove("app").unwrap();
+    assert_eq!((removed.names, removed.image), (vec!["app:latest".to_owned()], None));
+    // The name moves; the image it had keeps the other one.
+    named(&two, "registry.example:5000/team/app:1");
+    assert_eq!(bench.store.list().unwrap().iter().filter(|line| line.id == first.id).count(), 1);
+    let removed = bench.store.remove(&first.id).unwrap();
+    assert_eq!((removed.image, removed.freed_bytes), (Some(first.id), 2 << 20));
+    assert!(matches!(bench.store.remove("app"), Err(Error::NoSuchImage(_))));
+    bench.store.remove("other").unwrap();
+    bench.store.remove("registry.example:5000/team/app:1").unwrap();
+    for directory in ["layers", "images", "names", "memo"] {
+        assert_eq!(bench.stored(directory), [""; 0], "{directory}");
+    }
+    assert_eq!(read(&second.layers[0].file)[Path::new("f")].text(), "two", "open layers stay readable");
+    assert!(bench.store.import(Origin::Path(&one), Some("No Name"), &Silent).is_err());
+}
+
+#[test]
+fn shared_layers_stay_with_whoever_uses_them() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let base = tar("base");
+    let import = |layers: &[Vec<u8>], name: &str| {
+        let path = bench.write(name, &docker_archive(layers, &[name]));
+        bench.import(&path).unwrap()
+    };
+    import(&[base.clone(), Tar::new().file("one", "1").end()], "one");
+    let two = import(&[base.clone(), Tar::new().file("two", "2").end()], "two");
+    assert_eq!(bench.stored("layers").len(), 3);
+    let removed = bench.store.remove("one").unwrap();
+    assert_eq!(removed.freed_bytes, 2 << 20);
+    assert_eq!(bench.stored("layers").len(), 2);
+    assert!(two.layers.iter().all(|layer| layer.path.exists()));
+}
+
+#[test]
+fn a_name_comes_before_a_file_and_a_path_is_only_a_path() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let path = bench.write("1.tar", &tar("imported"));
+    let imported = bench.store.import(Origin::Path(&path), Some("app"), &Silent).unwrap();
+    let resolve = |text: &OsStr| bench.store.resolve(&ImageRef::parse(text), &bench.log);
+    assert_eq!(resolve(OsStr::new("app")).unwrap().id, imported.id);
+    assert_eq!(resolve(OsStr::new(&imported.id[7..19])).unwrap().id, imported.id);
+    assert_eq!(resolve(path.as_os_str()).unwrap().id, imported.id);
+    assert!(matches!(resolve(OsStr::new("./app")), Err(Error::Open { .. })));
+    let error = told(&resolve(OsStr::new("debian")).unwrap_err());
+    assert!(error.contains("skopeo"), "{error}");
+    assert_eq!(bench.store.list().unwrap().len(), 1, "looking up names nothing");
+}
+
+#[test]
+fn of_several_images_the_name_chooses() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let layers = [tar("one"), tar("two")];
+    let mut files = Tar::new();
+    let mut items = Vec::new();
+    for (at, layer) in layers.iter().enumerate() {
+        let config = super::fixture::config(std::slice::from_ref(layer));
+        let put = |tar: Tar, name: &str, bytes: &[u8]| {
+            tar.raw(Tar::header(name.as_bytes(), tar::EntryType::Regular, bytes.len() as u64), bytes)
+        };
+        files = put(put(files, &format!("c{at}"), &config), &format!("l{at}"), layer);
+        items.push(serde_json::json!({
+            "Config": format!("c{at}"), "RepoTags": [format!("app:{at}")], "Layers": [format!("l{at}")]
+        }));
+    }
+    let manifest = serde_json::Value::from(items).to_string();
+    // The manifest leads, so that this counts as an archive of images.
+    let bytes = [Tar::new().file("manifest.json", &manifest).0, files.end()].concat();
+    let path = bench.write("both.tar", &bytes);
+    let error = told(&bench.import(&path).unwrap_err());
+    assert!(error.contains("app:0, app:1") && error.contains("--name"), "{error}");
+    for (at, text) in [(1, "two"), (0, "one"), (1, "two")] {
+        let name = format!("app:{at}");
+        let image = bench.store.import(Origin::Path(&path), Some(&name), &bench.log).unwrap();
+        assert_eq!(read(&image.layers[0].file)[Path::new("f")].text(), text);
+    }
+    assert!(bench.import(&path).is_err(), "one choice is not the next one's");
+}
+
+#[test]
+fn two_imports_at_once_are_both_right() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let layers: Vec<Vec<u8>> = (0..3).map(|n| Tar::new().file(&format!("f{n}"), "x").end()).collect();
+    let docker = bench.write("docker", &docker_archive(&layers, &["app"]));
+    let plain = bench.write("plain", &layers[0]);
+    let root = bench.path("data");
+    std::thread::scope(|scope| {
+        for n in 0..6 {
+            let (path, root) = (if n % 2 == 0 { &docker } else { &plain }, &root);
+            let expected = if n % 2 == 0 { 3 } else { 1 };
+            scope.spawn(move || {
+                let store = Store::open(root, 8).unwrap();
+                let image = store.import(Origin::Path(path), None, &Silent).unwrap();
+                assert_eq!(view(&image).len(), expected);
+            });
+        }
+    });
+    assert_eq!((bench.stored("layers").len(), bench.stored("images").len()), (3, 2));
+    assert_eq!((bench.stored("tmp").len(), bench.stored("locks").len()), (0, 0));
+}
+
+#[test]
+fn what_a_crash_left_is_swept_by_the_next_import() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let left = bench.path("data/tmp/import-of-a-dead-process/layer/etc");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(bench.path("data/tmp/import-of-a-dead-process/image.erofs"), "half").unwrap();
+    bench.import_bytes(&tar("x")).unwrap();
+    assert_eq!(bench.stored("tmp"), [""; 0]);
+}
+
+#[test]
+fn the_unpacked_is_nobodys_business() {
+    if !is_root() {
+        return;
+    }
+    struct Look<'a>(&'a Path);
+    impl Progress for Look<'_> {
+        fn report(&self, event: Event) {
+            if let Event::Begin { stage: Stage::Build, .. } = event {
+                assert_eq!(fs::metadata(self.0).unwrap().permissions().mode() & 0o777, 0o700);
+                assert_eq!(fs::read_dir(self.0).unwrap().count(), 1);
+            }
+        }
+    }
+    let bench = Bench::new();
+    let path = bench.write("x", &tar("x"));
+    let tmp = bench.path("data/tmp");
+    fs::set_permissions(&tmp, fs::Permissions::from_mode(0o755)).unwrap();
+    let store = Store::open(&bench.path("data"), 8).unwrap();
+    let image = store.import(Origin::Path(&path), None, &Look(&tmp)).unwrap();
+    let mode = image.layers[0].file.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o444);
+    // Open for reading only, so that no guest's mistake can reach it.
+    assert!(image.layers[0].file.write_at(b"x", 0).is_err());
+}
+
+fn rootfs(bench: &Bench) -> std::path::PathBuf {
+    let root = bench.path("rootfs");
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::write(root.join("etc/motd"), "hello").unwrap();
+    std::os::unix::fs::symlink("etc/motd", root.join("motd")).unwrap();
+    root
+}
+
+#[test]
+fn a_directory_is_built_once_and_again_when_it_changes() {
+    let bench = Bench::new();
+    let root = rootfs(&bench);
+    let first = bench.import(&root).unwrap();
+    assert_eq!(view(&first)["etc/motd"], "hello");
+    assert_eq!(view(&first)["motd"], "etc/motd");
+    let owner = read(&first.layers[0].file)[Path::new("etc/motd")].inode.uid;
+    assert_eq!(owner, rustix::process::geteuid().as_raw());
+    let built = |bench: &Bench| {
+        let events = std::mem::take(&mut *bench.log.0.borrow_mut());
+        events.iter().any(|event| matches!(event, Event::Begin { stage: Stage::Build, .. }))
+    };
+    assert!(built(&bench));
+    assert_eq!(bench.import(&root).unwrap().id, first.id);
+    assert!(!built(&bench));
+    fs::write(root.join("etc/motd"), "HELLO").unwrap();
+    let second = bench.import(&root).unwrap();
+    assert!(built(&bench));
+    assert_eq!(view(&second)["etc/motd"], "HELLO");
+    assert_eq!((bench.stored("images").len(), bench.stored("layers").len()), (1, 1), "the old one is gone");
+}
+
+#[test]
+fn a_directory_that_changes_while_it_is_built_is_refused() {
+    struct Meddle<'a>(&'a Path);
+    impl Progress for Meddle<'_> {
+        fn report(&self, event: Event) {
+            if let Event::Begin { stage: Stage::Build, .. } = event {
+                std::thread::sleep(Duration::from_millis(20));
+                fs::write(self.0.join("etc/motd"), "later").unwrap();
+            }
+        }
+    }
+    let bench = Bench::new();
+    let root = rootfs(&bench);
+    let error = bench.store.import(Origin::Path(&root), None, &Meddle(&root)).unwrap_err();
+    assert!(matches!(error, Error::Changed(_)), "{}", told(&error));
+    bench.assert_empty();
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_refused() {
+    if !is_root() {
+        return;
+    }
+    struct Meddle<'a>(&'a Path);
+    impl Progress for Meddle<'_> {
+        fn report(&self, event: Event) {
+            if let Event::Begin { stage: Stage::Build, .. } = event {
+                fs::write(self.0, tar("two")).unwrap();
+            }
+        }
+    }
+    let bench = Bench::new();
+    let path = bench.write("x.tar", &tar("one"));
+    let error = bench.store.import(Origin::Path(&path), None, &Meddle(&path)).unwrap_err();
+    assert!(matches!(error, Error::Changed(_)), "{}", told(&error));
+    assert_eq!(bench.stored("memo"), [""; 0]);
+}
+
+#[test]
+fn the_data_directory_inside_the_image_is_refused() {
+    let bench = Bench::new();
+    let error = bench.import(bench.directory.path()).unwrap_err();
+    assert!(told(&error).contains("BALLAST_DATA"), "{}", told(&error));
+}
