@@ -72,6 +72,8 @@ pub struct Supervisor<'a> {
     has_children: bool,
     terminal: Option<Terminal>,
     input: Pump<Port, Stream>,
+    /// Neither its end nor the loss of its reader was dealt with yet.
+    input_open: bool,
     /// Standard output, and without a terminal standard error.
     outputs: Vec<Pump<Stream, Port>>,
     ending: Option<Ending>,
@@ -125,6 +127,7 @@ impl<'a> Supervisor<'a> {
             has_children: true,
             terminal,
             input,
+            input_open: true,
             outputs,
             ending: None,
         })
@@ -205,11 +208,11 @@ impl<'a> Supervisor<'a> {
 
     /// Says whether there may be more to move at once.
     fn move_streams(&mut self) -> bool {
-        let had_sink = self.input.has_sink();
         let mut more = self.input.run();
-        if self.input.is_done() && self.input.has_sink() {
+        if self.input_open && self.input.is_done() {
             self.end_input();
-        } else if had_sink && !self.input.has_sink() && self.ending.is_none() {
+        } else if self.input_open && !self.input.has_sink() {
+            self.input_open = false;
             self.link.send(&ToHost::InputGone);
         }
         for output in &mut self.outputs {
@@ -223,6 +226,7 @@ impl<'a> Supervisor<'a> {
 
     /// All of the host's input is with the workload: lets it see the end.
     fn end_input(&mut self) {
+        self.input_open = false;
         let last_byte = self.input.last_byte();
         let sink = self.input.close_sink();
         if let (Some(terminal), Some(mut sink)) = (&self.terminal, sink) {
@@ -315,6 +319,7 @@ impl<'a> Supervisor<'a> {
             None => self.ending = Some(Ending { deadline: Instant::now() + KILL_DEADLINE, host_lost }),
         }
         signals::kill_all();
+        self.input_open = false;
         drop(self.input.close_sink());
         self.input.close_source();
         if let Some(terminal) = &mut self.terminal {

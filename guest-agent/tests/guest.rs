@@ -236,9 +236,10 @@ fn a_reader_that_is_gone_ends_the_writer() {
 #[test]
 #[ignore = "boots a machine"]
 fn a_terminal() {
+    // The timeout of `read` closes busybox's own race between a signal and the start of its wait.
     let script = "tty; stty size; echo $TERM; trap 'stty size' WINCH; echo ready; \
-                  while ! read line; do :; done; echo \"line $line\"; cat; echo done; \
-                  trap 'echo interrupted; exit 9' INT; while :; do sleep 0.1; done";
+                  while ! read -t 1 line; do :; done; echo \"line $line\"; cat; \
+                  trap 'echo interrupted; exit 9' INT; echo done; while :; do sleep 0.1; done";
     let mut spec = shell(script);
     spec.tty = Some(proto::WindowSize { rows: 33, cols: 101 });
     spec.user = "alice".into();
