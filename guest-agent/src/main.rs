@@ -1,2 +1,45 @@
-//! PID 1 of every microVM.
-fn main() {}
+//! PID 1 of every microVM: prepares the guest, runs one workload in it, and ends the machine with it.
+//!
+//! A straight script, from top to bottom: kernel file systems, drivers, the link to the VMM, the root, the
+//! workload, its streams, its end. It has one thread. Without a link a failure goes to the kernel's log,
+//! with one to the host; either way the machine is powered off.
+
+// The standard runtime wants open standard streams, which the kernel does not always give to PID 1.
+#![cfg_attr(not(test), no_main)]
+// The test harness has a `main` of its own, and nothing else calls the script.
+#![cfg_attr(test, allow(dead_code))]
+
+mod cgroup;
+mod clock;
+mod early;
+mod environment;
+mod error;
+mod kernel_log;
+mod layers;
+mod link;
+mod modules;
+mod mount;
+mod port;
+mod pump;
+mod root;
+mod script;
+mod signals;
+mod stdio;
+mod supervise;
+mod system;
+mod user;
+mod volumes;
+mod wait;
+mod workload;
+
+/// Entered from the C library's start code.
+#[cfg(not(test))]
+// SAFETY: this is the program's only `main`, with the signature that the C library expects.
+#[unsafe(no_mangle)]
+pub extern "C" fn main() -> libc::c_int {
+    kernel_log::end_machine_on_panic();
+    if let Err(error) = script::run() {
+        kernel_log::error(&error::chain(&error));
+    }
+    kernel_log::power_off()
+}

@@ -15,3 +15,5 @@ pub mod run;
 pub mod seccomp;
 pub mod streams;
 pub mod virtio;
+#[cfg(feature = "cli")]
+pub mod volume;

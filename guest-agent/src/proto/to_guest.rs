@@ -1,9 +1,9 @@
 //! What the host says to the agent.
 
+use crate::MAX_FRAME;
 use crate::frame::{Message, encode_frame};
 use crate::spec::WindowSize;
 use crate::wire::{Fault, FieldError, Reader, Writer, bad};
-use crate::{MAX_FRAME, Text};
 
 /// Longest piece of an encoded spec in one message, in bytes.
 pub const MAX_CHUNK: usize = MAX_FRAME - 2;
@@ -64,8 +64,6 @@ pub enum ToGuest {
     },
     /// Nobody on the host reads this output any more: the workload is to get SIGPIPE for it.
     OutputGone(OutputStream),
-    /// The run is over, with a reason for the log: kill everything and power off.
-    Abort(Text),
 }
 
 const HELLO: u8 = 1;
@@ -74,7 +72,6 @@ const RESIZE: u8 = 3;
 const SIGNAL: u8 = 4;
 const INPUT_END: u8 = 5;
 const OUTPUT_GONE: u8 = 6;
-const ABORT: u8 = 7;
 
 impl Message for ToGuest {
     fn decode(kind: u8, fields: &[u8]) -> Result<Option<Self>, FieldError> {
@@ -97,7 +94,6 @@ impl Message for ToGuest {
                 2 => OutputStream::Stderr,
                 _ => return Err(bad("stream", Fault::Invalid)),
             }),
-            ABORT => Self::Abort(Text::read(&mut reader, "reason")?),
             _ => return Ok(None),
         };
         reader.end("message")?;
@@ -112,7 +108,6 @@ impl Message for ToGuest {
             Self::Signal { .. } => SIGNAL,
             Self::InputEnd { .. } => INPUT_END,
             Self::OutputGone(_) => OUTPUT_GONE,
-            Self::Abort(_) => ABORT,
         };
         encode_frame(out, kind, |out| {
             let mut writer = Writer::new(out);
@@ -127,7 +122,6 @@ impl Message for ToGuest {
                 Self::InputEnd { bytes } => writer.u64(*bytes),
                 Self::OutputGone(OutputStream::Stdout) => writer.u8(1),
                 Self::OutputGone(OutputStream::Stderr) => writer.u8(2),
-                Self::Abort(reason) => reason.write(&mut writer),
             }
         });
     }
@@ -149,7 +143,6 @@ mod tests {
             (1u8..=64).prop_map(|number| ToGuest::Signal { number }),
             any::<u64>().prop_map(|bytes| ToGuest::InputEnd { bytes }),
             prop_oneof![Just(OutputStream::Stdout), Just(OutputStream::Stderr)].prop_map(ToGuest::OutputGone),
-            "(?s).{0,50}".prop_map(|reason| ToGuest::Abort(Text::new(&reason))),
         ]
     }
 
@@ -161,10 +154,10 @@ mod tests {
             prop_assert_eq!(Decoder::new().next(&mut frame.as_slice()), Ok(Some(message)));
         }
 
-        /// Whatever is accepted has one encoding only, apart from text, which is cleaned.
+        /// Whatever is accepted has one encoding only.
         #[test]
         fn accepted_bytes_are_canonical(kind in 0u8..10, fields in prop::collection::vec(any::<u8>(), 0..40)) {
-            if let Ok(Some(message)) = ToGuest::decode(kind, &fields) && kind != ABORT {
+            if let Ok(Some(message)) = ToGuest::decode(kind, &fields) {
                 let mut frame = Vec::new();
                 message.encode(&mut frame);
                 prop_assert_eq!(frame.get(5..), Some(fields.as_slice()));

@@ -1,6 +1,7 @@
 //! The command line of `ballast`: one file a verb. Only [`main`] is called from outside.
 
 pub mod dirs;
+pub mod doctor;
 pub mod image;
 pub mod install;
 pub mod launch;
@@ -11,6 +12,7 @@ pub mod state;
 pub mod streams;
 pub mod terminal;
 pub mod timings;
+pub mod volume;
 pub mod workload;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -34,6 +36,7 @@ enum Verb {
     /// Import, list and remove images
     #[command(subcommand)]
     Image(image::ImageVerb),
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Runs `ballast` and gives its exit code.
@@ -61,6 +64,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Image(verb) => image::run(&verb),
+        Verb::Doctor(args) => doctor::run(&args),
     }
 }
 

@@ -29,5 +29,5 @@ mod search;
 
 pub use command_line::command_line;
 pub use error::Error;
-pub use prepare::{GuestKernel, prepare};
+pub use prepare::{GuestKernel, Survey, prepare, survey};
 pub use search::{KernelSource, Origin, Search, find};

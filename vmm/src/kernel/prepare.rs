@@ -5,7 +5,7 @@
 use super::cache::{self, Cache};
 use super::error::Error;
 use super::initramfs::{self, PackedModule};
-use super::load_order::{self, Condition, OrderError, WANTED};
+use super::load_order::{self, Condition, LoadOrder, OrderError, WANTED};
 use super::module_dir::ModuleDir;
 use super::record::{Inputs, Record};
 use super::search::KernelSource;
@@ -89,9 +89,20 @@ struct Packed {
 fn pack(source: &KernelSource, agent: &Path, inputs: &mut Inputs) -> Result<Packed, Error> {
     let agent_bytes = inputs.read("the guest agent", agent, MAX_AGENT_BYTES)?;
     image::check_program(&agent_bytes).map_err(|source| Error::Agent { path: agent.to_owned(), source })?;
-
     let mut dir = ModuleDir::open(&source.modules, &source.release, inputs)?;
-    let order = load_order::order(WANTED, |name| dir.look_up(name, inputs)).map_err(|error| {
+    let order = order(source, &mut dir, inputs)?;
+    let (disks, notices) = (has_disks(&order), notices(source, &order));
+    let packed_module = |step: load_order::Step| {
+        let contents = dir.take(&step.name)?;
+        Some(PackedModule { condition: step.condition, file_name: format!("{}.ko", step.name), contents })
+    };
+    let modules: Vec<_> = order.steps.into_iter().filter_map(packed_module).collect();
+    let archive = initramfs::build(&agent_bytes, &modules).map_err(Error::Initramfs)?;
+    Ok(Packed { archive, disks, notices })
+}
+
+fn order(source: &KernelSource, dir: &mut ModuleDir<'_>, inputs: &mut Inputs) -> Result<LoadOrder, Error> {
+    load_order::order(WANTED, |name| dir.look_up(name, inputs)).map_err(|error| {
         let unfit = |reason| Error::Order {
             release: source.release.clone(),
             modules: source.modules.clone(),
@@ -102,22 +113,48 @@ fn pack(source: &KernelSource, agent: &Path, inputs: &mut Inputs) -> Result<Pack
             OrderError::Missing { missing } => unfit(OrderError::<Infallible>::Missing { missing }),
             OrderError::Cycle(name) => unfit(OrderError::Cycle(name)),
         }
-    })?;
-    let packed_module = |step: load_order::Step| {
-        let contents = dir.take(&step.name)?;
-        Some(PackedModule { condition: step.condition, file_name: format!("{}.ko", step.name), contents })
-    };
-    let modules: Vec<_> = order.steps.into_iter().filter_map(packed_module).collect();
-    let archive = initramfs::build(&agent_bytes, &modules).map_err(Error::Initramfs)?;
+    })
+}
+
+fn has_disks(order: &LoadOrder) -> bool {
+    order.missing.iter().all(|wanted| wanted.condition != Condition::Disk)
+}
+
+fn notices(source: &KernelSource, order: &LoadOrder) -> Vec<String> {
     let notice = |wanted: &load_order::Wanted| {
         let lack = wanted.lack.unwrap_or_default();
         format!("kernel {} has no module `{}`: {lack}", source.release, wanted.name)
     };
-    Ok(Packed {
-        archive,
-        disks: order.missing.iter().all(|wanted| wanted.condition != Condition::Disk),
-        notices: order.missing.iter().map(notice).collect(),
-    })
+    order.missing.iter().map(notice).collect()
+}
+
+/// What a kernel's module directory offers a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// How many modules a guest would load.
+    pub modules: usize,
+    /// Whether guests of this kernel can use disks.
+    pub disks: bool,
+    /// As [`GuestKernel::notices`].
+    pub notices: Vec<String>,
+}
+
+/// Checks everything about `source` that [`prepare`] would, without an agent and without storing anything.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn survey(source: &KernelSource) -> Result<Survey, Error> {
+    let mut inputs = Inputs::default();
+    let path = &source.image;
+    let kernel = inputs.read("kernel", path, bzimage::MAX_KERNEL_BYTES)?;
+    if image::is_elf(&kernel) {
+        image::check_kernel(&kernel).map_err(|source| Error::Elf { path: path.clone(), source })?;
+    } else {
+        bzimage::extract(&kernel).map_err(|source| Error::BzImage { path: path.clone(), source })?;
+    }
+    let mut dir = ModuleDir::open(&source.modules, &source.release, &mut inputs)?;
+    let order = order(source, &mut dir, &mut inputs)?;
+    Ok(Survey { modules: order.steps.len(), disks: has_disks(&order), notices: notices(source, &order) })
 }
 
 #[cfg(test)]
@@ -157,10 +194,13 @@ mod tests {
             fs::remove_file(self.path(&format!("modules/kernel/{module}.ko"))).unwrap();
         }
 
-        fn prepare(&self) -> Result<GuestKernel, Error> {
+        fn source(&self) -> KernelSource {
             let (image, modules) = (self.path("vmlinuz"), self.path("modules"));
-            let source = KernelSource { image, release: "6.1.0".into(), modules, origin: Origin::Option };
-            prepare(&source, &self.path("agent"), &self.path("cache"))
+            KernelSource { image, release: "6.1.0".into(), modules, origin: Origin::Option }
+        }
+
+        fn prepare(&self) -> Result<GuestKernel, Error> {
+            prepare(&self.source(), &self.path("agent"), &self.path("cache"))
         }
     }
 
@@ -204,8 +244,10 @@ mod tests {
     #[test]
     fn what_a_guest_can_live_without_is_a_notice() {
         let host = Host::new();
+        assert_eq!(survey(&host.source()).unwrap(), Survey { modules: 9, disks: true, notices: vec![] });
         host.remove("virtio_rng");
         let kernel = host.prepare().unwrap();
+        assert_eq!(survey(&host.source()).unwrap().notices, kernel.notices);
         assert!(kernel.disks && kernel.notices[0].contains("`virtio_rng`"), "{:?}", kernel.notices);
         host.remove("ext4");
         let kernel = host.prepare().unwrap();
@@ -217,6 +259,7 @@ mod tests {
         let host = Host::new();
         host.remove("erofs");
         let error = host.prepare().unwrap_err();
+        assert_eq!(survey(&host.source()).unwrap_err().to_string(), error.to_string());
         assert!(error.to_string().contains("kernel 6.1.0"), "{error}");
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("`erofs`"));
         host.write("modules/modules.builtin", b"kernel/fs/erofs/erofs.ko\n");

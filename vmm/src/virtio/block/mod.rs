@@ -19,4 +19,7 @@ pub mod limits;
 pub mod lookup;
 pub mod request;
 
+#[cfg(test)]
+mod tests;
+
 pub use device::{Block, SERIAL_BYTES};

@@ -1,0 +1,83 @@
+//! The agent's first steps: kernel file systems for its own use, standard streams, and its own protection.
+
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::error::{Doing, Error};
+use crate::mount::FileSystem;
+
+/// Mounts what the agent reads and writes itself. The workload gets its own.
+pub fn mount_kernel_file_systems() -> Result<(), Error> {
+    for (kind, path) in
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("cgroup2", "/sys/fs/cgroup")]
+    {
+        if kind != "cgroup2" {
+            fs::create_dir_all(path).doing(|| format!("making {path}"))?;
+        }
+        FileSystem { kind, ..FileSystem::default() }
+            .mount(path)
+            .doing(|| format!("mounting {kind} on {path}"))?;
+    }
+    Ok(())
+}
+
+/// Points standard input to /dev/null and the outputs to the kernel's log.
+///
+/// When the kernel starts PID 1 there may be no console yet, and then these descriptors are not open.
+pub fn open_standard_streams() -> Result<(), Error> {
+    let null = Stream::open("/dev/null", OFlags::RDWR)?;
+    null.duplicate_to(0)?;
+    let log = Stream::open("/dev/kmsg", OFlags::WRONLY)?;
+    log.duplicate_to(1)?;
+    log.duplicate_to(2)
+}
+
+struct Stream(Option<OwnedFd>);
+
+impl Stream {
+    fn open(path: &str, flags: OFlags) -> Result<Self, Error> {
+        rustix::fs::open(path, flags, Mode::empty())
+            .map(|fd| Self(Some(fd)))
+            .doing(|| format!("opening {path}"))
+    }
+
+    fn duplicate_to(&self, number: RawFd) -> Result<(), Error> {
+        let Some(fd) = self.0.as_ref().filter(|fd| fd.as_raw_fd() != number) else { return Ok(()) };
+        let duplicated = match number {
+            0 => dup2_stdin(fd),
+            1 => dup2_stdout(fd),
+            _ => dup2_stderr(fd),
+        };
+        duplicated.doing(|| format!("setting file descriptor {number}"))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The lowest numbers may have been given to the stream itself: then it stays open for good.
+        if let Some(fd) = self.0.take_if(|fd| fd.as_raw_fd() <= 2) {
+            std::mem::forget(fd);
+        }
+    }
+}
+
+/// Keeps the kernel from ever choosing the agent when memory is short, and its pages where they are.
+///
+/// The pages are locked as they are touched: what the agent never uses takes no memory.
+pub fn protect() -> Result<(), Error> {
+    fs::write("/proc/self/oom_score_adj", "-1000").doing(|| "protecting the agent from the OOM killer")?;
+    mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+        .doing(|| "locking the agent's memory")
+}
+
+/// Gives back the memory of the initramfs: its files live in memory until they are removed.
+pub fn free_initramfs() -> Result<(), Error> {
+    fs::remove_file("/init").doing(|| "removing /init")?;
+    fs::remove_dir_all("/modules").doing(|| "removing /modules")
+}

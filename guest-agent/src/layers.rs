@@ -1,0 +1,184 @@
+//! The read-only layers and the writable root over them.
+//!
+//! A layer is an EROFS file system on a virtio-pmem device. Which device holds which layer is told by the
+//! UUID in the superblock, so nothing depends on the order in which devices appear.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
+
+use crate::error::{Doing, Error};
+use crate::mount::FileSystem;
+use crate::wait;
+
+/// Where the root is put together, in the agent's own file system.
+pub const ROOT: &str = "/newroot";
+/// The layers' mount points are below it. Short: the overlay takes 255 bytes for all of their paths.
+const LAYERS: &str = "/l";
+/// What the workload writes.
+const WRITABLE: &str = "/rw";
+
+/// Offset of the superblock (fs/erofs/erofs_fs.h).
+const SUPERBLOCK_BYTES: u64 = 1024;
+const MAGIC: u32 = 0xe0f5_e1e2;
+/// Offset of the UUID in it.
+const UUID_OFFSET: usize = 48;
+
+/// Mounts all layers, lowest first, and a writable overlay over them. Returns sentences for the user.
+pub fn mount(layers: &[[u8; 16]]) -> Result<Vec<Error>, Error> {
+    let devices = find(layers)?;
+    let mut notices = Vec::new();
+    let mut lower = Vec::new();
+    for (number, device) in devices.iter().enumerate() {
+        let path = format!("{LAYERS}/{number}");
+        fs::create_dir_all(&path).doing(|| format!("making {path}"))?;
+        notices.extend(mount_layer(number, device, &path)?);
+        lower.push(path);
+    }
+    mount_overlay(&lower)?;
+    Ok(notices)
+}
+
+/// Waits for the devices of all layers and returns their paths.
+fn find(layers: &[[u8; 16]]) -> Result<Vec<String>, Error> {
+    let mut known = HashMap::new();
+    let mut device_of = |uuid| {
+        if !known.contains_key(uuid) {
+            read_new_devices(&mut known);
+        }
+        known.get(uuid).map(|name| format!("/dev/{name}"))
+    };
+    let found = layers.iter().enumerate().map(|(number, uuid)| {
+        wait::for_device(|| format!("the device of layer {number}"), || Ok(device_of(uuid)))
+    });
+    found.collect()
+}
+
+/// Adds the layers on devices that are not known yet.
+fn read_new_devices(known: &mut HashMap<[u8; 16], String>) {
+    for entry in fs::read_dir("/sys/class/block").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("pmem")
+            && !known.values().any(|device| *device == name)
+            && let Some(uuid) = read_superblock(&name).as_ref().and_then(erofs_uuid)
+        {
+            known.insert(uuid, name);
+        }
+    }
+}
+
+fn read_superblock(device: &str) -> Option<[u8; 128]> {
+    let mut superblock = [0; 128];
+    File::open(format!("/dev/{device}")).ok()?.read_exact_at(&mut superblock, SUPERBLOCK_BYTES).ok()?;
+    Some(superblock)
+}
+
+/// The UUID of an EROFS superblock, if it is one.
+fn erofs_uuid(superblock: &[u8; 128]) -> Option<[u8; 16]> {
+    let magic = superblock.first_chunk().copied().map(u32::from_le_bytes)?;
+    let uuid = superblock.get(UUID_OFFSET..)?.first_chunk()?;
+    (magic == MAGIC).then_some(*uuid)
+}
+
+fn mount_layer(number: usize, device: &str, path: &str) -> Result<Option<Error>, Error> {
+    let mount = |options: &[(&str, &str)]| {
+        FileSystem { kind: "erofs", options, flags: &["ro"], ..FileSystem::default() }.mount(path)
+    };
+    let with_dax = mount(&[("source", device), ("dax", "always")]);
+    let without = match with_dax {
+        Ok(_) if is_dax(&fs::read_to_string("/proc/self/mounts").unwrap_or_default(), path) => {
+            return Ok(None);
+        }
+        Ok(_) => String::new(),
+        Err(error) => {
+            mount(&[("source", device)]).doing(|| format!("mounting layer {number} from {device}"))?;
+            format!(": {error}")
+        }
+    };
+    Ok(Some(Error::new(format!(
+        "layer {number} is mounted without DAX{without}; its files take memory of the guest"
+    ))))
+}
+
+/// Whether a line of /proc/mounts says that the file system at `path` really uses DAX: the kernel turns it
+/// off with no more than a message when the device or the block size does not allow it.
+fn is_dax(mounts: &str, path: &str) -> bool {
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ');
+        fields.nth(1) == Some(path)
+            && fields.nth(1).is_some_and(|options| options.split(',').any(|option| option == "dax=always"))
+    })
+}
+
+fn mount_overlay(lower: &[String]) -> Result<OwnedFd, Error> {
+    let making = |path: &str| fs::create_dir(path).doing(|| format!("making {path}"));
+    making(WRITABLE)?;
+    FileSystem { kind: "tmpfs", options: &[("mode", "0755")], ..FileSystem::default() }
+        .mount(WRITABLE)
+        .doing(|| "mounting memory for what the workload writes")?;
+    let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
+    making(&upper)?;
+    making(&work)?;
+    if let Some(top) = lower.last() {
+        // The root directory of an overlay is that of its upper layer.
+        let root = fs::metadata(top).doing(|| format!("reading {top}"))?;
+        chown(&upper, Some(root.uid()), Some(root.gid()))
+            .doing(|| format!("setting the owner of {upper}"))?;
+        fs::set_permissions(&upper, fs::Permissions::from_mode(root.mode() & 0o7777))
+            .doing(|| format!("setting the mode of {upper}"))?;
+    }
+    making(ROOT)?;
+    FileSystem {
+        kind: "overlay",
+        options: &[
+            ("source", "overlay"),
+            ("lowerdir", &lower_directories(lower)),
+            ("upperdir", &upper),
+            ("workdir", &work),
+        ],
+        ..FileSystem::default()
+    }
+    .mount(ROOT)
+    .doing(|| "mounting the writable root over the layers")
+}
+
+/// The overlay's own order: the highest first.
+fn lower_directories(lowest_first: &[String]) -> String {
+    lowest_first.iter().rev().map(String::as_str).collect::<Vec<_>>().join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_uuid_is_read_from_a_superblock_only() {
+        let mut superblock = [0; 128];
+        superblock[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        superblock[48..64].copy_from_slice(&[7; 16]);
+        assert_eq!(erofs_uuid(&superblock), Some([7; 16]));
+        superblock[0] ^= 1;
+        assert_eq!(erofs_uuid(&superblock), None);
+    }
+
+    #[test]
+    fn dax_is_told_by_the_mount_table() {
+        let mounts = "proc /proc proc rw 0 0\n\
+                      /dev/pmem0 /l/0 erofs ro,relatime,user_xattr,acl,cache_strategy=readaround,dax=always 0 0\n\
+                      /dev/pmem1 /l/1 erofs ro,relatime,dax=never 0 0\n";
+        assert!(is_dax(mounts, "/l/0"));
+        assert!(!is_dax(mounts, "/l/1"));
+        assert!(!is_dax(mounts, "/l"));
+    }
+
+    #[test]
+    fn as_many_layers_as_a_spec_may_have_fit_the_kernels_limit() {
+        let layers: Vec<String> = (0..proto::MAX_LAYERS).map(|n| format!("{LAYERS}/{n}")).collect();
+        let lower = lower_directories(&layers);
+        assert!(lower.starts_with("/l/15:/l/14:") && lower.ends_with(":/l/0"));
+        assert!(lower.len() <= 255);
+    }
+}

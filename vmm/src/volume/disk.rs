@@ -1,0 +1,263 @@
+//! Opens a disk for a microVM: checked, locked, and past the host's page cache where that can be.
+
+#![forbid(unsafe_code)]
+
+use super::lock::{Sharing, try_lock};
+use crate::virtio::block::direct::set_direct;
+use crate::virtio::block::file::FileBackend;
+use crate::virtio::block::request::SECTOR_BYTES;
+use rustix::fs::{Mode, OFlags};
+use std::fs::{File, Metadata};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+/// A disk that cannot be given to a microVM. `what` names it: `volume 'data'` or `disk /dev/sdb`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be opened, for a reason that the host gives.
+    #[error("cannot open {what}")]
+    Open {
+        /// The disk.
+        what: String,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// It can perhaps be read, but not written.
+    #[error("{what} may not be written: add ':ro' to use it read only, or change who may write it")]
+    NotWritable {
+        /// The disk.
+        what: String,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// It is a directory.
+    #[error(
+        "{what} is a directory, and directories of the host are not shared with a microVM: give a raw disk \
+         image or block device, or use a volume (-v NAME:/PATH)"
+    )]
+    Directory {
+        /// The disk.
+        what: String,
+    },
+    /// It is a pipe, a socket or a character device.
+    #[error("{what} is neither a file nor a block device")]
+    Kind {
+        /// The disk.
+        what: String,
+    },
+    /// It has no bytes.
+    #[error("{what} is empty: give it a size first, for example with `truncate -s 8G`")]
+    Empty {
+        /// The disk.
+        what: String,
+    },
+    /// Its length shows that it is no raw image.
+    #[error(
+        "{what} has {len} bytes, which is no whole number of {SECTOR_BYTES}-byte sectors: it is no raw disk \
+         image, or was cut short"
+    )]
+    Ragged {
+        /// The disk.
+        what: String,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// Another open file holds it.
+    #[error(
+        "{what} is in use by another microVM, or given twice: end that microVM, or let all of them use it \
+         read only (':ro')"
+    )]
+    InUse {
+        /// The disk.
+        what: String,
+    },
+    /// The host itself uses the block device.
+    #[error("{what} is in use by this host: unmount it, or use it read only (':ro')")]
+    Mounted {
+        /// The disk.
+        what: String,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// It cannot be locked.
+    #[error("cannot lock {what} against other microVMs: does its file system support locks?")]
+    Lock {
+        /// The disk.
+        what: String,
+        /// The host's answer.
+        source: io::Error,
+    },
+}
+
+/// A disk as the VMM needs it. The lock is the open file's: it lasts until the last copy of the descriptor,
+/// the VMM's, is closed.
+#[derive(Debug)]
+pub struct OpenDisk {
+    /// The disk, open for what the guest may do with it.
+    pub file: File,
+    /// The guest may not write.
+    pub read_only: bool,
+    /// What the user should know, in one line.
+    pub notice: Option<String>,
+}
+
+/// Opens and locks the disk at `path`: alone, or together with other readers if it is `read_only`.
+///
+/// # Errors
+/// There is no disk, or it may not be used now.
+pub fn open(path: &Path, read_only: bool) -> Result<OpenDisk, Error> {
+    open_as(format!("disk {}", path.display()), path, read_only)
+}
+
+/// As [`open`], for a disk called `what`.
+pub(super) fn open_as(what: String, path: &Path, read_only: bool) -> Result<OpenDisk, Error> {
+    // Before it is opened: opening a pipe waits, and opening a device may do things.
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(source) => return Err(Error::Open { what, source }),
+    };
+    if let Some(error) = refuse_kind(&what, &metadata) {
+        return Err(error);
+    }
+    let exclusive = !read_only && metadata.file_type().is_block_device();
+    let (file, mut cached) = match open_direct(path, read_only, exclusive) {
+        Ok(opened) => opened,
+        Err(source) => return Err(refuse_open(what, read_only, source)),
+    };
+    let sharing = if read_only { Sharing::Shared } else { Sharing::Exclusive };
+    match try_lock(&file, sharing) {
+        Ok(true) => {}
+        Ok(false) => return Err(Error::InUse { what }),
+        Err(source) => return Err(Error::Lock { what, source }),
+    }
+    match check(&file, &mut cached) {
+        Ok(0) => return Err(Error::Empty { what }),
+        Ok(len) if len % SECTOR_BYTES != 0 => return Err(Error::Ragged { what, len }),
+        Ok(_) => {}
+        Err(source) => return Err(Error::Open { what, source }),
+    }
+    let notice = cached.then(|| {
+        format!(
+            "{what} cannot bypass this host's page cache: what the guest caches of it, the host caches too"
+        )
+    });
+    Ok(OpenDisk { file, read_only, notice })
+}
+
+fn refuse_kind(what: &str, metadata: &Metadata) -> Option<Error> {
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        Some(Error::Directory { what: what.into() })
+    } else if kind.is_file() || kind.is_block_device() {
+        None
+    } else {
+        Some(Error::Kind { what: what.into() })
+    }
+}
+
+fn refuse_open(what: String, read_only: bool, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
+            Error::NotWritable { what, source }
+        }
+        io::ErrorKind::ResourceBusy => Error::Mounted { what, source },
+        _ => Error::Open { what, source },
+    }
+}
+
+/// Opens with direct I/O, or without where the file system has none; says whether the host caches.
+fn open_direct(path: &Path, read_only: bool, exclusive: bool) -> io::Result<(File, bool)> {
+    let mut flags = OFlags::CLOEXEC | if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    if exclusive {
+        // For a block device: fail if it is mounted, and keep others from mounting it.
+        flags |= OFlags::EXCL;
+    }
+    match rustix::fs::open(path, flags | OFlags::DIRECT, Mode::empty()) {
+        Ok(fd) => Ok((fd.into(), false)),
+        Err(rustix::io::Errno::INVAL) => Ok((rustix::fs::open(path, flags, Mode::empty())?.into(), true)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Measures the disk, and settles whether the host caches it as the device will find it.
+fn check(file: &File, cached: &mut bool) -> io::Result<u64> {
+    let len = (&*file).seek(SeekFrom::End(0))?;
+    if !*cached && rustix::fs::fstatfs(file)?.f_type == libc::TMPFS_MAGIC {
+        // It takes the flag, but its files are page cache and nothing else.
+        set_direct(file, false)?;
+    }
+    *cached = !FileBackend::new(file.try_clone()?)?.is_direct();
+    Ok(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::lock::eventually;
+    use std::process::Command;
+
+    fn image(directory: &Path, len: u64) -> std::path::PathBuf {
+        let path = directory.join("disk.img");
+        File::create(&path).unwrap().set_len(len).unwrap();
+        path
+    }
+
+    fn here() -> tempfile::TempDir {
+        tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap()
+    }
+
+    #[test]
+    fn a_disk_in_use_is_refused_until_it_is_closed() {
+        let directory = here();
+        let path = image(directory.path(), 1 << 20);
+        let writer = open(&path, false).unwrap();
+        assert!(matches!(open(&path, false), Err(Error::InUse { .. })));
+        let message = open(&path, true).unwrap_err().to_string();
+        assert!(message.contains("disk.img is in use") && message.contains(":ro"), "{message}");
+        drop(writer);
+        let _readers = [eventually(|| open(&path, true).ok()), open(&path, true).unwrap()];
+        assert!(matches!(open(&path, false), Err(Error::InUse { .. })));
+    }
+
+    #[test]
+    fn bypasses_the_cache_where_the_file_system_can() {
+        let directory = here();
+        let path = image(directory.path(), 1 << 20);
+        let disk = open(&path, false).unwrap();
+        let direct = FileBackend::new(disk.file).unwrap().is_direct();
+        assert_eq!(disk.notice.is_none(), direct);
+        if Path::new("/dev/shm").is_dir() {
+            let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+            let disk = open(&image(directory.path(), 1 << 20), false).unwrap();
+            assert!(disk.notice.unwrap().contains("page cache"));
+            assert!(!FileBackend::new(disk.file).unwrap().is_direct());
+        }
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused_in_words() {
+        let directory = here();
+        let told = |path: &Path| open(path, false).unwrap_err().to_string();
+        assert!(told(directory.path()).contains("directory"));
+        assert!(told(Path::new("/dev/null")).contains("neither a file nor a block device"));
+        assert!(told(&image(directory.path(), 0)).contains("truncate -s"));
+        assert!(told(&image(directory.path(), 513)).contains("513 bytes"));
+        assert!(told(&directory.path().join("missing")).contains("cannot open disk"));
+        let pipe = directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(told(&pipe).contains("neither"), "and does not wait for a writer");
+    }
+
+    #[test]
+    fn answers_of_the_host_lead_to_a_next_step() {
+        let refused = |errno, read_only| {
+            refuse_open("disk x".into(), read_only, io::Error::from_raw_os_error(errno)).to_string()
+        };
+        for errno in [libc::EACCES, libc::EROFS, libc::EPERM] {
+            assert!(refused(errno, false).contains("add ':ro'"));
+            assert!(refused(errno, true).starts_with("cannot open"));
+        }
+        assert!(refused(libc::EBUSY, false).contains("unmount"));
+    }
+}
