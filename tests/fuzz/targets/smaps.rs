@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| tests::fuzz::smaps(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tests::fuzz::smaps::run(data));
