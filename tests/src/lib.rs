@@ -1,1 +1,21 @@
-//! The harness of the integration tests.
+//! The harness of the integration tests: the real `ballast`, with a state directory for each test.
+//!
+//! A test reads as a promise: set up, run, say what must hold. Everything that can hang has a time limit; a limit
+//! that strikes fails the test and shows what the programs had written.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a test fails by panicking"
+)]
+
+pub mod archive;
+pub mod ballast;
+pub mod fuzz;
+pub mod process;
+pub mod run;
+pub mod terminal;
+
+pub use ballast::{Ballast, setup};

@@ -1,0 +1,252 @@
+//! One run of `ballast`: started, fed, watched, and its end judged.
+
+use crate::process;
+use crate::terminal::Terminal;
+use rustix::process::{Pid, Signal};
+use std::ffi::{OsStr, OsString};
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Nothing that a test starts takes longer, even emulated; what does has hung.
+pub const LIMIT: Duration = Duration::from_secs(240);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A run that is being described.
+pub struct Run {
+    pub(crate) command: Command,
+    pub(crate) operands: Vec<OsString>,
+    stdin: Vec<u8>,
+}
+
+impl Run {
+    pub(crate) fn new(program: &Path) -> Self {
+        Self { command: Command::new(program), operands: Vec::new(), stdin: Vec::new() }
+    }
+
+    /// Options before the image.
+    #[must_use]
+    pub fn options<S: AsRef<OsStr>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
+        self.command.args(options);
+        self
+    }
+
+    /// A variable of `ballast`'s own environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// What standard input gives, then its end. With `-i` it is the workload's.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Starts it with pipes.
+    #[must_use]
+    pub fn start(mut self) -> Running {
+        self.command.args(&self.operands).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.command.spawn().unwrap();
+        let stdout = collect(child.stdout.take().unwrap());
+        let stderr = collect(child.stderr.take().unwrap());
+        Running { stdin: child.stdin.take(), child, stdout, stderr }
+    }
+
+    /// Starts it on a terminal of this size.
+    #[must_use]
+    pub fn start_on_terminal(mut self, rows: u16, columns: u16) -> Terminal {
+        self.command.args(&self.operands);
+        Terminal::start(self.command, rows, columns)
+    }
+
+    /// Starts it, feeds it and waits for its end.
+    #[must_use]
+    pub fn end(mut self) -> Ended {
+        let input = std::mem::take(&mut self.stdin);
+        let mut running = self.start();
+        let mut stdin = running.stdin.take().unwrap();
+        // Whoever ends without reading all of its input breaks the pipe: that is its right.
+        let feeder = thread::spawn(move || drop(stdin.write_all(&input)));
+        let ended = running.end();
+        feeder.join().unwrap();
+        ended
+    }
+}
+
+/// A run under way.
+pub struct Running {
+    child: Child,
+    /// Standard input, until it is taken or dropped.
+    pub stdin: Option<ChildStdin>,
+    stdout: Collected,
+    stderr: Collected,
+}
+
+impl Running {
+    /// The process of `ballast`.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// The process of the VMM, once there is one.
+    #[must_use]
+    pub fn vmm(&self) -> Pid {
+        process::child_named(self.pid(), "ballast-vmm")
+    }
+
+    /// Sends a signal to `ballast`.
+    pub fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits until standard output contains `text`.
+    pub fn wait_for(&self, text: &str) {
+        wait_for(text, &self.stdout.bytes, || self.stderr.text());
+    }
+
+    /// Closes the reading end of standard output, which the workload must be writing to.
+    pub fn close_stdout(&self) {
+        self.stdout.enough.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes standard input and waits for the end.
+    #[must_use]
+    pub fn end(mut self) -> Ended {
+        drop(self.stdin.take());
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            if start.elapsed() > LIMIT {
+                let _ = self.child.kill();
+                panic!("no end in {LIMIT:?}; so far:\n{}{}", self.stdout.text(), self.stderr.text());
+            }
+            thread::sleep(POLL);
+        };
+        Ended {
+            code: status.code().unwrap_or_else(|| -status.signal().unwrap()),
+            stdout: self.stdout.finish(),
+            stderr: String::from_utf8_lossy(&self.stderr.finish()).into_owned(),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A failed test leaves nothing behind. After the end this is an error, and none of ours.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How a run ended.
+pub struct Ended {
+    /// The exit code; a signal's number, negative, if that is what ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Expects this exit code.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "exit code; {self}");
+        self
+    }
+
+    /// Expects exactly this on standard output.
+    #[track_caller]
+    pub fn prints(self, text: &str) -> Self {
+        assert_eq!(String::from_utf8_lossy(&self.stdout), text, "standard output; {self}");
+        self
+    }
+
+    /// Expects this somewhere in standard error.
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        assert!(self.stderr.contains(text), "no '{text}' on standard error; {self}");
+        self
+    }
+
+    /// Expects a refusal as users may see it: 125, and a message without a panic or a bare error number.
+    #[track_caller]
+    pub fn refuses(self) -> Self {
+        let ended = self.exits(125);
+        assert!(ended.stderr.trim().contains(' '), "no sentence; {ended}");
+        assert!(!ended.stderr.contains("panicked"), "a panic; {ended}");
+        ended
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let start = self.stdout.get(..4000).unwrap_or(&self.stdout);
+        write!(f, "exit code {}\n--- standard output\n", self.code)?;
+        write!(f, "{}\n--- standard error\n{}", String::from_utf8_lossy(start), self.stderr)
+    }
+}
+
+/// What a thread has read from a pipe so far.
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// The reader goes away at the next byte.
+    enough: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Collected {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+
+    fn finish(&mut self) -> Vec<u8> {
+        self.reader.take().unwrap().join().unwrap();
+        std::mem::take(&mut self.bytes.lock().unwrap())
+    }
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> Collected {
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let enough = Arc::new(AtomicBool::new(false));
+    let (shared, stop) = (bytes.clone(), enough.clone());
+    let reader = thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            shared.lock().unwrap().extend_from_slice(&buffer[..length]);
+        }
+    });
+    Collected { bytes, enough, reader: Some(reader) }
+}
+
+/// Waits until `bytes` contain `text`.
+#[track_caller]
+pub(crate) fn wait_for(text: &str, bytes: &Mutex<Vec<u8>>, more: impl Fn() -> String) {
+    let seen = || String::from_utf8_lossy(&bytes.lock().unwrap()).into_owned();
+    until(|| seen().contains(text), || format!("'{text}' did not appear; so far:\n{}{}", seen(), more()));
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub fn until(holds: impl Fn() -> bool, otherwise: impl Fn() -> String) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < LIMIT, "{}", otherwise());
+        thread::sleep(POLL);
+    }
+}

@@ -1,0 +1,38 @@
+//! Whatever is killed, nothing is left running and the next run works.
+
+use rustix::process::{Signal, kill_process};
+use tests::{process, setup};
+
+#[test]
+fn killing_ballast_leaves_nothing() {
+    let ballast = setup();
+    let options = ["--name", "doomed"];
+    let running = ballast.run("busybox", &["sh", "-c", "echo up; sleep 1000"]).options(options).start();
+    running.wait_for("up");
+    let vmm = running.vmm();
+    running.signal(Signal::KILL);
+    running.end().exits(-9);
+    process::wait_until_gone(vmm);
+    ballast.run("busybox", &["echo", "again"]).options(options).end().exits(0).prints("again\n");
+}
+
+#[test]
+fn a_killed_vmm_is_reported() {
+    let ballast = setup();
+    let running = ballast.run("busybox", &["sh", "-c", "echo up; sleep 1000"]).start();
+    running.wait_for("up");
+    kill_process(running.vmm(), Signal::KILL).unwrap();
+    running.end().exits(137).says("killed");
+}
+
+#[test]
+fn a_guest_that_panics_is_reported() {
+    let script = "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 1000";
+    setup().run("busybox", &["sh", "-c", script]).end().refuses().says("panic");
+}
+
+#[test]
+fn a_workload_out_of_memory_is_told() {
+    let ended = setup().run("busybox", &["tail", "/dev/zero"]).options(["-m", "128m"]).end();
+    ended.exits(137).says("memory");
+}

@@ -1,0 +1,54 @@
+//! An image runs as its maker meant it, whatever it comes as.
+
+use std::fs;
+use std::path::PathBuf;
+use tests::setup;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(std::env::var_os("BALLAST_TEST_FIXTURES").expect("set by ci/promises")).join(name)
+}
+
+#[test]
+fn its_configuration_is_honoured() {
+    setup().run("layers", &[]).end().exits(0).prints("hello from /tmp as guest\n");
+}
+
+#[test]
+fn its_layers_are_stacked_with_their_deletions() {
+    let script = "cd /; cat kept replaced added deep/er/file; ls old deleted";
+    let ended = setup().run("layers", &[script]).options(["-u", "root"]).end().exits(1);
+    let ended = ended.prints("first\nsecond\nsecond\nfirst\nold:\nnew\n");
+    assert!(ended.stderr.contains("deleted"), "{ended}");
+}
+
+#[test]
+fn a_directory_runs() {
+    setup().run(fixture("busybox/rootfs"), &["echo", "directory"]).end().exits(0).prints("directory\n");
+}
+
+#[test]
+fn an_archive_on_standard_input_runs() {
+    let archive = fs::read(fixture("oci/docker.tar")).unwrap();
+    setup().run("-", &[]).stdin(archive).end().exits(0).prints("hello from /tmp as guest\n");
+}
+
+#[test]
+fn a_layout_runs() {
+    setup().run(fixture("oci/layout"), &[]).end().exits(0).prints("hello from /tmp as guest\n");
+    setup().run(fixture("oci/layout.tar"), &[]).end().exits(0).prints("hello from /tmp as guest\n");
+}
+
+#[test]
+fn a_distribution_runs() {
+    let program = "import hashlib, os; print(os.uname().sysname, hashlib.sha256(b'').hexdigest()[:8])";
+    setup().run("debian", &["python3", "-c", program]).end().exits(0).prints("Linux e3b0c442\n");
+}
+
+#[test]
+fn it_is_writable_and_every_run_starts_anew() {
+    let ballast = setup();
+    let script = "cat /etc/new; echo data > /etc/new && rm /etc/passwd && cat /etc/new";
+    for _ in 0..2 {
+        ballast.run("busybox", &["sh", "-c", script]).end().exits(0).prints("data\n");
+    }
+}

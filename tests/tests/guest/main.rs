@@ -1,0 +1,13 @@
+//! Promises that take a guest to keep: one a file. Run by ci/promises, where KVM boots a stock kernel.
+
+mod crashes;
+mod exit_codes;
+mod images;
+mod kernels;
+mod limits;
+mod machine;
+mod sharing;
+mod signals;
+mod streams;
+mod terminal;
+mod volumes;

@@ -1,0 +1,4 @@
+//! Promises that are kept before a guest runs: one a file. Run by ci/promises.
+
+mod archives;
+mod refusals;
