@@ -13,6 +13,9 @@ pub trait Backend: Send {
     /// The length of the disk. Never changes.
     fn len_bytes(&self) -> u64;
 
+    /// Whether [`discard`](Self::discard) ever does anything. Never changes.
+    fn can_discard(&self) -> bool;
+
     /// Fills the slices, in order, from `offset` on.
     ///
     /// # Errors
@@ -31,10 +34,10 @@ pub trait Backend: Send {
     /// The host could not.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Gives the storage of a range back; what it holds then is undefined.
+    /// Gives the storage of a range back, as far as the host can; what it holds then is undefined.
     ///
     /// # Errors
-    /// The host could not; [`io::ErrorKind::Unsupported`] if it never can.
+    /// The host failed in it.
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()>;
 
     /// Makes a range read zero, giving its storage back if `unmap` is set.

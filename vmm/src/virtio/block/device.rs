@@ -47,7 +47,8 @@ impl<B: Backend> Block<B> {
     /// its serial number. Data to be written may also lie in `read_only_memory`, which must cover nothing but
     /// what can be read: no page beyond the end of a mapped file.
     pub fn new(backend: B, serial: &str, read_only: bool, read_only_memory: Memory) -> Self {
-        let disk = Disk { sectors: backend.len_bytes() / SECTOR_BYTES, read_only };
+        let sectors = backend.len_bytes() / SECTOR_BYTES;
+        let disk = Disk { sectors, read_only, discards: backend.can_discard() };
         let mut padded = [0; SERIAL_BYTES];
         padded.iter_mut().zip(serial.bytes()).for_each(|(to, from)| *to = from);
         Self {

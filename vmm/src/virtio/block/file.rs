@@ -25,6 +25,7 @@ const MAX_VECTORS: usize = 1024;
 pub struct FileBackend {
     file: File,
     len: u64,
+    can_discard: bool,
     /// What direct I/O asks for; nothing where the host caches.
     alignment: Option<Alignment>,
     bounce: Bounce,
@@ -45,7 +46,11 @@ impl FileBackend {
             alignment = None;
         }
         let bounce = Bounce::new(alignment.map_or(1, |alignment| alignment.memory));
-        Ok(Self { file, len, alignment, bounce })
+        // A hole behind the end changes nothing, but a file system without holes says so. A block device
+        // calls the range invalid, which says nothing: it is asked when the guest asks.
+        let probe = allocate(&file, Allocation::Hole, end, SECTOR_BYTES);
+        let can_discard = !probe.is_err_and(|error| error.kind() == io::ErrorKind::Unsupported);
+        Ok(Self { file, len, can_discard, alignment, bounce })
     }
 
     /// Whether transfers bypass the host's page cache.
@@ -86,6 +91,10 @@ impl Backend for FileBackend {
         self.len
     }
 
+    fn can_discard(&self) -> bool {
+        self.can_discard
+    }
+
     fn read_at(&mut self, offset: u64, into: &[Slice<'_>]) -> io::Result<()> {
         let Some(alignment) = self.needs_bounce(offset, into) else {
             return transfer(&self.file, Direction::Read, offset, into);
@@ -114,7 +123,10 @@ impl Backend for FileBackend {
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
         // A device with large blocks refuses parts of them; what is left out keeps its storage, no more.
         let (offset, len) = self.alignment.map_or((offset, len), |alignment| alignment.inward(offset, len));
-        allocate(&self.file, Allocation::Hole, offset, len)
+        match allocate(&self.file, Allocation::Hole, offset, len) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            done => done,
+        }
     }
 
     fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {

@@ -50,8 +50,8 @@ pub fn features(disk: Disk) -> u64 {
         | bit(VIRTIO_BLK_F_BLK_SIZE)
         | bit(VIRTIO_BLK_F_TOPOLOGY)
         | bit(VIRTIO_BLK_F_FLUSH);
-    let changes = bit(VIRTIO_BLK_F_DISCARD) | bit(VIRTIO_BLK_F_WRITE_ZEROES);
-    always | if disk.read_only { bit(VIRTIO_BLK_F_RO) } else { changes }
+    let discard = if disk.discards { bit(VIRTIO_BLK_F_DISCARD) } else { 0 };
+    always | if disk.read_only { bit(VIRTIO_BLK_F_RO) } else { discard | bit(VIRTIO_BLK_F_WRITE_ZEROES) }
 }
 
 /// Whether the driver takes care of flushing. One that does not gets every write flushed (5.2.6.2).
@@ -100,7 +100,7 @@ mod tests {
     /// The kernel's own structure says where each field lies.
     #[test]
     fn fields_lie_where_the_driver_reads_them() {
-        let disk = Disk { sectors: 0x0102_0304_0506_0708, read_only: false };
+        let disk = Disk { sectors: 0x0102_0304_0506_0708, read_only: false, discards: true };
         let space = config(disk);
         assert_eq!(space.len(), CONFIG_BYTES);
         let at = |offset: usize, len: usize| {
@@ -122,9 +122,11 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_disk_offers_no_change() {
-        let disk = Disk { sectors: 1, read_only: false };
+    fn only_what_can_be_done_is_offered() {
+        let disk = Disk { sectors: 1, read_only: false, discards: true };
         assert_eq!(features(disk), 1 << 1 | 1 << 2 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 13 | 1 << 14);
+        let solid = Disk { discards: false, ..disk };
+        assert_eq!(features(solid), features(disk) & !(1 << 13));
         let fixed = Disk { read_only: true, ..disk };
         assert_eq!(features(fixed), 1 << 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10);
     }

@@ -28,6 +28,8 @@ pub struct Disk {
     pub sectors: u64,
     /// Nothing may change it.
     pub read_only: bool,
+    /// Its storage can be given back in part.
+    pub discards: bool,
 }
 
 /// A request that may be carried out. Lengths are those of the data beside header and status, in bytes.
@@ -230,7 +232,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const DISK: Disk = Disk { sectors: 1000, read_only: false };
+    const DISK: Disk = Disk { sectors: 1000, read_only: false, discards: true };
     const FIXED: Disk = Disk { read_only: true, ..DISK };
 
     fn header(kind: u32, sector: u64) -> [u8; 16] {
@@ -271,7 +273,7 @@ mod tests {
             let label = format!("type {kind}, {readable} bytes out, {writable} in");
             assert_eq!(parse(&header(kind, 998), readable, writable, DISK), wanted, "{label}");
         }
-        let large = Disk { sectors: u64::MAX, read_only: false };
+        let large = Disk { sectors: u64::MAX, ..DISK };
         let most = u64::from(MAX_REQUEST_BYTES);
         assert!(parse(&header(VIRTIO_BLK_T_IN, 0), 0, most, large).is_ok());
         assert_eq!(parse(&header(VIRTIO_BLK_T_IN, 0), 0, most + 512, large), Err(Refusal::Range));
@@ -302,7 +304,7 @@ mod tests {
         assert_eq!(unmap, Some(Range { offset: 512, len: 4096, unmap: true }));
         assert_eq!(zeroes(&entry(0, 8, 2), DISK).err(), Some(Refusal::Unsupported));
         assert_eq!(zeroes(&entry(u64::MAX, 8, 0), DISK).err(), Some(Refusal::Range));
-        let large = Disk { sectors: u64::MAX, read_only: false };
+        let large = Disk { sectors: u64::MAX, ..DISK };
         assert_eq!(zeroes(&entry(0, MAX_ZEROES_SECTORS + 1, 0), large).err(), Some(Refusal::Range));
         assert_eq!(discards(&entry(0, MAX_DISCARD_SECTORS + 1, 0), large).err(), Some(Refusal::Range));
         assert_eq!(discards(&entry(0, 8, 0)[1..], DISK).err(), Some(Refusal::Length));
@@ -335,7 +337,7 @@ mod tests {
 
         #[test]
         fn no_range_beyond_the_end(bytes in prop::collection::vec(any::<u8>(), 0..64), sectors in any::<u64>()) {
-            let disk = Disk { sectors, read_only: false };
+            let disk = Disk { sectors, ..DISK };
             for ranges in [discards(&bytes, disk).map(Vec::from_iter), zeroes(&bytes, disk).map(Vec::from_iter)] {
                 for range in ranges.into_iter().flatten() {
                     prop_assert!(
