@@ -128,9 +128,7 @@ impl Machine {
         };
         let [mut link, stdin, stdout, stderr] = ports.map(connect);
         let (sender, events) = channel();
-        let streams: [(UnixStream, fn(Vec<u8>) -> Event); 2] =
-            [(stdout, Event::Stdout), (stderr, Event::Stderr)];
-        for (mut stream, event) in streams {
+        let pass_on = |mut stream: UnixStream, event: fn(Vec<u8>) -> Event| {
             let sender = sender.clone();
             thread::spawn(move || {
                 let mut buffer = [0; 65536];
@@ -138,7 +136,9 @@ impl Machine {
                     let _ = sender.send(event(buffer[..n].to_vec()));
                 }
             });
-        }
+        };
+        pass_on(stdout, Event::Stdout);
+        pass_on(stderr, Event::Stderr);
         let mut incoming = link.try_clone().unwrap();
         thread::spawn(move || {
             let (mut decoder, mut buffer) = (Decoder::new(), [0; 4096]);
