@@ -85,7 +85,7 @@ pub fn import(import: &Import<'_>, directory: &Path) -> Result<ImageRecord, Erro
             false => Err(Error::Changed(import.what.to_owned())),
         })?;
     }
-    import.record(id, ImageConfig::default(), vec![key], Vec::new())
+    import.record(id, ImageConfig::default(), vec![key])
 }
 
 /// Waits until nothing can have changed unseen; false if it had to.

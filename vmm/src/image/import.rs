@@ -40,6 +40,8 @@ const ENTRY_BYTES: u64 = 128;
 pub struct Imported {
     /// Written to the store.
     pub record: ImageRecord,
+    /// What the archive calls it.
+    pub names: Vec<Name>,
     /// Whether the wanted name decided which of several images it is.
     pub chosen: bool,
 }
@@ -75,29 +77,23 @@ impl Import<'_> {
             Source::DockerArchive(blobs) => (docker_archive::read(&blobs, wanted).map_err(container)?, blobs),
             Source::OciLayout(blobs) => (oci_layout::read(&blobs, wanted).map_err(container)?, blobs),
         };
-        let chosen = contents.chosen;
-        if let Some(record) = self.store.cached(contents.id)? {
-            return Ok(Some(Imported { record, chosen }));
-        }
-        let layers = self.layers(&contents, &blobs)?;
-        let tags = contents.names.iter().map(|name| name.as_str().to_owned()).collect();
-        let record = self.record(contents.id, contents.parsed.config, layers, tags)?;
-        Ok(Some(Imported { record, chosen }))
+        let record = match self.store.cached(contents.id)? {
+            Some(record) => record,
+            None => {
+                let layers = self.layers(&contents, &blobs)?;
+                self.record(contents.id, contents.parsed.config, layers)?
+            }
+        };
+        Ok(Some(Imported { record, names: contents.names, chosen: contents.chosen }))
     }
 
     /// Writes the record of an image whose layers are published.
     ///
     /// # Errors
     /// [`Error`] if it cannot be written.
-    pub fn record(
-        &self,
-        id: Digest,
-        config: ImageConfig,
-        layers: Vec<Digest>,
-        tags: Vec<String>,
-    ) -> Result<ImageRecord, Error> {
+    pub fn record(&self, id: Digest, config: ImageConfig, layers: Vec<Digest>) -> Result<ImageRecord, Error> {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        let record = ImageRecord { id, created, source: self.what.to_owned(), config, layers, tags };
+        let record = ImageRecord { id, created, source: self.what.to_owned(), config, layers };
         records::write(&self.store.image_path(id), &self.store.tmp(), &record)?;
         Ok(record)
     }
@@ -118,8 +114,8 @@ impl Import<'_> {
         let config = serde_json::json!({
             "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}
         });
-        let record = self.record(Digest::of(config.to_string().as_bytes()), ImageConfig::default(), vec![key], vec![])?;
-        Ok(Imported { record, chosen: false })
+        let record = self.record(Digest::of(config.to_string().as_bytes()), ImageConfig::default(), vec![key])?;
+        Ok(Imported { record, names: Vec::new(), chosen: false })
     }
 
     fn layers(&self, contents: &Contents, blobs: &Blobs) -> Result<Vec<Digest>, Error> {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::config::ImageConfig;
 use super::digest::Digest;
 use super::error::Error;
+use super::reference::Name;
 use super::workspace::flock;
 
 /// `images/<id>.json`.
@@ -28,16 +29,13 @@ pub struct ImageRecord {
     pub config: ImageConfig,
     /// Keys of its layers, lowest first.
     pub layers: Vec<Digest>,
-    /// Names that the archive gives it.
-    #[serde(default)]
-    pub tags: Vec<String>,
 }
 
 /// `names/<name>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameRecord {
     /// The name with its tag.
-    pub name: String,
+    pub name: Name,
     /// The image.
     pub image: Digest,
 }
@@ -49,6 +47,8 @@ pub struct Memo {
     pub stamp: Stamp,
     /// What it was.
     pub image: Digest,
+    /// What it called the image.
+    pub names: Vec<Name>,
 }
 
 /// What changes when a file's content does.
@@ -139,7 +139,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.json");
         assert_eq!(read::<NameRecord>(&path).unwrap(), None);
-        let record = |name: &str| NameRecord { name: name.into(), image: Digest::of(name.as_bytes()) };
+        let record = |name: &str| NameRecord { name: Name::parse(name).unwrap(), image: Digest::of(name.as_bytes()) };
         write(&path, dir.path(), &record("a")).unwrap();
         write(&path, dir.path(), &record("b")).unwrap();
         assert_eq!(read(&path).unwrap(), Some(record("b")));

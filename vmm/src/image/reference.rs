@@ -14,6 +14,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// An IMAGE argument, not looked up yet.
@@ -49,7 +50,8 @@ impl ImageRef {
 pub struct NameError(pub String);
 
 /// The name of an imported image with its tag: `debian:latest`, `registry.example:5000/team/app:1.2`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
 impl Name {
@@ -91,6 +93,20 @@ impl Name {
     /// A file name for this name: `/` becomes `%2F`. Nothing else in a name needs it, and `%` is in none.
     pub fn file_name(&self) -> String {
         format!("{}.json", self.0.replace('/', "%2F"))
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
     }
 }
 

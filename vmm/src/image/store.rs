@@ -35,7 +35,7 @@ use super::oci_layout;
 use super::progress::Progress;
 use super::records::{self, ImageRecord, Memo, NameRecord, Stamp};
 use super::reference::{ImageRef, Name, id_prefix};
-use super::user_namespace::{self, Helper};
+use super::user_namespace::{self, Helper, Outcome};
 use super::workspace::flock;
 
 /// How standard input is called in messages.
@@ -186,17 +186,12 @@ impl Store {
     /// [`Error`], in the user's words.
     pub fn import(&self, origin: Origin<'_>, name: Option<&str>, progress: &dyn Progress) -> Result<Image, Error> {
         let name = name.map(Name::parse).transpose()?;
-        let record = self.bring(origin, name.as_ref(), progress)?;
-        let names = match name {
-            Some(name) => vec![name],
-            None => record.tags.iter().filter_map(|tag| Name::parse(tag).ok()).collect(),
-        };
-        for name in names {
+        let outcome = self.bring(origin, name.as_ref(), progress)?;
+        for name in name.map_or(outcome.names, |name| vec![name]) {
             let path = self.root.join("names").join(name.file_name());
-            let record = NameRecord { name: name.as_str().to_owned(), image: record.id };
-            records::write(&path, &self.tmp(), &record)?;
+            records::write(&path, &self.tmp(), &NameRecord { name, image: outcome.id })?;
         }
-        self.load(record.id)
+        self.load(outcome.id)
     }
 
     /// Everything that was imported, by name.
@@ -270,12 +265,12 @@ impl Store {
     }
 
     /// Imports from `origin` unless it is known; nothing is named.
-    fn bring(&self, origin: Origin<'_>, wanted: Option<&Name>, progress: &dyn Progress) -> Result<ImageRecord, Error> {
+    fn bring(&self, origin: Origin<'_>, wanted: Option<&Name>, progress: &dyn Progress) -> Result<Outcome, Error> {
         let path = match origin {
             Origin::Stdin => {
                 let stdin = io::stdin().as_fd().try_clone_to_owned();
                 let read = |source| Error::Read { what: STDIN.to_owned(), source };
-                return Ok(self.run(File::from(stdin.map_err(read)?), STDIN, wanted, progress)?.0);
+                return self.run(File::from(stdin.map_err(read)?), STDIN, wanted, progress);
             }
             Origin::Path(path) => path,
         };
@@ -288,38 +283,39 @@ impl Store {
             if kind.is_dir() {
                 return self.directory(path, &what, progress);
             }
-            return Ok(self.run(file, &what, wanted, progress)?.0);
+            return self.run(file, &what, wanted, progress);
         };
         let mut before = Stamp::of(&stamped).map_err(open)?;
         for choice in [wanted, None] {
             let memo: Option<Memo> = records::read(&self.memo_path(path, choice)).unwrap_or_default();
             if let Some(memo) = memo.filter(|memo| memo.stamp == before)
-                && let Some(record) = self.cached(memo.image)?
+                && self.cached(memo.image)?.is_some()
             {
-                return Ok(record);
+                return Ok(Outcome { id: memo.image, names: memo.names, chosen: false });
             }
         }
         let (seconds, nanoseconds) = before.changed();
         if !directory::wait_until_still(i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)) {
             before = Stamp::of(&stamped).map_err(open)?;
         }
-        let (record, chosen) = self.run(file, &what, wanted, progress)?;
+        let outcome = self.run(file, &what, wanted, progress)?;
         if Stamp::of(&stamped).map_err(open)? != before {
             return Err(Error::Changed(what.into_owned()));
         }
-        self.remember(&self.memo_path(path, wanted.filter(|_| chosen)), before, record.id)?;
-        Ok(record)
+        self.remember(&self.memo_path(path, wanted.filter(|_| outcome.chosen)), before, &outcome)?;
+        Ok(outcome)
     }
 
     /// A root file system as a directory.
-    fn directory(&self, path: &Path, what: &str, progress: &dyn Progress) -> Result<ImageRecord, Error> {
+    fn directory(&self, path: &Path, what: &str, progress: &dyn Progress) -> Result<Outcome, Error> {
         let lease = self.lease()?;
         let record = directory::import(&Import { store: self, what, progress }, path)?;
         drop(lease);
         let stamp = File::open(path).and_then(|file| Stamp::of(&file));
         let stamp = stamp.map_err(|source| Error::Open { path: path.to_owned(), source })?;
-        self.remember(&self.memo_path(path, None), stamp, record.id)?;
-        Ok(record)
+        let outcome = Outcome { id: record.id, names: Vec::new(), chosen: false };
+        self.remember(&self.memo_path(path, None), stamp, &outcome)?;
+        Ok(outcome)
     }
 
     /// Imports an archive, as root or in a user namespace.
@@ -329,22 +325,21 @@ impl Store {
         what: &str,
         wanted: Option<&Name>,
         progress: &dyn Progress,
-    ) -> Result<(ImageRecord, bool), Error> {
-        if rustix::process::geteuid().is_root() {
-            let _lease = self.lease()?;
-            let imported = Import { store: self, what, progress }.run(file, wanted)?;
-            let imported = imported.ok_or(Error::NotAnImage { what: what.to_owned(), found: "it is a directory" })?;
-            return Ok((imported.record, imported.chosen));
+    ) -> Result<Outcome, Error> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(user_namespace::import(&self.helper, self, file, what, wanted, progress)?);
         }
-        let (id, chosen) = user_namespace::import(&self.helper, self, file, what, wanted, progress)?;
-        let record = self.cached(id)?.ok_or_else(|| Error::NoSuchImage(id.to_string()))?;
-        Ok((record, chosen))
+        let _lease = self.lease()?;
+        let imported = Import { store: self, what, progress }.run(file, wanted)?;
+        let imported = imported.ok_or(Error::NotAnImage { what: what.to_owned(), found: "it is a directory" })?;
+        Ok(Outcome { id: imported.record.id, names: imported.names, chosen: imported.chosen })
     }
 
     /// Writes down what a path was. An image that only this path stood for goes.
-    fn remember(&self, memo: &Path, stamp: Stamp, image: Digest) -> Result<(), Error> {
+    fn remember(&self, memo: &Path, stamp: Stamp, outcome: &Outcome) -> Result<(), Error> {
+        let image = outcome.id;
         let last: Option<Memo> = records::read(memo).unwrap_or_default();
-        records::write(memo, &self.tmp(), &Memo { stamp, image })?;
+        records::write(memo, &self.tmp(), &Memo { stamp, image, names: outcome.names.clone() })?;
         if let Some(last) = last.map(|memo| memo.image).filter(|&last| last != image) {
             let named = self.names()?.iter().any(|(_, id)| *id == last);
             if !named && !self.memos()?.iter().any(|(_, memo)| memo.image == last) {
@@ -422,7 +417,7 @@ impl Store {
         let mut names = Vec::new();
         for path in self.files("names")? {
             let record: Option<NameRecord> = records::read(&path)?;
-            names.extend(record.and_then(|record| Some((Name::parse(&record.name).ok()?, record.image))));
+            names.extend(record.map(|record| (record.name, record.image)));
         }
         names.sort();
         Ok(names)

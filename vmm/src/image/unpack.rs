@@ -163,8 +163,11 @@ impl Unpacker {
                 tree::set_metadata_at(&parent, name, &metadata, true).map_err(attributes(&path, &metadata))
             }
             Entry::HardLink { path, target } => self.hard_link(&path, &target),
-            Entry::Whiteout(path) => self.whiteout(&path),
-            Entry::Opaque(path) => self.make_directories(&path).and_then(|()| self.mark_opaque(&path)),
+            // Some tools also list what was in a directory that has become a file: below a file is nothing to hide.
+            Entry::Whiteout(path) => ignore_no_directory(self.whiteout(&path)),
+            Entry::Opaque(path) => {
+                ignore_no_directory(self.make_directories(&path).and_then(|()| self.mark_opaque(&path)))
+            }
         }
     }
 
@@ -314,6 +317,13 @@ impl Unpacker {
             }
         }
         Ok(())
+    }
+}
+
+fn ignore_no_directory(result: Result<(), UnpackError>) -> Result<(), UnpackError> {
+    match result {
+        Err(UnpackError::NoDirectory(_)) => Ok(()),
+        result => result,
     }
 }
 

@@ -92,12 +92,20 @@ enum Message {
     /// Progress.
     Event(Event),
     /// The image is in the store.
-    Done {
-        id: Digest,
-        chosen: bool,
-    },
+    Done(Outcome),
     /// It is not, and why: outermost first.
     Failed(Vec<String>),
+}
+
+/// What a helper's import came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The image, now in the store.
+    pub id: Digest,
+    /// What the archive calls it.
+    pub names: Vec<Name>,
+    /// Whether the wanted name decided which of several images it is.
+    pub chosen: bool,
 }
 
 /// How to start this program as a helper.
@@ -114,7 +122,7 @@ impl Default for Helper {
     }
 }
 
-/// Imports `source` in a helper: the image's id, and whether the wanted name decided which it is.
+/// Imports `source` in a helper.
 ///
 /// # Errors
 /// [`NamespaceError`], with the import's own errors as [`NamespaceError::Inside`].
@@ -125,7 +133,7 @@ pub fn import(
     what: &str,
     wanted: Option<&Name>,
     progress: &dyn Progress,
-) -> Result<(Digest, bool), NamespaceError> {
+) -> Result<Outcome, NamespaceError> {
     let (ours, theirs) = UnixStream::pair().map_err(NamespaceError::Start)?;
     let mut command = Command::new(&helper.program);
     command
@@ -149,7 +157,7 @@ pub fn import(
 }
 
 /// Answers a helper until it has a result; `None` if it ends without one.
-fn converse(socket: UnixStream, pid: u32, progress: &dyn Progress) -> Result<Option<(Digest, bool)>, NamespaceError> {
+fn converse(socket: UnixStream, pid: u32, progress: &dyn Progress) -> Result<Option<Outcome>, NamespaceError> {
     let mut answer = socket.try_clone().map_err(NamespaceError::Start)?;
     let mut lines = BufReader::new(socket);
     loop {
@@ -168,7 +176,7 @@ fn converse(socket: UnixStream, pid: u32, progress: &dyn Progress) -> Result<Opt
                 answer.write_all(b"\n").map_err(NamespaceError::Start)?;
             }
             Message::Event(event) => progress.report(event),
-            Message::Done { id, chosen } => return Ok(Some((id, chosen))),
+            Message::Done(outcome) => return Ok(Some(outcome)),
             Message::Failed(chain) => return Err(NamespaceError::from_chain(chain)),
         }
     }
@@ -303,7 +311,9 @@ fn help(root: &OsStr, layers: &OsStr, wanted: &OsStr, what: &OsStr) -> io::Resul
         import.run(source, wanted.as_ref()).map_err(|error| chain(&error))
     });
     channel.send(&match outcome {
-        Ok(Some(imported)) => Message::Done { id: imported.record.id, chosen: imported.chosen },
+        Ok(Some(imported)) => {
+            Message::Done(Outcome { id: imported.record.id, names: imported.names, chosen: imported.chosen })
+        }
         Ok(None) => Message::Failed(vec!["the helper was given a directory".into()]),
         Err(chain) => Message::Failed(chain),
     })

@@ -105,7 +105,7 @@ pub struct VolumeArgument {
 }
 
 impl VolumeArgument {
-    /// Reads `NAME:/PATH[:ro]`. The path may hold colons, except before a last `ro` or `rw`.
+    /// Reads `NAME:/PATH[:ro]`. What follows a colon in the last part of the path is taken for an option.
     ///
     /// # Errors
     /// The argument names no volume, or no place for it.

@@ -15,6 +15,12 @@ use std::path::Path;
 /// A disk that cannot be given to a microVM. `what` names it: `volume 'data'` or `disk /dev/sdb`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// There is nothing of the name.
+    #[error("there is no {what}: name a block device, or make a raw image with `truncate -s 8G FILE`")]
+    Missing {
+        /// The disk.
+        what: String,
+    },
     /// It cannot be opened, for a reason that the host gives.
     #[error("cannot open {what}")]
     Open {
@@ -115,6 +121,7 @@ pub(super) fn open_as(what: String, path: &Path, read_only: bool) -> Result<Open
     // Before it is opened: opening a pipe waits, and opening a device may do things.
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing { what }),
         Err(source) => return Err(Error::Open { what, source }),
     };
     if let Some(error) = refuse_kind(&what, &metadata) {
@@ -243,7 +250,9 @@ mod tests {
         assert!(told(Path::new("/dev/null")).contains("neither a file nor a block device"));
         assert!(told(&image(directory.path(), 0)).contains("truncate -s"));
         assert!(told(&image(directory.path(), 513)).contains("513 bytes"));
-        assert!(told(&directory.path().join("missing")).contains("cannot open disk"));
+        assert!(told(&directory.path().join("missing")).contains("there is no disk"));
+        let through_a_file = directory.path().join("disk.img/x");
+        assert!(told(&through_a_file).starts_with("cannot open disk"));
         let pipe = directory.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         assert!(told(&pipe).contains("neither"), "and does not wait for a writer");

@@ -47,6 +47,24 @@ fn whiteouts_become_what_overlayfs_reads() {
 }
 
 #[test]
+fn marks_below_a_file_hide_nothing() {
+    if !is_root() {
+        return;
+    }
+    // As umoci writes a directory that has become a file.
+    let lower = Tar::new().directory("d", 0o755).file("d/blob", "1").file("kept", "1").end();
+    for upper in [
+        Tar::new().file("d", "2").file("d/.wh.blob", ""),
+        Tar::new().file("d/.wh.blob", "").file("d", "2"),
+        Tar::new().file("d", "2").file("d/.wh..wh..opq", ""),
+    ] {
+        let (_bench, image) = import(&[lower.clone(), upper.end()], 8);
+        assert_eq!(paths(&image), ["d", "kept"]);
+        assert_eq!(view(&image)["d"], "2");
+    }
+}
+
+#[test]
 fn more_layers_than_devices_are_merged() {
     if !is_root() {
         return;

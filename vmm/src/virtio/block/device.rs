@@ -94,7 +94,8 @@ impl<B: Backend> Block<B> {
         let first = self.counters.count(fault);
         if let (Fault::Host(error), true) = (fault, first) {
             let serial = String::from_utf8_lossy(&self.serial);
-            log::warn!("disk {}: the host failed a request: {error}", serial.trim_end_matches('\0'));
+            let serial = serial.trim_end_matches('\0');
+            log::warn!("disk {serial}: the guest meets I/O errors, as the host failed a request: {error}");
         }
         Done { status: fault.status(), written: 0, moved: 0 }
     }
