@@ -60,6 +60,7 @@ pub struct Streams {
     stop: Arc<StopSignal>,
     timer: TimerFd,
     ending: Ending,
+    first_output: bool,
     settled: Settled,
 }
 
@@ -100,6 +101,7 @@ impl Streams {
             stop,
             timer,
             ending: Ending::default(),
+            first_output: false,
             settled,
             stdin: ends.stdin,
         };
@@ -176,6 +178,10 @@ impl Streams {
         }
         for event in events {
             self.on_link_event(event);
+        }
+        if !self.first_output && self.outputs.iter().any(|output| output.delivered > 0) {
+            self.first_output = true;
+            self.report(&Report::Milestone(Milestone::now("first-output", None)));
         }
         if port == Port::Link as usize {
             self.link_to_guest();
