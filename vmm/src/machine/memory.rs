@@ -143,9 +143,9 @@ impl SharedZone {
         if size == 0 || size % HUGE_PAGE_BYTES != 0 {
             return Err(Error::LayerSize(bytes));
         }
-        // SAFETY: a new read-only mapping at an address of the kernel's choice; nobody writes through it, and
-        // only KVM reads it, for the guest. Should the file be truncated the guest's access ends in an error
-        // of KVM_RUN, not in a signal, as this process itself never touches the mapping.
+        // SAFETY: a new read-only mapping at an address of the kernel's choice; nobody writes through it. Should
+        // the file be truncated, which its store never does, the guest's access ends in an error of KVM_RUN; a
+        // disk that copies from the mapping (an unaligned write out of it) would die of SIGBUS.
         let address = unsafe {
             libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
