@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use vmm::cli::launch::{self, Machine};
 use vmm::cli::streams::GuestEnds;
@@ -111,9 +111,11 @@ impl Bench {
 
     /// What a user waits for: `ballast run` to the workload's first byte, and where the time goes.
     fn first_byte(&self) -> Result<()> {
-        let mut run = || self.run(&["--timings", "busybox", "echo", "ready"])?.wait_with_output().map_err(Into::into);
-        let _warm: std::process::Output = Result::Ok(run()?)?;
-        let output: std::process::Output = Result::Ok(run()?)?;
+        let run = || -> Result<Output> {
+            Ok(self.run(&["--timings", "busybox", "echo", "ready"])?.wait_with_output()?)
+        };
+        run()?;
+        let output = run()?;
         println!("\n`ballast run busybox echo` to its first byte, as shipped\n");
         print!("{}", String::from_utf8_lossy(&output.stderr));
         Ok(())
