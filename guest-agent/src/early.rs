@@ -67,6 +67,14 @@ impl Drop for Stream {
     }
 }
 
+/// Has the kernel take the short way, at the price of interrupting all CPUs, when it waits for every CPU to
+/// pass through its scheduler. Moving a process to a control group or setting up a device waits for that,
+/// about 10 ms each time, and nothing runs yet that could be disturbed.
+pub fn expedite_rcu(expedite: bool) {
+    // Only a matter of time: a kernel without this switch works as well.
+    let _ = fs::write("/sys/kernel/rcu_expedited", if expedite { "1" } else { "0" });
+}
+
 /// Keeps the kernel from ever choosing the agent when memory is short, and its pages where they are.
 ///
 /// The pages are locked as they are touched: what the agent never uses takes no memory.

@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use rustix::system::{RebootCommand, reboot};
 
+/// Characters of a line. The kernel takes records of 1024 bytes, and a character has up to 4.
+const MAX_LINE: usize = 240;
+
 /// Writes a line at the level of an error, so that it also shows on a quiet console.
 pub fn error(line: &str) {
+    let line: String = line.chars().take(MAX_LINE).collect();
     // Standard error is /dev/kmsg, where one write is one record. When it cannot be written there is nowhere
     // left to say so.
     let _ = rustix::io::write(rustix::stdio::stderr(), format!("<3>ballast agent: {line}\n").as_bytes());

@@ -74,17 +74,6 @@ impl Link {
         }
     }
 
-    /// Sends everything that is queued, waiting for the host to take it.
-    pub fn flush_all(&mut self) {
-        self.flush();
-        while !self.outgoing.is_empty() && !self.port.is_hung_up() {
-            if self.port.wait(PollFlags::OUT).is_err() {
-                return;
-            }
-            self.flush();
-        }
-    }
-
     /// The next message that is already there.
     ///
     /// # Errors
@@ -137,8 +126,16 @@ impl Link {
         self.port.is_hung_up()
     }
 
-    /// Waits for the host to end the machine, which it does once it has everything.
-    pub fn wait_for_hang_up(&self) {
+    /// Hands over everything that is queued, and then waits for the host to end the machine, which it does
+    /// once it has all it wants.
+    pub fn finish(&mut self) {
+        self.flush();
+        while !self.outgoing.is_empty() && !self.port.is_hung_up() {
+            if self.port.wait(PollFlags::OUT).is_err() {
+                return;
+            }
+            self.flush();
+        }
         self.port.wait_for_hang_up(LAST_WAIT);
     }
 

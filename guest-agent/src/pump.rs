@@ -76,6 +76,16 @@ impl<R: Read, W: Write> Pump<R, W> {
         (0..BUDGET).all(|_| matches!(self.step(), Step::Moved))
     }
 
+    /// Writes these bytes too, after all that the source gave. Only for a pump that is done; what does not fit
+    /// its buffer is cut.
+    pub fn append(&mut self, bytes: &[u8]) {
+        let length = bytes.len().min(self.buffer.len());
+        if let (Some(to), Some(from)) = (self.buffer.get_mut(..length), bytes.get(..length)) {
+            to.copy_from_slice(from);
+            self.pending = 0..length;
+        }
+    }
+
     /// Closes the source and forgets what was not written yet.
     pub fn close_source(&mut self) {
         self.source = None;

@@ -106,7 +106,7 @@ impl Bench {
                 self.pump.source_is_ready();
                 self.pump.sink_is_ready();
             }
-            let ahead = *self.taken.borrow() - self.given.borrow().len();
+            let ahead = self.taken.borrow().saturating_sub(self.given.borrow().len());
             assert!(ahead <= BUFFER_BYTES || !self.pump.has_sink(), "{ahead} bytes held");
         }
         panic!("the pump never came to an end");
@@ -167,6 +167,16 @@ fn a_blocked_side_is_not_tried_before_its_edge() {
     bench.pump.source_is_ready();
     bench.pump.run();
     assert_eq!(*bench.given.borrow(), b"abc");
+}
+
+#[test]
+fn an_appendix_follows_everything_else() {
+    let mut bench = bench(b"abc", vec![Turn::UpTo(2)], vec![Turn::Blocks, Turn::UpTo(1)], usize::MAX);
+    bench.run();
+    bench.pump.append(b"\x04\x04");
+    assert!(!bench.pump.is_done());
+    bench.run();
+    assert_eq!(*bench.given.borrow(), b"abc\x04\x04");
 }
 
 #[test]

@@ -30,6 +30,7 @@ const MAX_USER_FILE: u64 = 4 * 1024 * 1024;
 pub fn run() -> Result<(), Error> {
     let started_us = clock::monotonic_us();
     early::mount_kernel_file_systems()?;
+    early::expedite_rcu(true);
     early::open_standard_streams()?;
     early::protect()?;
     let cgroup = cgroup::create()?;
@@ -51,10 +52,10 @@ pub fn run() -> Result<(), Error> {
     let outcome = match serve(&mut link, &modules, &cgroup, &mut volumes) {
         Ok(outcome) => outcome,
         Err(failure) => {
+            signals::kill_all();
             volumes::close(volumes);
             link.fail(failure.kind, &failure.error);
-            link.flush_all();
-            link.wait_for_hang_up();
+            link.finish();
             return Ok(());
         }
     };
@@ -63,12 +64,12 @@ pub fn run() -> Result<(), Error> {
         Outcome::Exited { status, stdout_bytes, stderr_bytes } => {
             let oom_killed = cgroup.was_oom_killed();
             link.send(&ToHost::Exited { status, oom_killed, stdout_bytes, stderr_bytes });
-            link.flush_all();
-            link.wait_for_hang_up();
+            link.finish();
             Ok(())
         }
         Outcome::HostLost(error) => {
             link.fail(FailureKind::Setup, &error);
+            link.finish();
             Err(error)
         }
     }
@@ -112,7 +113,9 @@ fn serve(
     *mounted = volumes::mount(&spec.volumes, &root)?;
     system::set_hostname(&root, &spec.hostname)?.iter().for_each(|notice| link.notice(notice));
     system::bring_up_loopback()?;
-    early::free_initramfs()?;
+    if let Err(failure) = early::free_initramfs() {
+        link.notice(&failure);
+    }
     link.milestone(Milestone::RootMounted);
 
     let children = signals::child_deaths().doing(|| "watching the workload")?;
@@ -121,6 +124,7 @@ fn serve(
     }
     let (pid, ends) = start(spec, &root, cgroup)?;
     link.milestone(Milestone::WorkloadExecuted);
+    early::expedite_rcu(false);
     link.send(&ToHost::Started { pid: pid.as_raw_nonzero().get().unsigned_abs() });
     let supervisor =
         Supervisor::new(link, children, pid, ends, ports).doing(|| "watching the workload's streams")?;

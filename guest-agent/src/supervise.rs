@@ -72,8 +72,10 @@ pub struct Supervisor<'a> {
     has_children: bool,
     terminal: Option<Terminal>,
     input: Pump<Port, Stream>,
-    /// Neither its end nor the loss of its reader was dealt with yet.
-    input_open: bool,
+    /// The host knows that the input has no reader any more.
+    input_gone: bool,
+    /// The end of the input was typed into the terminal.
+    end_typed: bool,
     /// Standard output, and without a terminal standard error.
     outputs: Vec<Pump<Stream, Port>>,
     ending: Option<Ending>,
@@ -127,7 +129,8 @@ impl<'a> Supervisor<'a> {
             has_children: true,
             terminal,
             input,
-            input_open: true,
+            input_gone: false,
+            end_typed: false,
             outputs,
             ending: None,
         })
@@ -209,10 +212,10 @@ impl<'a> Supervisor<'a> {
     /// Says whether there may be more to move at once.
     fn move_streams(&mut self) -> bool {
         let mut more = self.input.run();
-        if self.input_open && self.input.is_done() {
-            self.end_input();
-        } else if self.input_open && !self.input.has_sink() {
-            self.input_open = false;
+        if self.input.is_done() {
+            more |= self.end_input();
+        } else if !self.input.has_sink() && !self.input_gone {
+            self.input_gone = true;
             self.link.send(&ToHost::InputGone);
         }
         for output in &mut self.outputs {
@@ -224,15 +227,16 @@ impl<'a> Supervisor<'a> {
         more
     }
 
-    /// All of the host's input is with the workload: lets it see the end.
-    fn end_input(&mut self) {
-        self.input_open = false;
-        let last_byte = self.input.last_byte();
-        let sink = self.input.close_sink();
-        if let (Some(terminal), Some(mut sink)) = (&self.terminal, sink) {
-            // A terminal that takes no more has a reader that reads nothing, and so no end either.
-            let _ = io::Write::write(&mut sink, &terminal.end_of_input(last_byte));
+    /// All of the host's input is with the workload: lets it see the end. Says whether there is something to
+    /// write for that.
+    fn end_input(&mut self) -> bool {
+        if let (Some(terminal), false) = (&self.terminal, self.end_typed) {
+            self.end_typed = true;
+            self.input.append(&terminal.end_of_input(self.input.last_byte()));
+            return true;
         }
+        drop(self.input.close_sink());
+        false
     }
 
     /// Acts on what the host says.
@@ -319,7 +323,6 @@ impl<'a> Supervisor<'a> {
             None => self.ending = Some(Ending { deadline: Instant::now() + KILL_DEADLINE, host_lost }),
         }
         signals::kill_all();
-        self.input_open = false;
         drop(self.input.close_sink());
         self.input.close_source();
         if let Some(terminal) = &mut self.terminal {

@@ -77,7 +77,10 @@ fn the_environment_of_a_workload() {
         echo "fds:"; ls /proc/$$/fd
         echo again > /dev/stdout
         echo agent: $(grep -E 'VmRSS|VmLck' /proc/1/status)
-        ls -l /proc/1/exe 2>&1
+        for port in /dev/vport*p[1-4]; do echo forged 2>/dev/null > $port && echo "$port is open"; done
+        ls /init /modules 2>&1
+        awake() { grep ctxt /proc/1/status; }; before=$(awake); sleep 2
+        [ "$before" = "$(awake)" ] && echo idle
         touch /usr-test /tmp/x && stat -c '%U %a' / /usr-test /tmp
     "#;
     let mut spec = run(&["sh", "-c", script, "zero", "one two"]);
@@ -110,6 +113,7 @@ fn the_environment_of_a_workload() {
         "/dev/shm tmpfs",
         "/sys/fs/cgroup cgroup2",
         "again",
+        "idle",
         "SigBlk:\t0000000000000000",
         "SigIgn:\t0000000000000000",
         "root 755",
@@ -120,7 +124,9 @@ fn the_environment_of_a_workload() {
     }
     assert!(out.contains("fds:\n0\n1\n2\nagain\n"), "{out}");
     assert!(!out.contains("TERM="), "{out}");
-    assert!(!out.contains("newroot"), "{out}");
+    assert!(!out.contains("newroot") && !out.contains("is open"), "{out}");
+    let resident = out.split("VmRSS: ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    assert!(resident.parse::<u32>().unwrap() <= 2048, "{resident} KiB resident");
 }
 
 #[test]
