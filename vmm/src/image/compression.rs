@@ -4,14 +4,15 @@
 //! layers) are read to their end. What comes out is held against the limits as it comes.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
+use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use super::digest::Tally;
 use super::limits::Limits;
 
 /// How many bytes [`Compression::detect`] wants to see.
@@ -50,8 +51,9 @@ impl Compression {
 
     /// Decodes `source` to its end; expansion beyond `limits` is an error of the reader.
     pub fn decode<'a>(self, source: impl Read + 'a, limits: &'a Limits) -> Box<dyn Read + 'a> {
-        let compressed = Tally::counting();
-        let source = BufReader::with_capacity(BUFFER_BYTES, compressed.reader(source));
+        let compressed = Rc::new(Cell::new(0));
+        let source = Counted { inner: source, bytes: compressed.clone() };
+        let source = BufReader::with_capacity(BUFFER_BYTES, source);
         let inner: Box<dyn Read + 'a> = match self {
             Self::None => return Box::new(source),
             Self::Gzip => Box::new(MultiGzDecoder::new(source)),
@@ -62,9 +64,22 @@ impl Compression {
     }
 }
 
+struct Counted<R> {
+    inner: R,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes.set(self.bytes.get() + read as u64);
+        Ok(read)
+    }
+}
+
 struct Expanding<'a> {
     inner: Box<dyn Read + 'a>,
-    compressed: Tally,
+    compressed: Rc<Cell<u64>>,
     expanded: u64,
     limits: &'a Limits,
 }
@@ -73,7 +88,7 @@ impl Read for Expanding<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.expanded += read as u64;
-        self.limits.check_expansion(self.compressed.bytes(), self.expanded).map_err(io::Error::other)?;
+        self.limits.check_expansion(self.compressed.get(), self.expanded).map_err(io::Error::other)?;
         Ok(read)
     }
 }
@@ -95,7 +110,8 @@ impl<R: BufRead> ZstdFrames<R> {
                     return Ok(true);
                 }
                 Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length, ..
+                    length,
+                    ..
                 })) => {
                     let length = u64::from(length);
                     if io::copy(&mut (&mut self.source).take(length), &mut io::sink())? < length {
@@ -159,7 +175,10 @@ mod tests {
     fn streams_of_several_members_are_read_to_the_end() {
         let limits = Limits::default();
         let text = b"hello ".repeat(40_000);
-        assert_eq!(decode(&[gzip(&text), gzip(b"two")].concat(), &limits).unwrap(), [&text[..], b"two"].concat());
+        assert_eq!(
+            decode(&[gzip(&text), gzip(b"two")].concat(), &limits).unwrap(),
+            [&text[..], b"two"].concat()
+        );
         let skippable = [&[0x51, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
         let frames = [skippable.clone(), zstd(&text), skippable.clone(), zstd(b"two"), skippable].concat();
         assert_eq!(decode(&frames, &limits).unwrap(), [&text[..], b"two"].concat());

@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn absent_and_null_fields_are_empty() {
-        let nulls = r#"{"Cmd":null,"Env":null,"Entrypoint":null,"Volumes":null,"Labels":null,"StopSignal":""}"#;
+        let nulls =
+            r#"{"Cmd":null,"Env":null,"Entrypoint":null,"Volumes":null,"Labels":null,"StopSignal":""}"#;
         for config in ["{}", "null", nulls] {
             assert_eq!(parse(json(config).as_bytes()).unwrap().config, ImageConfig::default(), "{config}");
         }

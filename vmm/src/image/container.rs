@@ -163,7 +163,10 @@ pub struct Contents {
 ///
 /// # Errors
 /// [`ContainerError`] when they disagree or the image is for another machine.
-pub fn contents(config: &[u8], blobs: Vec<(Vec<u8>, Option<Digest>, u64)>) -> Result<Contents, ContainerError> {
+pub fn contents(
+    config: &[u8],
+    blobs: Vec<(Vec<u8>, Option<Digest>, u64)>,
+) -> Result<Contents, ContainerError> {
     let parsed = config::parse(config)?;
     if parsed.platform != PLATFORM {
         return Err(ContainerError::Platform { found: parsed.platform });
@@ -172,7 +175,8 @@ pub fn contents(config: &[u8], blobs: Vec<(Vec<u8>, Option<Digest>, u64)>) -> Re
         return Err(ContainerError::Layers { manifest: blobs.len(), config: parsed.diff_ids.len() });
     }
     let layers = blobs.into_iter().zip(&parsed.diff_ids);
-    let layers = layers.map(|((name, digest, bytes), &diff_id)| LayerBlob { name, digest, bytes, diff_id }).collect();
+    let layers =
+        layers.map(|((name, digest, bytes), &diff_id)| LayerBlob { name, digest, bytes, diff_id }).collect();
     Ok(Contents { id: Digest::of(config), parsed, layers, names: Vec::new(), chosen: false })
 }
 
@@ -337,7 +341,12 @@ impl Blobs {
     ///
     /// # Errors
     /// As [`Blobs::document`], and when digest or length is another.
-    pub fn verified(&self, name: &[u8], expected: Digest, bytes: Option<u64>) -> Result<Vec<u8>, ContainerError> {
+    pub fn verified(
+        &self,
+        name: &[u8],
+        expected: Digest,
+        bytes: Option<u64>,
+    ) -> Result<Vec<u8>, ContainerError> {
         let document = self.document(name)?;
         let what = || format!("{:?}", String::from_utf8_lossy(name));
         let found = Digest::of(&document);

@@ -62,7 +62,8 @@ impl FromStr for Digest {
         }
         let mut digest = [0; 32];
         for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = nibble(pair[0]).zip(nibble(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(error)?;
+            *byte =
+                nibble(pair[0]).zip(nibble(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(error)?;
         }
         Ok(Self(digest))
     }
@@ -96,33 +97,17 @@ impl From<Digest> for String {
 
 /// What has passed through a [`Tallied`] reader; shared with whoever waits for the end.
 #[derive(Clone, Debug)]
-pub struct Tally(Rc<RefCell<State>>);
-
-#[derive(Debug)]
-struct State {
-    hasher: Option<Sha256>,
-    bytes: u64,
-}
+pub struct Tally(Rc<RefCell<Sha256>>);
 
 impl Tally {
-    /// Counts and hashes.
+    /// Nothing has passed.
     pub fn hashing() -> Self {
-        Self(Rc::new(RefCell::new(State { hasher: Some(Sha256::new()), bytes: 0 })))
+        Self(Rc::new(RefCell::new(Sha256::new())))
     }
 
-    /// Counts only.
-    pub fn counting() -> Self {
-        Self(Rc::new(RefCell::new(State { hasher: None, bytes: 0 })))
-    }
-
-    /// Bytes so far.
-    pub fn bytes(&self) -> u64 {
-        self.0.borrow().bytes
-    }
-
-    /// Digest of the bytes so far; `None` if only counting.
-    pub fn digest(&self) -> Option<Digest> {
-        self.0.borrow().hasher.clone().map(|hasher| Digest(hasher.finalize().into()))
+    /// Digest of the bytes so far.
+    pub fn digest(&self) -> Digest {
+        Digest(self.0.borrow().clone().finalize().into())
     }
 
     /// A reader whose bytes are tallied here.
@@ -141,11 +126,7 @@ pub struct Tallied<R> {
 impl<R: Read> Read for Tallied<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        let mut state = self.tally.0.borrow_mut();
-        state.bytes += read as u64;
-        if let Some(hasher) = &mut state.hasher {
-            hasher.update(&buffer[..read]);
-        }
+        self.tally.0.borrow_mut().update(&buffer[..read]);
         Ok(read)
     }
 }
@@ -177,7 +158,6 @@ mod tests {
         let tally = Tally::hashing();
         let mut out = Vec::new();
         tally.reader(&b"hello"[..]).read_to_end(&mut out).unwrap();
-        assert_eq!((tally.bytes(), tally.digest()), (5, Some(Digest::of(b"hello"))));
-        assert_eq!(Tally::counting().digest(), None);
+        assert_eq!(tally.digest(), Digest::of(b"hello"));
     }
 }

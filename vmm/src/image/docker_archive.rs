@@ -64,7 +64,9 @@ fn choose<'a>(items: &'a [Item], wanted: Option<&Name>) -> Result<(&'a Item, boo
     let all = items.iter().flat_map(names).map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
     let Some(wanted) = wanted else { return Err(ContainerError::Ambiguous { names: all }) };
     let found = items.iter().find(|item| names(item).contains(wanted));
-    found.map(|item| (item, true)).ok_or_else(|| ContainerError::NoSuchImage { wanted: wanted.clone(), names: all })
+    found
+        .map(|item| (item, true))
+        .ok_or_else(|| ContainerError::NoSuchImage { wanted: wanted.clone(), names: all })
 }
 
 /// The digest that a file's name is: `<hex>.json`, `blobs/sha256/<hex>`.
@@ -93,11 +95,17 @@ mod tests {
         )
         .unwrap();
         let name = |text| Name::parse(text).unwrap();
-        assert!(matches!(choose(&items, None), Err(ContainerError::Ambiguous { names }) if names.contains("two:latest")));
+        assert!(
+            matches!(choose(&items, None), Err(ContainerError::Ambiguous { names }) if names.contains("two:latest"))
+        );
         assert_eq!(choose(&items, Some(&name("one"))).unwrap().0.config, "a");
         assert_eq!(choose(&items, Some(&name("two:latest"))).unwrap().0.config, "b");
         assert!(matches!(choose(&items, Some(&name("three"))), Err(ContainerError::NoSuchImage { .. })));
-        assert_eq!(choose(&items[2..], Some(&name("three"))).unwrap().0.config, "c", "an only image needs no name");
+        assert_eq!(
+            choose(&items[2..], Some(&name("three"))).unwrap().0.config,
+            "c",
+            "an only image needs no name"
+        );
         assert!(matches!(choose(&[], None), Err(ContainerError::Empty)));
     }
 }

@@ -322,7 +322,10 @@ mod tests {
     #[test]
     fn names_that_climb_are_refused() {
         for name in ["..", "../x", "a/../b", "/..", "a/.."] {
-            assert!(matches!(LayerPath::clean(name.as_bytes()), Err(EntryError::ParentDirectory(_))), "{name}");
+            assert!(
+                matches!(LayerPath::clean(name.as_bytes()), Err(EntryError::ParentDirectory(_))),
+                "{name}"
+            );
         }
         assert!(matches!(LayerPath::clean(b"a\0b"), Err(EntryError::Nul(_))));
         assert!(matches!(LayerPath::clean(&[b'a'; 256]), Err(EntryError::TooLong(_))));
@@ -352,7 +355,10 @@ mod tests {
         assert_eq!(plan(Kind::File, "./"), Err(EntryError::RootNotDirectory));
         assert!(matches!(plan(Kind::Symlink, "l"), Err(EntryError::EmptyLink(_))));
         let link = plan_entry(&member(Kind::Symlink, b"l", b"../../../etc")).unwrap().entry;
-        assert!(matches!(link, Entry::Symlink(_, _, target) if target == b"../../../etc"), "a target is only bytes");
+        assert!(
+            matches!(link, Entry::Symlink(_, _, target) if target == b"../../../etc"),
+            "a target is only bytes"
+        );
         let Ok(Entry::File(_, metadata)) = plan(Kind::File, "su") else { panic!("not a file") };
         assert_eq!((metadata.mode, metadata.uid, metadata.gid), (0o4755, 1, 2));
     }
@@ -367,7 +373,13 @@ mod tests {
 
     #[test]
     fn overlay_attributes_never_enter() {
-        let names = ["trusted.overlay.redirect", "user.overlay.opaque", "user.x", "security.capability", "security.selinux"];
+        let names = [
+            "trusted.overlay.redirect",
+            "user.overlay.opaque",
+            "user.x",
+            "security.capability",
+            "security.selinux",
+        ];
         let xattrs = names.iter().map(|name| (name.as_bytes().to_vec(), b"y".to_vec())).collect();
         let planned = plan_entry(&Member { xattrs, ..member(Kind::File, b"f", b"") }).unwrap();
         let Entry::File(_, metadata) = planned.entry else { panic!("not a file") };

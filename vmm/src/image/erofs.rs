@@ -16,9 +16,7 @@ use std::time::Duration;
 use rustix::fs::FileType;
 use thiserror::Error;
 
-use super::erofs_image::{
-    ErofsError, ErofsImage, SUPERBLOCK_OFFSET, superblock_checksum, xattr_index,
-};
+use super::erofs_image::{ErofsError, ErofsImage, SUPERBLOCK_OFFSET, superblock_checksum, xattr_index};
 use super::process::die_with_parent;
 use super::progress::{Event, Progress, Stage};
 
@@ -35,7 +33,9 @@ const STDERR_BYTES_MAX: usize = 4 << 10;
 #[derive(Debug, Error)]
 pub enum BuildError {
     /// The tool is not there.
-    #[error("mkfs.erofs is not installed: run `apt install erofs-utils` (or your distribution's erofs-utils)")]
+    #[error(
+        "mkfs.erofs is not installed: run `apt install erofs-utils` (or your distribution's erofs-utils)"
+    )]
     Missing,
     /// The tool could not be run.
     #[error("cannot run mkfs.erofs")]
@@ -139,7 +139,8 @@ impl Build<'_> {
         }
         let stderr = String::from_utf8_lossy(&words);
         // After an argument that it rejects, the tool prints its whole manual.
-        let stderr: Vec<&str> = stderr.lines().take_while(|line| !line.starts_with("usage:")).map(str::trim).collect();
+        let stderr: Vec<&str> =
+            stderr.lines().take_while(|line| !line.starts_with("usage:")).map(str::trim).collect();
         Err(BuildError::Failed { status: status.to_string(), stderr: stderr.join("; ") })
     }
 
@@ -282,7 +283,10 @@ mod tests {
             }
             let xattrs = image.xattrs(&inode).unwrap();
             assert_eq!(xattrs.len(), 1);
-            assert_eq!((xattrs[0].index, xattrs[0].name.as_slice()), (xattr_index::TRUSTED, &b"overlay.opaque"[..]));
+            assert_eq!(
+                (xattrs[0].index, xattrs[0].name.as_slice()),
+                (xattr_index::TRUSTED, &b"overlay.opaque"[..])
+            );
             opaque += 1;
         }
         assert_eq!(opaque, 5);

@@ -43,6 +43,7 @@ pub mod xattr_index {
     /// `trusted.`
     pub const TRUSTED: u8 = 4;
     /// `security.`
+    #[cfg(test)]
     pub const SECURITY: u8 = 6;
 }
 
@@ -114,6 +115,7 @@ impl Inode {
     }
 
     /// Overlayfs' mark for "nothing here".
+    #[cfg(test)]
     pub fn is_whiteout(&self) -> bool {
         self.file_type() == FileType::CharacterDevice && self.union == 0
     }
@@ -227,7 +229,8 @@ impl<'a, S: ReadAt + ?Sized> ErofsImage<'a, S> {
     /// # Errors
     /// [`ErofsError`].
     pub fn inode(&self, number: u64) -> Result<Inode, ErofsError> {
-        let offset = number.checked_mul(SLOT_BYTES).and_then(|at| at.checked_add(self.superblock.meta_offset));
+        let offset =
+            number.checked_mul(SLOT_BYTES).and_then(|at| at.checked_add(self.superblock.meta_offset));
         let offset = offset.ok_or(TRUNCATED)?;
         let mut bytes = [0; 64];
         let (compact, extended) = bytes.split_at_mut(32);
@@ -298,7 +301,8 @@ impl<'a, S: ReadAt + ?Sized> ErofsImage<'a, S> {
         }
         if !tail.is_empty() {
             let skipped = position.saturating_add(head.len() as u64).saturating_sub(in_blocks);
-            let inline = inode.offset.checked_add(inode.bytes).and_then(|at| at.checked_add(inode.xattr_bytes));
+            let inline =
+                inode.offset.checked_add(inode.bytes).and_then(|at| at.checked_add(inode.xattr_bytes));
             self.read(inline.and_then(|at| at.checked_add(skipped)).ok_or(TRUNCATED)?, tail)?;
         }
         Ok(data)

@@ -6,18 +6,18 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::compression::{Compression, MAGIC_BYTES};
+use super::compression::Compression;
 use super::config::ImageConfig;
 use super::container::{Blobs, ContainerError, Contents, Extent, LayerBlob};
 use super::digest::{Digest, Tally};
-use super::error::{Error, is_full};
 use super::erofs::Build;
-use super::member::{Members, Streamed};
+use super::error::{Error, is_full};
+use super::layer::{self, Unpacked, chained_key, empty_tar};
 use super::progress::{Event, Progress, Stage};
 use super::records::ImageRecord;
 use super::reference::Name;
@@ -25,7 +25,7 @@ use super::source::{Source, Spool};
 use super::stack::{self, Implicit};
 use super::store::Store;
 use super::tree::Tree;
-use super::unpack::{self, Summary, UnpackError};
+use super::unpack::{Summary, UnpackError};
 use super::workspace::{KeyLock, Workspace};
 use super::{docker_archive, merge, oci_layout, records, user_namespace};
 
@@ -104,7 +104,7 @@ impl Import<'_> {
         let extent = Extent::whole(file).map_err(read)?;
         let bytes = extent.length();
         let root = workspace.make_root("layer").map_err(|source| self.write_error(source, bytes))?;
-        let (summary, diff_id, _) = self.unpack(extent, compression, &root, (1, 1), bytes)?;
+        let Unpacked { summary, diff_id, .. } = self.unpack(extent, compression, &root, (1, 1))?;
         self.report_omissions(&[&summary]);
         let key = if summary.implicit.is_empty() { diff_id } else { chained_key(&[], &[diff_id]) };
         if !self.store.has_layer(key) {
@@ -114,14 +114,17 @@ impl Import<'_> {
         let config = serde_json::json!({
             "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}
         });
-        let record = self.record(Digest::of(config.to_string().as_bytes()), ImageConfig::default(), vec![key])?;
+        let record =
+            self.record(Digest::of(config.to_string().as_bytes()), ImageConfig::default(), vec![key])?;
         Ok(Imported { record, names: Vec::new(), chosen: false })
     }
 
     fn layers(&self, contents: &Contents, blobs: &Blobs) -> Result<Vec<Digest>, Error> {
-        let layers: Vec<&LayerBlob> = contents.layers.iter().filter(|layer| layer.diff_id != empty_tar()).collect();
+        let layers: Vec<&LayerBlob> =
+            contents.layers.iter().filter(|layer| layer.diff_id != empty_tar()).collect();
         let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
-        let layers: Vec<&LayerBlob> = merge::without_duplicates(&diff_ids).into_iter().map(|at| layers[at]).collect();
+        let layers: Vec<&LayerBlob> =
+            merge::without_duplicates(&diff_ids).into_iter().map(|at| layers[at]).collect();
         let sizes: Vec<u64> = layers.iter().map(|layer| layer.bytes).collect();
         let mut keys = Vec::new();
         let mut chain = Vec::new();
@@ -166,7 +169,8 @@ impl Import<'_> {
         }
         let lock = own.unwrap_or(chained).hex();
         let wait = || self.progress.notice("waiting for another import of the same layer".to_owned());
-        let _lock = KeyLock::take(&self.store.locks(), &lock, wait).map_err(|source| self.write_error(source, 0))?;
+        let _lock =
+            KeyLock::take(&self.store.locks(), &lock, wait).map_err(|source| self.write_error(source, 0))?;
         if let Some(key) = stored() {
             return Ok(key);
         }
@@ -195,7 +199,8 @@ impl Import<'_> {
             let below = below.iter().map(|&key| self.store.open_layer(key)).collect::<Result<Vec<_>, _>>()?;
             let tree = self.tree(&staged.root)?;
             let newest = stack::adopt_attributes(&tree, &staged.summary.implicit, &below);
-            staged.summary.newest = staged.summary.newest.max(newest.map_err(|source| self.stack_error(source))?);
+            staged.summary.newest =
+                staged.summary.newest.max(newest.map_err(|source| self.stack_error(source))?);
         }
         self.build(&workspace, &staged, key)?;
         summaries.push(staged.summary);
@@ -230,12 +235,9 @@ impl Import<'_> {
     ) -> Result<Summary, Error> {
         let container = |source| Error::Container { what: self.what.to_owned(), source };
         let extent = blobs.open(&layer.name).map_err(container)?;
-        let mut start = [0; MAGIC_BYTES];
-        let read = read_start(extent.clone(), &mut start);
-        let length = read.map_err(|source| Error::Read { what: self.what.to_owned(), source })?;
-        let compression = Compression::detect(&start[..length]);
-        let unpacked = self.unpack(extent, compression, root, position, layer.bytes);
-        let (summary, diff_id, blob) = match unpacked {
+        let compression = layer::compression(extent.clone());
+        let compression = compression.map_err(|source| Error::Read { what: self.what.to_owned(), source })?;
+        let Unpacked { summary, diff_id, stored } = match self.unpack(extent, compression, root, position) {
             Ok(unpacked) => unpacked,
             Err(error @ Error::Archive { source: UnpackError::Tar(_), .. }) => {
                 // Damage shows as nonsense first: name the cause.
@@ -245,10 +247,10 @@ impl Import<'_> {
             Err(error) => return Err(error),
         };
         if let Some(expected) = layer.digest
-            && expected != blob
+            && expected != stored
         {
             let what = String::from_utf8_lossy(&layer.name).into_owned();
-            return Err(container(ContainerError::Digest { what, expected, found: blob }));
+            return Err(container(ContainerError::Digest { what, expected, found: stored }));
         }
         if diff_id != layer.diff_id {
             return Err(Error::Layer { what: self.what.to_owned(), expected: layer.diff_id, found: diff_id });
@@ -261,47 +263,33 @@ impl Import<'_> {
         let plain = (compression == Compression::None).then_some(layer.diff_id);
         let Some(expected) = layer.digest.or(plain) else { return Ok(()) };
         let tally = Tally::hashing();
-        let blob = blobs.open(&layer.name).map_err(|source| Error::Container { what: self.what.to_owned(), source })?;
+        let blob = blobs
+            .open(&layer.name)
+            .map_err(|source| Error::Container { what: self.what.to_owned(), source })?;
         let copied = io::copy(&mut tally.reader(blob), &mut io::sink());
         copied.map_err(|source| Error::Read { what: self.what.to_owned(), source })?;
-        match tally.digest() {
-            Some(found) if found != expected => {
-                let what = String::from_utf8_lossy(&layer.name).into_owned();
-                let source = ContainerError::Digest { what, expected, found };
-                Err(Error::Container { what: self.what.to_owned(), source })
-            }
-            _ => Ok(()),
+        let found = tally.digest();
+        if found == expected {
+            return Ok(());
         }
+        let what = String::from_utf8_lossy(&layer.name).into_owned();
+        let source = ContainerError::Digest { what, expected, found };
+        Err(Error::Container { what: self.what.to_owned(), source })
     }
 
-    /// Unpacks a stream: what it holds, the digest of the tar, the digest of the stream as stored.
     fn unpack(
         &self,
         extent: Extent,
         compression: Compression,
         root: &Path,
         (layer, layers): (usize, usize),
-        bytes: u64,
-    ) -> Result<(Summary, Digest, Digest), Error> {
+    ) -> Result<Unpacked, Error> {
+        let bytes = extent.length();
         let stage = Stage::Unpack { layer, layers };
-        self.progress.report(Event::Begin { stage, total_bytes: Some(extent.length()) });
-        let (stored, plain) = (Tally::hashing(), Tally::hashing());
-        let told = Told { inner: extent, progress: self.progress, untold: 0 };
-        // Uncompressed, the two digests are one: hash once.
-        let stream = match compression {
-            Compression::None => compression.decode(told, self.store.limits()),
-            _ => compression.decode(stored.reader(told), self.store.limits()),
-        };
-        let mut members = Members::new(Streamed(plain.reader(stream)));
-        let result = unpack::unpack(&mut members, root, self.store.limits()).and_then(|summary| {
-            unpack::drain(members.into_inner())?;
-            Ok(summary)
-        });
+        self.progress.report(Event::Begin { stage, total_bytes: Some(bytes) });
+        let unpacked = layer::unpack(extent, compression, root, self.store.limits(), self.progress);
         self.progress.report(Event::End);
-        let summary = result.map_err(|source| self.unpack_error(source, bytes))?;
-        let digest = |tally: &Tally| tally.digest().unwrap_or(Digest([0; 32]));
-        let stored = if compression == Compression::None { digest(&plain) } else { digest(&stored) };
-        Ok((summary, digest(&plain), stored))
+        unpacked.map_err(|source| self.unpack_error(source, bytes))
     }
 
     /// Builds the image of a staged layer and publishes it.
@@ -370,7 +358,9 @@ impl Import<'_> {
         let what = self.what.to_owned();
         match source {
             // Once to unpack it, once for the image.
-            UnpackError::Write { source, .. } if is_full(&source) => self.write_error(source, bytes.saturating_mul(2)),
+            UnpackError::Write { source, .. } if is_full(&source) => {
+                self.write_error(source, bytes.saturating_mul(2))
+            }
             UnpackError::Owner { path, uid, gid } => {
                 Error::Owner { what, path, uid, gid, remedy: user_namespace::remedy(uid.max(gid)) }
             }
@@ -382,64 +372,14 @@ impl Import<'_> {
         let sum = |field: fn(&Summary) -> u64| summaries.iter().map(|summary| field(summary)).sum::<u64>();
         let nodes = sum(|summary| summary.devices);
         if nodes > 0 {
-            self.progress.notice(format!("{nodes} device nodes of the image are left out: the guest makes its own"));
+            self.progress
+                .notice(format!("{nodes} device nodes of the image are left out: the guest makes its own"));
         }
         let xattrs = sum(|summary| summary.xattrs);
         if xattrs > 0 {
-            self.progress.notice(format!("{xattrs} extended attributes of the image that guests cannot use are left out"));
+            self.progress.notice(format!(
+                "{xattrs} extended attributes of the image that guests cannot use are left out"
+            ));
         }
-    }
-}
-
-/// The key of a file that depends on the layers below it: merged layers, and layers whose archive leaves
-/// directories undescribed.
-fn chained_key(chain: &[Digest], group: &[Digest]) -> Digest {
-    let mut text = String::from("ballast layers 1\n");
-    for digest in chain {
-        text.push_str(&format!("below {digest}\n"));
-    }
-    for digest in group {
-        text.push_str(&format!("layer {digest}\n"));
-    }
-    Digest::of(text.as_bytes())
-}
-
-/// The diff id of a tar without members, which builders write for steps that changed nothing.
-fn empty_tar() -> Digest {
-    Digest::of(&[0; 1024])
-}
-
-fn read_start(mut from: impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match from.read(&mut buffer[filled..])? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    Ok(filled)
-}
-
-/// A reader that tells how far it is.
-struct Told<'a> {
-    inner: Extent,
-    progress: &'a dyn Progress,
-    untold: u64,
-}
-
-impl Told<'_> {
-    /// How much is read between two reports, in bytes.
-    const STEP_BYTES: u64 = 1 << 20;
-}
-
-impl Read for Told<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.untold += read as u64;
-        if self.untold >= Self::STEP_BYTES || read == 0 && self.untold > 0 {
-            self.progress.report(Event::Advance { bytes: self.untold });
-            self.untold = 0;
-        }
-        Ok(read)
     }
 }

@@ -60,7 +60,9 @@ pub enum LimitError {
         limit: u64,
     },
     /// A sparse file that is nearly all hole.
-    #[error("{name:?} claims {size} bytes and stores {stored}: holes may take {limit} bytes of a layer in all")]
+    #[error(
+        "{name:?} claims {size} bytes and stores {stored}: holes may take {limit} bytes of a layer in all"
+    )]
     Holes {
         /// The member.
         name: String,

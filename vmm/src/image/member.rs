@@ -188,7 +188,11 @@ impl<R: Skip> Members<R> {
                 b'g' => {
                     self.read_metadata(size)?;
                 }
-                _ => return self.member(&header, size, records.unwrap_or_default(), long_name, long_link).map(Some),
+                _ => {
+                    return self
+                        .member(&header, size, records.unwrap_or_default(), long_name, long_link)
+                        .map(Some);
+                }
             }
         }
         if records.is_some() || long_name.is_some() || long_link.is_some() {
@@ -234,7 +238,8 @@ impl<R: Skip> Members<R> {
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<Member, TarError> {
-        let field = |value: io::Result<u64>| value.map_err(|_| TarError::Malformed("a number field is malformed"));
+        let field =
+            |value: io::Result<u64>| value.map_err(|_| TarError::Malformed("a number field is malformed"));
         let path = records.path.or(long_name).unwrap_or_else(|| header.path_bytes().into_owned());
         let path = records.sparse.name.clone().unwrap_or(path);
         let link = records.link.or(long_link);
@@ -276,7 +281,8 @@ impl<R: Skip> Members<R> {
             self.expect_data(stored)?;
         } else if records.sparse.is_sparse() {
             let map = if records.sparse.map_in_data { self.read_data_map()? } else { records.sparse.map };
-            member.size = records.sparse.real_size.ok_or(TarError::Malformed("a sparse member without a size"))?;
+            member.size =
+                records.sparse.real_size.ok_or(TarError::Malformed("a sparse member without a size"))?;
             member.segments = Some(pax::segments(&map, member.size, self.data_left)?);
         } else {
             member.size = self.data_left;
@@ -452,6 +458,7 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use proptest::prelude::*;
 
@@ -499,7 +506,8 @@ mod tests {
 
     #[test]
     fn plain_members() {
-        let bytes = [member_bytes("a", b'0', b"hello"), member_bytes("d/", b'0', b""), vec![0; 1024]].concat();
+        let bytes =
+            [member_bytes("a", b'0', b"hello"), member_bytes("d/", b'0', b""), vec![0; 1024]].concat();
         let all = members(&bytes).unwrap();
         assert_eq!(all.len(), 2);
         assert_eq!((all[0].0.path.as_slice(), all[0].1.as_slice()), (&b"a"[..], &b"hello"[..]));
@@ -522,7 +530,10 @@ mod tests {
         let all = members(&bytes).unwrap();
         assert_eq!(all[0].0.path, name.as_bytes());
         assert_eq!(all[1].0.path, b"second");
-        assert_eq!((all[1].0.uid, all[1].0.mtime), (70, Mtime { seconds: 1_234_567, nanoseconds: 125_000_000 }));
+        assert_eq!(
+            (all[1].0.uid, all[1].0.mtime),
+            (70, Mtime { seconds: 1_234_567, nanoseconds: 125_000_000 })
+        );
         assert_eq!((all[2].0.path.as_slice(), all[2].0.uid), (&b"third"[..], 7));
     }
 
@@ -584,7 +595,11 @@ mod tests {
                     ("GNU.sparse.name", "f"),
                     ("GNU.sparse.realsize", "9000"),
                 ]),
-                member_bytes("GNUSparseFile.1/f", b'0', &[block(b"1\n4096\n5\n"), b"hello".to_vec()].concat()),
+                member_bytes(
+                    "GNUSparseFile.1/f",
+                    b'0',
+                    &[block(b"1\n4096\n5\n"), b"hello".to_vec()].concat(),
+                ),
             ],
         ];
         for case in cases {

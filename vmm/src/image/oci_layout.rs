@@ -42,7 +42,8 @@ pub fn read(blobs: &Blobs, wanted: Option<&Name>) -> Result<Contents, ContainerE
     let digest = digest(&candidate.manifest)?;
     let name = blob_name(digest);
     let manifest = blobs.verified(&name, digest, Some(candidate.manifest.size()))?;
-    let manifest = ImageManifest::from_reader(manifest.as_slice()).map_err(|error| malformed(&name, error))?;
+    let manifest =
+        ImageManifest::from_reader(manifest.as_slice()).map_err(|error| malformed(&name, error))?;
     let config_digest = self::digest(manifest.config())?;
     let config = blobs.verified(&blob_name(config_digest), config_digest, Some(manifest.config().size()))?;
     let mut layers = Vec::new();
@@ -106,7 +107,10 @@ fn collect(
     Ok(())
 }
 
-fn choose(mut candidates: Vec<Candidate>, wanted: Option<&Name>) -> Result<(Candidate, bool), ContainerError> {
+fn choose(
+    mut candidates: Vec<Candidate>,
+    wanted: Option<&Name>,
+) -> Result<(Candidate, bool), ContainerError> {
     // Attestations stand beside images under a platform that is none.
     candidates.retain(|candidate| candidate.platform.as_deref() != Some("unknown/unknown"));
     if candidates.is_empty() {
@@ -171,14 +175,18 @@ mod tests {
         assert_eq!(choice(all(), None).unwrap(), Digest::of(b"x86").to_string());
         let mut others = all();
         others.remove(1);
-        assert!(matches!(choice(others, None), Err(ContainerError::Platform { found }) if found == "linux/arm64"));
+        assert!(
+            matches!(choice(others, None), Err(ContainerError::Platform { found }) if found == "linux/arm64")
+        );
         assert!(matches!(choice(all().split_off(2), None), Err(ContainerError::Empty)));
     }
 
     #[test]
     fn then_the_name() {
         let all = || vec![candidate("1", None, &["app:1"]), candidate("2", Some(PLATFORM), &["app:2"])];
-        assert!(matches!(choice(all(), None), Err(ContainerError::Ambiguous { names }) if names == "app:1, app:2"));
+        assert!(
+            matches!(choice(all(), None), Err(ContainerError::Ambiguous { names }) if names == "app:1, app:2")
+        );
         assert_eq!(choice(all(), Some("app:2")).unwrap(), Digest::of(b"2").to_string());
         assert!(matches!(choice(all(), Some("app:3")), Err(ContainerError::NoSuchImage { .. })));
         let twice = vec![candidate("1", None, &["a"]), candidate("1", None, &["b"])];

@@ -64,7 +64,8 @@ impl Sparse {
 pub fn parse(mut bytes: &[u8]) -> Result<Records, TarError> {
     let mut records = Records::default();
     while !bytes.is_empty() {
-        let (key, value, rest) = split_record(bytes).ok_or(TarError::Malformed("a PAX record is malformed"))?;
+        let (key, value, rest) =
+            split_record(bytes).ok_or(TarError::Malformed("a PAX record is malformed"))?;
         apply(&mut records, key, value)?;
         bytes = rest;
     }
@@ -85,7 +86,8 @@ fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 fn apply(records: &mut Records, key: &[u8], value: &[u8]) -> Result<(), TarError> {
-    let number = || decimal(value).ok_or(TarError::Malformed("a PAX record holds no number where one belongs"));
+    let number =
+        || decimal(value).ok_or(TarError::Malformed("a PAX record holds no number where one belongs"));
     match key {
         b"path" => records.path = Some(value.to_vec()),
         b"linkpath" => records.link = Some(value.to_vec()),
@@ -101,7 +103,10 @@ fn apply(records: &mut Records, key: &[u8], value: &[u8]) -> Result<(), TarError
         b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => records.sparse.map.push(number()?),
         b"GNU.sparse.map" => {
             for part in value.split(|&b| b == b',').filter(|part| !part.is_empty()) {
-                records.sparse.map.push(decimal(part).ok_or(TarError::Malformed("a sparse map is malformed"))?);
+                records
+                    .sparse
+                    .map
+                    .push(decimal(part).ok_or(TarError::Malformed("a sparse map is malformed"))?);
             }
         }
         _ => {
@@ -124,7 +129,8 @@ pub fn segments(map: &[u64], real_size: u64, stored: u64) -> Result<Vec<Segment>
     let (mut end, mut total) = (0u64, 0u64);
     for pair in map.chunks(2) {
         let &[offset, length] = pair else { return Err(BAD) };
-        let next = offset.checked_add(length).filter(|&next| offset >= end && next <= real_size).ok_or(BAD)?;
+        let next =
+            offset.checked_add(length).filter(|&next| offset >= end && next <= real_size).ok_or(BAD)?;
         total = total.checked_add(length).ok_or(BAD)?;
         end = next;
         if length != 0 {
@@ -174,6 +180,7 @@ fn timestamp(text: &[u8]) -> Option<Mtime> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use proptest::prelude::*;
 
@@ -190,9 +197,11 @@ mod tests {
 
     #[test]
     fn value_may_hold_newlines_and_equals_signs() {
-        let bytes =
-            [record(b"SCHILY.xattr.security.capability", b"\x01\n\n12 path=evil\n="), record(b"path", b"a=b\nc")]
-                .concat();
+        let bytes = [
+            record(b"SCHILY.xattr.security.capability", b"\x01\n\n12 path=evil\n="),
+            record(b"path", b"a=b\nc"),
+        ]
+        .concat();
         let records = parse(&bytes).unwrap();
         assert_eq!(records.path.as_deref(), Some(&b"a=b\nc"[..]));
         assert_eq!(records.xattrs, [(b"security.capability".to_vec(), b"\x01\n\n12 path=evil\n=".to_vec())]);
@@ -200,7 +209,8 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for bytes in [&b"5 a=b\n"[..], b"99 a=b\n", b"6 a=bX", b" a=b\n", b"0 a=b\n", b"6 abc\n", b"x", b"1 "] {
+        for bytes in [&b"5 a=b\n"[..], b"99 a=b\n", b"6 a=bX", b" a=b\n", b"0 a=b\n", b"6 abc\n", b"x", b"1 "]
+        {
             assert!(parse(bytes).is_err(), "{bytes:?}");
         }
         assert!(parse(&record(b"size", b"-1")).is_err());

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
@@ -111,8 +111,7 @@ pub fn write<T: Serialize>(path: &Path, tmp: &Path, record: &T) -> Result<(), Er
         let mut file = tempfile::NamedTempFile::new_in(tmp)?;
         file.write_all(&json)?;
         file.as_file().sync_all()?;
-        let mode = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-        file.as_file().set_permissions(mode)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
         file.persist(path).map_err(|error| error.error)?;
         sync_directory(path)
     };
@@ -139,7 +138,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.json");
         assert_eq!(read::<NameRecord>(&path).unwrap(), None);
-        let record = |name: &str| NameRecord { name: Name::parse(name).unwrap(), image: Digest::of(name.as_bytes()) };
+        let record =
+            |name: &str| NameRecord { name: Name::parse(name).unwrap(), image: Digest::of(name.as_bytes()) };
         write(&path, dir.path(), &record("a")).unwrap();
         write(&path, dir.path(), &record("b")).unwrap();
         assert_eq!(read(&path).unwrap(), Some(record("b")));

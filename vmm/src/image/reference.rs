@@ -74,7 +74,9 @@ impl Name {
         let mut parts = repository.split('/').peekable();
         let has_domain = repository.contains('/')
             && parts.peek().is_some_and(|first| {
-                *first == "localhost" || first.contains(['.', ':']) || first.contains(|c: char| c.is_ascii_uppercase())
+                *first == "localhost"
+                    || first.contains(['.', ':'])
+                    || first.contains(|c: char| c.is_ascii_uppercase())
             });
         if has_domain && !parts.next().is_some_and(is_domain) {
             return Err(error());
@@ -131,10 +133,11 @@ fn is_domain(text: &str) -> bool {
 fn is_path_component(text: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = text.as_bytes();
-    let ends = bytes.first().is_some_and(|&b| alphanumeric(b)) && bytes.last().is_some_and(|&b| alphanumeric(b));
-    ends && bytes
-        .split(|&b| alphanumeric(b))
-        .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|&b| b == b'-'))
+    let ends =
+        bytes.first().is_some_and(|&b| alphanumeric(b)) && bytes.last().is_some_and(|&b| alphanumeric(b));
+    ends && bytes.split(|&b| alphanumeric(b)).all(|separator| {
+        matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|&b| b == b'-')
+    })
 }
 
 fn is_tag(text: &str) -> bool {
@@ -181,8 +184,28 @@ mod tests {
         assert_eq!(parse("docker.io/library/debian").as_deref(), Ok("docker.io/library/debian:latest"));
         assert_eq!(parse("a--b/c__d.e").as_deref(), Ok("a--b/c__d.e:latest"));
         for bad in [
-            "", ":", "a:", "a:-x", "A", "a/", "/a", "a//b", "a/B", ".a", "a.", "a..b", "a___b", "a b", "a\n", "../a",
-            "a:b:c", "a@sha256:0", "x.y:port/a", "a%2Fb", "-", "é",
+            "",
+            ":",
+            "a:",
+            "a:-x",
+            "A",
+            "a/",
+            "/a",
+            "a//b",
+            "a/B",
+            ".a",
+            "a.",
+            "a..b",
+            "a___b",
+            "a b",
+            "a\n",
+            "../a",
+            "a:b:c",
+            "a@sha256:0",
+            "x.y:port/a",
+            "a%2Fb",
+            "-",
+            "é",
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

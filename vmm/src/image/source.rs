@@ -100,7 +100,8 @@ impl Source {
                 Arc::new(spool.copy(compression.decode(whole()?, spool.limits), Some(bytes), shown)?)
             }
         };
-        let blobs = Blobs::index(plain).map_err(|source| Error::Container { what: shown.to_owned(), source })?;
+        let blobs =
+            Blobs::index(plain).map_err(|source| Error::Container { what: shown.to_owned(), source })?;
         Ok(if blobs.contains(oci_layout::LAYOUT) && blobs.contains(oci_layout::INDEX) {
             Self::OciLayout(blobs)
         } else if blobs.contains(docker_archive::MANIFEST) {

@@ -56,7 +56,8 @@ pub fn merge(lower: &Tree, upper: &Tree, below: &mut Implicit, above: Implicit) 
             let child = path.join(&name);
             let at = |source| StackError::Write { path: child.clone(), source };
             let existing = tree::stat(&to, &name).map_err(at)?;
-            let new = tree::stat(&from, &name).map_err(at)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
+            let new =
+                tree::stat(&from, &name).map_err(at)?.ok_or_else(|| at(io::ErrorKind::NotFound.into()))?;
             let is_directory = tree::file_type(&new) == FileType::Directory;
             if let Some(existing) = existing {
                 let merges = is_directory

@@ -13,15 +13,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -34,15 +31,12 @@ use super::limits::Limits;
 use super::oci_layout;
 use super::progress::Progress;
 use super::records::{self, ImageRecord, Memo, NameRecord, Stamp};
-use super::reference::{ImageRef, Name, id_prefix};
+use super::reference::{ImageRef, Name};
 use super::user_namespace::{self, Helper, Outcome};
 use super::workspace::flock;
 
 /// How standard input is called in messages.
 const STDIN: &str = "standard input";
-
-/// How long unused layers wait for an import to end before they are left to the next removal.
-const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Imported images below a data directory.
 #[derive(Debug)]
@@ -79,34 +73,6 @@ pub struct Layer {
     pub bytes: u64,
 }
 
-/// A line of `image ls`: one for each name, and one for each image without any.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Listed {
-    /// With its tag.
-    pub name: Option<String>,
-    /// `sha256:` and 64 digits.
-    pub id: String,
-    /// When it was imported, in seconds since the epoch.
-    pub created: u64,
-    /// Of all its layers, also those shared with other images.
-    pub size_bytes: u64,
-    /// How many layer files it has.
-    pub layers: usize,
-    /// What it was imported from.
-    pub source: String,
-}
-
-/// What a removal came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// Names that are gone.
-    pub names: Vec<String>,
-    /// The image, if it is gone: its last name was removed.
-    pub image: Option<String>,
-    /// Bytes of layer files that no image used any more. 0 while an import runs: the next removal gets them.
-    pub freed_bytes: u64,
-}
-
 /// Where to import from.
 #[derive(Clone, Copy, Debug)]
 pub enum Origin<'a> {
@@ -128,9 +94,14 @@ impl Store {
             limits: Limits::default(),
             helper: Helper::default(),
         };
-        for (name, mode) in
-            [("layers", 0o755), ("images", 0o755), ("names", 0o755), ("memo", 0o700), ("locks", 0o700), ("tmp", 0o700)]
-        {
+        for (name, mode) in [
+            ("layers", 0o755),
+            ("images", 0o755),
+            ("names", 0o755),
+            ("memo", 0o700),
+            ("locks", 0o700),
+            ("tmp", 0o700),
+        ] {
             let path = store.root.join(name);
             let make = || -> io::Result<()> {
                 if !path.is_dir() {
@@ -165,7 +136,8 @@ impl Store {
                 if let Some(id) = self.look_up(text)? {
                     if Path::new(text).exists() {
                         let text = text.to_string_lossy();
-                        progress.notice(format!("{text:?} is an imported image; \"./{text}\" would be the file"));
+                        progress
+                            .notice(format!("{text:?} is an imported image; \"./{text}\" would be the file"));
                     }
                     return self.load(id);
                 }
@@ -184,7 +156,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error`], in the user's words.
-    pub fn import(&self, origin: Origin<'_>, name: Option<&str>, progress: &dyn Progress) -> Result<Image, Error> {
+    pub fn import(
+        &self,
+        origin: Origin<'_>,
+        name: Option<&str>,
+        progress: &dyn Progress,
+    ) -> Result<Image, Error> {
         let name = name.map(Name::parse).transpose()?;
         let outcome = self.bring(origin, name.as_ref(), progress)?;
         for name in name.map_or(outcome.names, |name| vec![name]) {
@@ -192,61 +169,6 @@ impl Store {
             records::write(&path, &self.tmp(), &NameRecord { name, image: outcome.id })?;
         }
         self.load(outcome.id)
-    }
-
-    /// Everything that was imported, by name.
-    ///
-    /// # Errors
-    /// [`Error`] if the store cannot be read.
-    pub fn list(&self) -> Result<Vec<Listed>, Error> {
-        let names = self.names()?;
-        let mut list = Vec::new();
-        for image in self.images()? {
-            let size = |&key: &Digest| fs::metadata(self.layer_path(key)).map_or(0, |metadata| metadata.len());
-            let line = |name: Option<&Name>| Listed {
-                name: name.map(|name| name.as_str().to_owned()),
-                id: image.id.to_string(),
-                created: image.created,
-                size_bytes: image.layers.iter().map(size).sum(),
-                layers: image.layers.len(),
-                source: image.source.clone(),
-            };
-            let before = list.len();
-            list.extend(names.iter().filter(|(_, id)| *id == image.id).map(|(name, _)| line(Some(name))));
-            if list.len() == before {
-                list.push(line(None));
-            }
-        }
-        list.sort_by(|a, b| (a.name.is_none(), &a.name, &a.id).cmp(&(b.name.is_none(), &b.name, &b.id)));
-        Ok(list)
-    }
-
-    /// Removes a name, and with its last name the image and the layers that no other image uses; or an image
-    /// without a name, by the start of its id. Guests that run on a removed image keep running.
-    ///
-    /// # Errors
-    /// [`Error`] if there is no such image, or an id stands for an image with several names.
-    pub fn remove(&self, reference: &str) -> Result<Removed, Error> {
-        let id = self.look_up(OsStr::new(reference))?.ok_or_else(|| Error::NoSuchImage(reference.to_owned()))?;
-        let names: Vec<Name> =
-            self.names()?.into_iter().filter(|(_, image)| *image == id).map(|(name, _)| name).collect();
-        let named = Name::parse(reference).ok().filter(|name| names.contains(name));
-        let goes = match named {
-            Some(name) => vec![name],
-            None if names.len() > 1 => return Err(Error::SeveralNames { id, names }),
-            None => names.clone(),
-        };
-        let mut removed = Removed::default();
-        for name in &goes {
-            let path = self.root.join("names").join(name.file_name());
-            fs::remove_file(&path).map_err(|source| Error::write(&path, source, None))?;
-            removed.names.push(name.as_str().to_owned());
-        }
-        if goes.len() == names.len() {
-            removed.image = Some(id.to_string());
-            removed.freed_bytes = self.forget(id)?;
-        }
-        Ok(removed)
     }
 
     /// Opens an image that the store has.
@@ -260,12 +182,18 @@ impl Store {
             let bytes = file.metadata().map_err(|source| Error::Open { path: path.clone(), source })?.len();
             layers.push(Layer { path, file, uuid: key.uuid(), bytes });
         }
-        let names = self.names()?.into_iter().filter(|(_, image)| *image == id).map(|(name, _)| name).collect();
+        let names =
+            self.names()?.into_iter().filter(|(_, image)| *image == id).map(|(name, _)| name).collect();
         Ok(Image { id: id.to_string(), layers, config: record.config, names })
     }
 
     /// Imports from `origin` unless it is known; nothing is named.
-    fn bring(&self, origin: Origin<'_>, wanted: Option<&Name>, progress: &dyn Progress) -> Result<Outcome, Error> {
+    fn bring(
+        &self,
+        origin: Origin<'_>,
+        wanted: Option<&Name>,
+        progress: &dyn Progress,
+    ) -> Result<Outcome, Error> {
         let path = match origin {
             Origin::Stdin => {
                 let stdin = io::stdin().as_fd().try_clone_to_owned();
@@ -331,7 +259,8 @@ impl Store {
         }
         let _lease = self.lease()?;
         let imported = Import { store: self, what, progress }.run(file, wanted)?;
-        let imported = imported.ok_or(Error::NotAnImage { what: what.to_owned(), found: "it is a directory" })?;
+        let imported =
+            imported.ok_or(Error::NotAnImage { what: what.to_owned(), found: "it is a directory" })?;
         Ok(Outcome { id: imported.record.id, names: imported.names, chosen: imported.chosen })
     }
 
@@ -347,92 +276,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// Removes an image's record and all that only it needed; returns the bytes of layers.
-    fn forget(&self, id: Digest) -> Result<u64, Error> {
-        let remove = |path: &Path| match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::write(path, error, None)),
-            _ => Ok(()),
-        };
-        remove(&self.image_path(id))?;
-        for (path, memo) in self.memos()? {
-            if memo.image == id {
-                remove(&path)?;
-            }
-        }
-        let lock = self.lock_file()?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                // An import may be about to use what no image uses yet.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if Instant::now() >= deadline {
-                        return Ok(0);
-                    }
-                    std::thread::sleep(PATIENCE / 20);
-                }
-                Err(source) => return Err(Error::write(&self.root, source, None)),
-            }
-        }
-        let used: BTreeSet<OsString> =
-            self.images()?.iter().flat_map(|image| &image.layers).map(|&key| layer_name(key).into()).collect();
-        let mut freed = 0;
-        for path in self.files("layers")? {
-            if path.file_name().is_some_and(|name| !used.contains(name)) {
-                freed += fs::metadata(&path).map_or(0, |metadata| metadata.len());
-                remove(&path)?;
-            }
-        }
-        Ok(freed)
-    }
-
-    /// The image of this name, or whose id starts so.
-    fn look_up(&self, text: &OsStr) -> Result<Option<Digest>, Error> {
-        let Some(text) = text.to_str() else { return Ok(None) };
-        if let Ok(name) = Name::parse(text) {
-            let record: Option<NameRecord> = records::read(&self.root.join("names").join(name.file_name()))?;
-            if let Some(record) = record {
-                return Ok(Some(record.image));
-            }
-        }
-        let Some(prefix) = id_prefix(text) else { return Ok(None) };
-        let mut found = self.images()?.into_iter().map(|image| image.id).filter(|id| id.hex().starts_with(prefix));
-        match (found.next(), found.next()) {
-            (Some(_), Some(_)) => Err(Error::AmbiguousId(text.to_owned())),
-            (found, _) => Ok(found),
-        }
-    }
-
-    fn images(&self) -> Result<Vec<ImageRecord>, Error> {
-        let mut images = Vec::new();
-        for path in self.files("images")? {
-            images.extend(records::read(&path)?);
-        }
-        Ok(images)
-    }
-
-    fn names(&self) -> Result<Vec<(Name, Digest)>, Error> {
-        let mut names = Vec::new();
-        for path in self.files("names")? {
-            let record: Option<NameRecord> = records::read(&path)?;
-            names.extend(record.map(|record| (record.name, record.image)));
-        }
-        names.sort();
-        Ok(names)
-    }
-
-    /// Memos are a convenience: a damaged one is none.
-    fn memos(&self) -> Result<Vec<(PathBuf, Memo)>, Error> {
-        let files = self.files("memo")?.into_iter();
-        Ok(files.filter_map(|path| Some((path.clone(), records::read(&path).ok()??))).collect())
-    }
-
-    fn files(&self, directory: &str) -> Result<Vec<PathBuf>, Error> {
-        let path = self.root.join(directory);
-        let read = || fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
-        read().map_err(|source| Error::Open { path: path.clone(), source })
     }
 
     /// The record of an image whose layers are all there.
@@ -456,7 +299,7 @@ impl Store {
         Ok(lock)
     }
 
-    fn lock_file(&self) -> Result<File, Error> {
+    pub(super) fn lock_file(&self) -> Result<File, Error> {
         let path = self.root.join("lock");
         let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
         file.map_err(|source| Error::write(&path, source, None))
@@ -511,7 +354,7 @@ impl Store {
     }
 }
 
-fn layer_name(key: Digest) -> String {
+pub(super) fn layer_name(key: Digest) -> String {
     format!("{}.erofs", key.hex())
 }
 

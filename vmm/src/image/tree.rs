@@ -43,7 +43,12 @@ impl Tree {
     /// # Errors
     /// That of `open`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let root = rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let root = rustix::fs::openat(
+            CWD,
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         Ok(Self { root })
     }
 
@@ -53,7 +58,13 @@ impl Tree {
     /// That of `openat2`.
     pub fn open_at(&self, path: &LayerPath, flags: OFlags) -> io::Result<OwnedFd> {
         loop {
-            match rustix::fs::openat2(&self.root, path.as_os_str(), flags | OFlags::CLOEXEC, Mode::empty(), RESOLVE) {
+            match rustix::fs::openat2(
+                &self.root,
+                path.as_os_str(),
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                RESOLVE,
+            ) {
                 // A concurrent rename somewhere on the system.
                 Err(Errno::AGAIN) => {}
                 result => return Ok(result?),
@@ -198,7 +209,12 @@ pub fn set_metadata(file: impl AsFd, metadata: &Metadata) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`set_metadata`].
-pub fn set_metadata_at(directory: impl AsFd, name: &OsStr, metadata: &Metadata, mode: bool) -> io::Result<()> {
+pub fn set_metadata_at(
+    directory: impl AsFd,
+    name: &OsStr,
+    metadata: &Metadata,
+    mode: bool,
+) -> io::Result<()> {
     let (uid, gid) = owner(metadata);
     rustix::fs::chownat(&directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if mode {
@@ -248,7 +264,13 @@ pub fn metadata(file: impl AsFd) -> io::Result<Metadata> {
             xattrs.push((name.to_vec(), value));
         }
     }
-    Ok(Metadata { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime: mtime(&stat), xattrs })
+    Ok(Metadata {
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mtime: mtime(&stat),
+        xattrs,
+    })
 }
 
 /// Modification time.
@@ -298,7 +320,8 @@ mod tests {
         fs::create_dir(dir.path().join("outside")).unwrap();
         fs::write(dir.path().join("outside/keep"), "x").unwrap();
         // Deeper than a path or the descriptor table could be.
-        let mut at = rustix::fs::open(dir.path(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let mut at =
+            rustix::fs::open(dir.path(), OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         rustix::fs::mkdirat(&at, "victim", Mode::RWXU).unwrap();
         let victims = dir.path().join("victim");
         symlink(dir.path().join("outside"), victims.join("link")).unwrap();
@@ -333,6 +356,9 @@ mod tests {
             assert!(stat(&inside, OsStr::new("outside")).unwrap().is_none(), "{link}");
         }
         assert!(tree.parent(&LayerPath::clean(b"magic").unwrap()).is_err());
-        assert!(tree.directory(&LayerPath::clean(b"up").unwrap()).is_err(), "the last component must be no link");
+        assert!(
+            tree.directory(&LayerPath::clean(b"up").unwrap()).is_err(),
+            "the last component must be no link"
+        );
     }
 }

@@ -103,8 +103,13 @@ pub struct Summary {
 ///
 /// # Errors
 /// [`UnpackError`]; the directory is then of no use.
-pub fn unpack<R: Skip>(members: &mut Members<R>, root: &Path, limits: &Limits) -> Result<Summary, UnpackError> {
-    let tree = Tree::open(root).map_err(|source| UnpackError::Write { path: LayerPath::default(), source })?;
+pub fn unpack<R: Skip>(
+    members: &mut Members<R>,
+    root: &Path,
+    limits: &Limits,
+) -> Result<Summary, UnpackError> {
+    let tree =
+        Tree::open(root).map_err(|source| UnpackError::Write { path: LayerPath::default(), source })?;
     let mut unpacker = Unpacker { tree, summary: Summary::default(), mtimes: BTreeMap::new() };
     let mut budget = Budget::new(limits);
     let mut buffer = vec![0; COPY_BYTES];
@@ -200,7 +205,8 @@ impl Unpacker {
 
     fn hard_link(&mut self, path: &LayerPath, target: &LayerPath) -> Result<(), UnpackError> {
         let nothing = || UnpackError::HardLinkToNothing { path: path.clone(), target: target.clone() };
-        let (Some((target_parent, target_name)), Some((parent, name))) = (target.split(), path.split()) else {
+        let (Some((target_parent, target_name)), Some((parent, name))) = (target.split(), path.split())
+        else {
             return Err(nothing());
         };
         let from = match self.tree.parent(&target_parent) {

@@ -78,7 +78,10 @@ pub enum NamespaceError {
 impl NamespaceError {
     /// Rebuilds a chain of errors from its messages, outermost first.
     fn from_chain(chain: Vec<String>) -> Self {
-        let cause = chain.into_iter().rev().fold(None, |cause, message| Some(Box::new(Self::Inside { message, cause })));
+        let cause = chain
+            .into_iter()
+            .rev()
+            .fold(None, |cause, message| Some(Box::new(Self::Inside { message, cause })));
         cause.map_or_else(|| Self::Lost("no reason given".into()), |error| *error)
     }
 }
@@ -157,7 +160,11 @@ pub fn import(
 }
 
 /// Answers a helper until it has a result; `None` if it ends without one.
-fn converse(socket: UnixStream, pid: u32, progress: &dyn Progress) -> Result<Option<Outcome>, NamespaceError> {
+fn converse(
+    socket: UnixStream,
+    pid: u32,
+    progress: &dyn Progress,
+) -> Result<Option<Outcome>, NamespaceError> {
     let mut answer = socket.try_clone().map_err(NamespaceError::Start)?;
     let mut lines = BufReader::new(socket);
     loop {
@@ -211,11 +218,13 @@ fn subordinate_ids(text: &str, uid: u32, name: Option<&str>) -> Vec<Range> {
     let mut ranges = Vec::new();
     for line in text.lines() {
         let mut fields = line.trim().split(':');
-        let (Some(who), Some(start), Some(count)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        if who == uid || Some(who) == name {
-            if let (Ok(start), Ok(count @ 1..)) = (start.parse(), count.parse()) {
-                ranges.push(Range { start, count });
-            }
+        let (Some(who), Some(start), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        if (who == uid || Some(who) == name)
+            && let (Ok(start), Ok(count @ 1..)) = (start.parse(), count.parse())
+        {
+            ranges.push(Range { start, count });
         }
     }
     ranges
@@ -251,7 +260,10 @@ fn run_tool(tool: &'static str, pid: u32, own: u32, ranges: &[Range]) -> Result<
     let output = output.map_err(|error| NamespaceError::Map { tool, words: error.to_string() })?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(NamespaceError::Map { tool, words: String::from_utf8_lossy(&output.stderr).trim().to_owned() }),
+        false => Err(NamespaceError::Map {
+            tool,
+            words: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        }),
     }
 }
 
@@ -271,7 +283,8 @@ fn map_own(pid: u32, uid: u32, gid: u32) -> Result<(), NamespaceError> {
 /// What a user can do so that files of `id` may be created.
 pub fn remedy(id: u32) -> String {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let mapped: u64 = map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum();
+    let mapped: u64 =
+        map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum();
     if mapped <= 1 {
         return "get subordinate ids (`apt install uidmap`, then as root `usermod --add-subuids 100000-165535 \
                 --add-subgids 100000-165535 USER`), or run as root"
@@ -322,7 +335,8 @@ fn help(root: &OsStr, layers: &OsStr, wanted: &OsStr, what: &OsStr) -> io::Resul
 fn enter(channel: &Channel) -> Result<(), Vec<String>> {
     let flags = rustix::thread::UnshareFlags::NEWUSER;
     // SAFETY: `unshare_unsafe` is unsafe for FILES only, which is not asked for.
-    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(|error| chain(&NamespaceError::Refused(error.into())))?;
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+        .map_err(|error| chain(&NamespaceError::Refused(error.into())))?;
     let lost = |error: io::Error| vec![format!("the import helper lost its parent: {error}")];
     channel.send(&Message::Ready(std::process::id())).map_err(lost)?;
     (&channel.0).read_exact(&mut [0]).map_err(lost)?;

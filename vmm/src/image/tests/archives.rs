@@ -9,7 +9,8 @@ use rustix::fs::FileType;
 use serde_json::json;
 
 use super::fixture::{
-    Bench, Tar, config, docker_archive, gzip, is_root, oci_directory, oci_files, oci_tar, read, told, view, zstd,
+    Bench, Tar, config, docker_archive, gzip, is_root, oci_directory, oci_files, oci_tar, read, told, view,
+    zstd,
 };
 use crate::image::digest::Digest;
 use crate::image::erofs_image::xattr_index;
@@ -127,9 +128,10 @@ fn every_container_archive_gives_the_same_image() {
     let manifest = json!([{
         "Config": named(&config(&layers)), "RepoTags": null, "Layers": layers.iter().map(|l| named(l)).collect::<Vec<_>>()
     }]);
-    let newer = files.iter().filter(|(name, _)| name.starts_with("blobs")).fold(Tar::new(), |tar, (name, bytes)| {
-        tar.raw(Tar::header(name.as_bytes(), tar::EntryType::Regular, bytes.len() as u64), bytes)
-    });
+    let newer =
+        files.iter().filter(|(name, _)| name.starts_with("blobs")).fold(Tar::new(), |tar, (name, bytes)| {
+            tar.raw(Tar::header(name.as_bytes(), tar::EntryType::Regular, bytes.len() as u64), bytes)
+        });
     sources.push(("docker25", newer.file("manifest.json", &manifest.to_string()).end()));
     for (what, bytes) in sources {
         let bench = Bench::new();
@@ -172,7 +174,8 @@ fn layers_shared_by_links_in_an_old_docker_archive() {
     let tar = raw(Tar::new(), &config_name, &config);
     let tar = raw(tar, &name(&a), &layers[0]);
     let tar = raw(tar, &name(&b), &layers[1]).symlink(&name(&c), &format!("../{}", name(&a)));
-    let image = bench.import_bytes(&raw(tar, "manifest.json", manifest.to_string().as_bytes()).end()).unwrap();
+    let image =
+        bench.import_bytes(&raw(tar, "manifest.json", manifest.to_string().as_bytes()).end()).unwrap();
     // The same layer twice: overlayfs takes a directory once.
     assert_eq!(image.layers.len(), 2);
     assert_eq!(view(&image).len(), 4);
@@ -200,9 +203,27 @@ fn damage_is_found_by_digest_and_nothing_is_published() {
     let changes: Vec<Change> = vec![
         ("expected", Box::new(move |files| swap(files, &config, flipped(&config, 20)))),
         // In compressed data, in a tar's header, in a file's content.
-        ("expected", Box::new({ let layer = layer0.clone(); move |files| swap(files, &layer, flipped(&layer, 30)) })),
-        ("expected", Box::new({ let layer = layer1.clone(); move |files| swap(files, &layer, flipped(&layer, 3)) })),
-        ("expected", Box::new({ let layer = layer1.clone(); move |files| swap(files, &layer, flipped(&layer, 1536)) })),
+        (
+            "expected",
+            Box::new({
+                let layer = layer0.clone();
+                move |files| swap(files, &layer, flipped(&layer, 30))
+            }),
+        ),
+        (
+            "expected",
+            Box::new({
+                let layer = layer1.clone();
+                move |files| swap(files, &layer, flipped(&layer, 3))
+            }),
+        ),
+        (
+            "expected",
+            Box::new({
+                let layer = layer1.clone();
+                move |files| swap(files, &layer, flipped(&layer, 1536))
+            }),
+        ),
         ("should have", Box::new(move |files| swap(files, &layer1, layer1[..1024].to_vec()))),
         ("does not hold it", Box::new(move |files| files.retain(|(_, bytes)| *bytes != layer0))),
     ];
@@ -218,7 +239,11 @@ fn damage_is_found_by_digest_and_nothing_is_published() {
         assert_eq!(bench.stored("tmp"), [""; 0], "{error}");
         let damaged = bench.stored("layers");
         // The other layer may be there: it is what it claims.
-        assert!(damaged.iter().all(|name| layers.iter().any(|l| *name == format!("{}.erofs", Digest::of(l).hex()))));
+        assert!(
+            damaged
+                .iter()
+                .all(|name| layers.iter().any(|l| *name == format!("{}.erofs", Digest::of(l).hex())))
+        );
     }
 }
 
@@ -305,8 +330,14 @@ fn a_pipe_is_read_once() {
     }
     let bench = Bench::new();
     let path = bench.path("pipe");
-    rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR, 0)
-        .unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
     let bytes = gzip(&docker_archive(&two_layers(), &["app:1"]));
     let image = std::thread::scope(|scope| {
         scope.spawn(|| fs::write(&path, &bytes).unwrap());

@@ -193,7 +193,8 @@ impl Progress for Log {
 impl Log {
     pub fn notices(&self) -> Vec<String> {
         let events = self.0.borrow();
-        let notice = |event: &Event| if let Event::Notice { text } = event { Some(text.clone()) } else { None };
+        let notice =
+            |event: &Event| if let Event::Notice { text } = event { Some(text.clone()) } else { None };
         events.iter().filter_map(notice).collect()
     }
 }
@@ -294,7 +295,9 @@ pub fn read(file: &File) -> Contents {
                     pending.push((path.join(OsStr::from_bytes(&name)), child));
                 }
             }
-            FileType::RegularFile | FileType::Symlink => data = image.read_data(&inode, 0, inode.size).unwrap(),
+            FileType::RegularFile | FileType::Symlink => {
+                data = image.read_data(&inode, 0, inode.size).unwrap()
+            }
             _ => {}
         }
         contents.insert(path, Node { inode, data, xattrs, number });
@@ -324,6 +327,8 @@ pub fn view(image: &Image) -> BTreeMap<String, String> {
     shown.remove(Path::new(""));
     shown
         .into_iter()
-        .map(|(path, node)| (path.to_string_lossy().into_owned(), String::from_utf8_lossy(&node.data).into_owned()))
+        .map(|(path, node)| {
+            (path.to_string_lossy().into_owned(), String::from_utf8_lossy(&node.data).into_owned())
+        })
         .collect()
 }

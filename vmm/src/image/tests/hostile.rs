@@ -23,7 +23,10 @@ fn refuse(tar: Tar, words: &str) {
     bench.assert_empty();
     let after = fs::metadata(&bystander).unwrap();
     assert_eq!(fs::read(&bystander).unwrap(), b"untouched");
-    assert_eq!((before.ctime(), before.ctime_nsec(), before.nlink()), (after.ctime(), after.ctime_nsec(), after.nlink()));
+    assert_eq!(
+        (before.ctime(), before.ctime_nsec(), before.nlink()),
+        (after.ctime(), after.ctime_nsec(), after.nlink())
+    );
     let mut names: Vec<_> =
         fs::read_dir(bench.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
@@ -80,8 +83,7 @@ fn limits_of_number_and_expansion() {
     if !is_root() {
         return;
     }
-    let limits =
-        Limits { entries: 10, expansion: 20, expansion_floor_bytes: 1 << 20, ..Limits::default() };
+    let limits = Limits { entries: 10, expansion: 20, expansion_floor_bytes: 1 << 20, ..Limits::default() };
     let bench = Bench::new();
     let bench = Bench { store: bench.store.with_limits(limits), ..bench };
     let many = (0..11).fold(Tar::new(), |tar, n| tar.file(&format!("f{n}"), "")).end();

@@ -73,7 +73,12 @@ fn more_layers_than_devices_are_merged() {
     let layers: Vec<Vec<u8>> = vec![
         Tar::new().directory("d", 0o755).file("d/base", &big).file("removed", "1").end(),
         Tar::new().directory("d", 0o755).file("d/one", "1").file("changed", "1").end(),
-        Tar::new().file(".wh.removed", "").file("changed", "2").directory("d", 0o700).file("d/.wh.one", "").end(),
+        Tar::new()
+            .file(".wh.removed", "")
+            .file("changed", "2")
+            .directory("d", 0o700)
+            .file("d/.wh.one", "")
+            .end(),
         Tar::new().file("top", &big).end(),
     ];
     let (_all, separate) = import(&layers, 8);

@@ -56,7 +56,8 @@ fn names_are_given_moved_and_removed() {
     }
     let bench = Bench::new();
     let (one, two) = (bench.write("1.tar", &tar("one")), bench.write("2.tar", &tar("two")));
-    let named = |path: &Path, name: &str| bench.store.import(Origin::Path(path), Some(name), &Silent).unwrap();
+    let named =
+        |path: &Path, name: &str| bench.store.import(Origin::Path(path), Some(name), &Silent).unwrap();
     let first = named(&one, "app");
     named(&one, "registry.example:5000/team/app:1");
     let second = named(&two, "other");
