@@ -2,9 +2,7 @@
 
 use super::dirs::Dirs;
 use super::format::{Format, write_table};
-use crate::image::progress_bars::ProgressBars;
-use crate::image::reference::ImageRef;
-use crate::image::store::{Listed, Origin, Store};
+use crate::image::{ImageRef, Listed, Origin, ProgressBars, Store};
 use balloon::size::Size;
 use clap::Subcommand;
 use std::error::Error;
@@ -47,7 +45,7 @@ pub enum ImageVerb {
 ///
 /// # Errors
 /// It cannot be made or written.
-pub fn open_store(dirs: &Dirs) -> Result<Store, crate::image::error::Error> {
+pub fn open_store(dirs: &Dirs) -> Result<Store, crate::image::Error> {
     Store::open(&dirs.data, MAX_LAYERS)
 }
 
@@ -133,9 +131,13 @@ mod tests {
 
     #[test]
     fn ages_are_told_in_one_unit() {
-        for (seconds, text) in
-            [(59, "just now"), (60, "1 minute ago"), (7200, "2 hours ago"), (86_400, "1 day ago"), (864_000, "10 days ago")]
-        {
+        for (seconds, text) in [
+            (59, "just now"),
+            (60, "1 minute ago"),
+            (7200, "2 hours ago"),
+            (86_400, "1 day ago"),
+            (864_000, "10 days ago"),
+        ] {
             assert_eq!(ago(Duration::from_secs(seconds)), text);
         }
     }
