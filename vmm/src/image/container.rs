@@ -17,8 +17,9 @@ use thiserror::Error;
 use super::config::{self, CONFIG_BYTES_MAX, ConfigError, PLATFORM, Parsed};
 use super::digest::Digest;
 use super::entry::LayerPath;
-use super::member::{Kind, Members, TarError};
+use super::member::{Kind, TarError};
 use super::reference::Name;
+use super::tar_reader::Members;
 
 /// More members than any archive of images has.
 const MEMBERS_MAX: usize = 100_000;

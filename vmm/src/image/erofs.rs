@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::fs::FileType;
 use thiserror::Error;
 
-use super::erofs_image::{ErofsError, ErofsImage, SUPERBLOCK_OFFSET, superblock_checksum, xattr_index};
+use super::erofs_image::{ErofsError, ErofsImage, SUPERBLOCK_OFFSET, xattr_index};
 use super::process::die_with_parent;
 use super::progress::{Event, Progress, Stage};
 
@@ -236,6 +236,19 @@ pub fn hyphenated(uuid: &[u8; 16]) -> String {
     text
 }
 
+/// The checksum that belongs into a superblock's second word: CRC-32C without the final inversion, over the first
+/// block from the superblock on, the word itself taken as zero.
+fn superblock_checksum(block: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for (at, &byte) in block.iter().enumerate() {
+        crc ^= if (4..8).contains(&at) { 0 } else { u32::from(byte) };
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    crc
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -247,6 +260,20 @@ mod tests {
     fn build(directory: &Path, image: &Path, opaque: bool) -> Result<File, BuildError> {
         let uuid = Digest::of(b"test").uuid();
         Build { directory, image, uuid, newest: 4_000_000_000, opaque, expected_bytes: 1 << 20 }.run(&Silent)
+    }
+
+    #[test]
+    fn checksum_is_that_of_crc32c() {
+        // "123456789" -> 0xe3069283, here without the final inversion; the word at 4..8 is zeroed first.
+        assert_eq!(superblock_checksum(b"1234\0\0\0\x009"), superblock_checksum(b"1234abcd9"));
+        let mut crc = u32::MAX;
+        for byte in *b"1234\0\0\0\x009" {
+            crc ^= u32::from(byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+            }
+        }
+        assert_eq!(superblock_checksum(b"1234\0\0\0\x009"), crc);
     }
 
     #[test]

@@ -388,38 +388,11 @@ impl<'a, S: ReadAt + ?Sized> ErofsImage<'a, S> {
     }
 }
 
-/// The checksum that belongs into a superblock's second word: CRC-32C without the final inversion, over the first
-/// block from the superblock on, the word itself taken as zero.
-pub fn superblock_checksum(block: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for (at, &byte) in block.iter().enumerate() {
-        crc ^= if (4..8).contains(&at) { 0 } else { u32::from(byte) };
-        for _ in 0..8 {
-            crc = crc >> 1 ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
-        }
-    }
-    crc
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn checksum_is_that_of_crc32c() {
-        // "123456789" -> 0xe3069283, here without the final inversion; the word at 4..8 is zeroed first.
-        assert_eq!(superblock_checksum(b"1234\0\0\0\x009"), superblock_checksum(b"1234abcd9"));
-        let mut crc = u32::MAX;
-        for byte in *b"1234\0\0\0\x009" {
-            crc ^= u32::from(byte);
-            for _ in 0..8 {
-                crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-            }
-        }
-        assert_eq!(superblock_checksum(b"1234\0\0\0\x009"), crc);
-    }
 
     fn walk(bytes: &[u8]) -> Result<(), ErofsError> {
         let image = ErofsImage::open(bytes)?;

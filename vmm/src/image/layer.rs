@@ -8,8 +8,8 @@ use super::compression::{Compression, MAGIC_BYTES};
 use super::container::Extent;
 use super::digest::{Digest, Tally};
 use super::limits::Limits;
-use super::member::{Members, Streamed};
 use super::progress::{Event, Progress};
+use super::tar_reader::{Members, Streamed};
 use super::unpack::{self, Summary, UnpackError};
 
 /// What came out of a stream.

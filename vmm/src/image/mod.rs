@@ -1,8 +1,9 @@
 //! From an IMAGE argument to read-only EROFS layers that guests map.
 //!
-//! The command line opens a [`Store`] on the data directory and calls [`Store::resolve`] with what the user typed.
+//! The command line opens a [`Store`](store::Store) on the data directory and calls
+//! [`resolve`](store::Store::resolve) with what the user typed.
 //! An IMAGE is a directory, a tar (plain, gzip, zstd, xz), a `docker save` archive, an OCI layout (directory or
-//! tar), `-` for any of these on standard input, or the name or id of an imported image; [`ImageRef`] has the rule
+//! tar), `-` for any of these on standard input, or the name or id of an imported image; [`reference`] has the rule
 //! of what comes first. What a file is, its contents decide.
 //!
 //! ```text
@@ -10,8 +11,8 @@
 //!   |                                                                                             |
 //! docker_archive, oci_layout    which layers, which configuration (digests checked)               |
 //!   |                                                                                             |
-//! layer             bytes -> compression -> member -> entry -> unpack    (hashed on the way)      |
-//!   |                        limits          pax                tree     (openat2, inside only)   |
+//! layer             bytes -> compression -> tar_reader -> entry -> unpack    (hashed on the way)  |
+//!   |                        limits          pax                    tree     (openat2, inside)    |
 //! merge, stack      more layers than devices: neighbours become one                               |
 //!   |                                                                                             |
 //! erofs             mkfs.erofs, opaque marks renamed, padded to 2 MiB, checked  <-----------------+
@@ -27,7 +28,7 @@
 //!   describe, which get the attributes that the layers below give them.
 //! - **Whiteouts** are character devices 0:0 and opaque directories carry `trusted.overlay.opaque`, whoever
 //!   imports, so that the guest mounts overlayfs always in the same way.
-//! - **Owners are never changed.** Users other than root import in a user namespace, or are
+//! - **Owners are never changed.** Users other than root import in a user namespace ([`user_namespace`]), or are
 //!   told what they lack. The image is the same to the byte. A directory is taken with the owners that the caller
 //!   sees.
 //! - Device nodes are left out, with one notice. Of extended attributes `user.*` and `security.capability` stay.
@@ -38,7 +39,7 @@
 
 mod catalogue;
 mod compression;
-mod config;
+pub mod config;
 mod container;
 mod digest;
 mod directory;
@@ -46,7 +47,7 @@ mod docker_archive;
 mod entry;
 mod erofs;
 mod erofs_image;
-mod error;
+pub mod error;
 mod import;
 mod layer;
 mod limits;
@@ -55,36 +56,27 @@ mod merge;
 mod oci_layout;
 mod pax;
 mod process;
-mod progress;
-mod progress_bars;
+pub mod progress;
+pub mod progress_bars;
 mod records;
-mod reference;
+pub mod reference;
 mod source;
 mod stack;
-mod store;
+pub mod store;
+mod tar_reader;
 mod tree;
 mod unpack;
-mod user_namespace;
+pub mod user_namespace;
 mod walk;
 mod workspace;
 
-pub use catalogue::{Listed, Removed};
-pub use config::{ConfigError, ImageConfig, Parsed as ParsedConfig, parse as parse_config};
-pub use container::ContainerError;
+pub use config::parse as parse_config;
 pub use digest::Digest;
-pub use entry::{Entry, EntryError, LayerPath, Metadata};
-pub use erofs::{ALIGNMENT_BYTES, BuildError};
-pub use erofs_image::ErofsError;
-pub use error::Error;
-pub use limits::{LimitError, Limits};
-pub use member::{Mtime, TarError};
-pub use progress::{Event, Progress, Silent, Stage};
-pub use progress_bars::ProgressBars;
-pub use reference::{ImageRef, Name, NameError};
-pub use stack::StackError;
-pub use store::{Image, Layer, Origin, Store};
+pub use entry::{Entry, LayerPath, Metadata};
+pub use limits::Limits;
+pub use member::Mtime;
 pub use unpack::UnpackError;
-pub use user_namespace::{NamespaceError, helper_main};
+pub use user_namespace::helper_main;
 pub use walk::walk;
 
 /// How many layer files an image gets at most: each is a device of the guest, and costs it page structs.

@@ -1,6 +1,6 @@
 //! PAX extended header records and GNU sparse maps, as pure parsers.
 //!
-//! Called by [`super::member`] with the bytes of one metadata member, already limited in size. The `tar` crate's
+//! Called by [`super::tar_reader`] with the bytes of one metadata member, already limited in size. The `tar` crate's
 //! own record iterator is not used: it splits at newlines, which a binary value (a file capability) may contain.
 //! Source: POSIX.1-2017 `pax`, "pax Extended Header"; GNU tar manual, "Storing Sparse Files".
 #![forbid(unsafe_code)]

@@ -16,8 +16,9 @@ use super::container::{Blobs, Extent};
 use super::entry::LayerPath;
 use super::error::Error;
 use super::limits::Limits;
-use super::member::{Members, Streamed, TarError};
+use super::member::TarError;
 use super::progress::{Event, Progress, Stage};
+use super::tar_reader::{Members, Streamed};
 use super::{docker_archive, oci_layout};
 
 /// How much is copied at once, in bytes.

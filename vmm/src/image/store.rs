@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+pub use super::catalogue::{Listed, Removed};
 use super::config::ImageConfig;
 use super::digest::Digest;
 use super::directory;

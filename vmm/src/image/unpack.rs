@@ -27,7 +27,8 @@ use thiserror::Error;
 
 use super::entry::{Entry, EntryError, LayerPath, Metadata, plan_entry};
 use super::limits::{Budget, LimitError, Limits};
-use super::member::{Member, Members, Mtime, Skip, TarError};
+use super::member::{Member, Mtime, TarError};
+use super::tar_reader::{Members, Skip};
 use super::tree::{self, Tree};
 
 /// How much is copied at once, in bytes.

@@ -333,6 +333,7 @@ fn help(root: &OsStr, layers: &OsStr, wanted: &OsStr, what: &OsStr) -> io::Resul
 }
 
 fn enter(channel: &Channel) -> Result<(), Vec<String>> {
+    let parent = rustix::process::getppid();
     let flags = rustix::thread::UnshareFlags::NEWUSER;
     // SAFETY: `unshare_unsafe` is unsafe for FILES only, which is not asked for.
     unsafe { rustix::thread::unshare_unsafe(flags) }
@@ -340,7 +341,11 @@ fn enter(channel: &Channel) -> Result<(), Vec<String>> {
     let lost = |error: io::Error| vec![format!("the import helper lost its parent: {error}")];
     channel.send(&Message::Ready(std::process::id())).map_err(lost)?;
     (&channel.0).read_exact(&mut [0]).map_err(lost)?;
-    die_with_parent_self().map_err(lost)
+    die_with_parent_self().map_err(lost)?;
+    match rustix::process::getppid() == parent {
+        true => Ok(()),
+        false => Err(lost(io::ErrorKind::BrokenPipe.into())),
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> Vec<String> {

@@ -4,7 +4,7 @@
 use super::compression::{Compression, MAGIC_BYTES};
 use super::entry::{Entry, plan_entry};
 use super::limits::{Budget, Limits};
-use super::member::{Members, Streamed};
+use super::tar_reader::{Members, Streamed};
 use super::unpack::UnpackError;
 
 /// Plans every member of an archive, compressed or not, and reads all data.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::fixture::{
     Bench, Tar, config, docker_archive, gzip, is_root, oci_directory, oci_files, oci_tar, read, told, view,
-    zstd,
+    xz, zstd,
 };
 use crate::image::digest::Digest;
 use crate::image::erofs_image::xattr_index;
@@ -36,7 +36,7 @@ fn a_tar_is_the_same_image_however_it_is_compressed() {
     assert_eq!(plain.layers[0].uuid, key.uuid());
     assert_eq!(bench.stored("layers"), [format!("{}.erofs", key.hex())]);
     assert_eq!(plain.layers[0].bytes % (2 << 20), 0);
-    for compress in [gzip, zstd] {
+    for compress in [gzip, zstd, xz] {
         let image = bench.import(&bench.write("other", &compress(&rootfs()))).unwrap();
         assert_eq!(image.id, plain.id);
     }

@@ -47,7 +47,8 @@ fn hard_links_out_and_to_nothing() {
     refuse(Tar::new().hard_link("l", "later").file("later", ""), "hard link");
     refuse(Tar::new().directory("d", 0o755).hard_link("l", "d"), "hard link");
     // Through a link that leads outside: inside, there is nothing there.
-    refuse(Tar::new().symlink("up", "../../../../..").hard_link("l", "up/etc/passwd"), "hard link");
+    refuse(Tar::new().symlink("up", &"../".repeat(20)).hard_link("l", "up/etc/passwd"), "hard link");
+    refuse(Tar::new().symlink("root", "/").hard_link("l", "root/etc/passwd"), "hard link");
     refuse(Tar::new().directory("d", 0o755).file("d/f", "x").hard_link("d", "d/f"), "hard link");
 }
 
@@ -111,7 +112,7 @@ fn a_swapped_link_leads_only_inside() {
         .file("d/first", "1")
         .symlink("d", absolute)
         .directory("up", 0o755)
-        .symlink("up", "../../../../../..")
+        .symlink("up", &"../".repeat(20))
         .directory(absolute, 0o700)
         .file("d/evil", "2")
         .file("up/evil", "3")

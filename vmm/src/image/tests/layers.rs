@@ -36,14 +36,21 @@ fn whiteouts_become_what_overlayfs_reads() {
         .file(".wh.both", "")
         .directory("dir", 0o755)
         .file(".wh.dir", "")
+        // Said before it, and a file that became a directory: both hid what lies below.
+        .file(".wh.dir2", "")
+        .directory("dir2", 0o755)
+        .file("dir3", "")
+        .directory("dir3", 0o755)
         .end();
     let (_bench, image) = import(&[lower, upper], 8);
     let contents = read(&image.layers[1].file);
     assert!(contents[Path::new("gone")].inode.is_whiteout());
-    assert!(contents[Path::new("d")].is_opaque() && contents[Path::new("dir")].is_opaque());
+    for name in ["d", "dir", "dir2", "dir3"] {
+        assert!(contents[Path::new(name)].is_opaque(), "{name}");
+    }
     assert_eq!(contents[Path::new("both")].text(), "2");
     assert_eq!(contents[Path::new("d")].xattrs.len(), 1, "no trace of the attribute's staged name");
-    assert_eq!(paths(&image), ["both", "d", "d/b", "dir"]);
+    assert_eq!(paths(&image), ["both", "d", "d/b", "dir", "dir2", "dir3"]);
 }
 
 #[test]

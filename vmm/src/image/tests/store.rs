@@ -219,6 +219,61 @@ fn the_unpacked_is_nobodys_business() {
     assert!(image.layers[0].file.write_at(b"x", 0).is_err());
 }
 
+/// A small file system of its own, unmounted at the end.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: std::path::PathBuf, bytes: usize) -> Option<Self> {
+        use rustix::mount::{MountFlags, mount};
+        fs::create_dir(&path).unwrap();
+        let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        match mount("none", &path, "tmpfs", MountFlags::empty(), Some(options.as_c_str())) {
+            Ok(()) => Some(Self(path)),
+            Err(error) => {
+                println!("skipped: no file system can be mounted here: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_is_left() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let data = "x".repeat(3 << 20);
+    let path = bench.write("x.tar", &Tar::new().file("f", &data).end());
+    let docker = bench
+        .write("docker.tar.gz", &super::fixture::gzip(&docker_archive(&[fs::read(&path).unwrap()], &[])));
+    let directory = bench.path("rootfs");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("f"), &data).unwrap();
+    // Too small to unpack, to build, to spool.
+    for (at, (source, mib)) in [(&path, 2), (&path, 5), (&directory, 2), (&docker, 1)].into_iter().enumerate()
+    {
+        let Some(disk) = SmallDisk::mount(bench.path(&format!("disk{at}")), mib << 20) else { return };
+        let store = Store::open(&disk.0, 8).unwrap();
+        let error = store.import(Origin::Path(source), None, &Silent).unwrap_err();
+        let text = told(&error);
+        assert!(matches!(error, Error::DiskFull { .. }), "{mib} MiB: {text}");
+        assert!(text.contains(disk.0.to_str().unwrap()) && text.contains("MiB were needed"), "{text}");
+        for name in ["layers", "images", "memo", "tmp", "locks"] {
+            assert_eq!(fs::read_dir(disk.0.join(name)).unwrap().count(), 0, "{name} after {text}");
+        }
+        let free = || rustix::fs::statvfs(&disk.0).unwrap().f_bfree;
+        let _ = fs::remove_file(disk.0.join("lock"));
+        assert!(free() * 4096 > ((mib - 1) << 20) as u64, "something still holds space");
+    }
+}
+
 fn rootfs(bench: &Bench) -> std::path::PathBuf {
     let root = bench.path("rootfs");
     fs::create_dir_all(root.join("etc")).unwrap();
