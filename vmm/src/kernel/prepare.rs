@@ -141,19 +141,26 @@ pub struct Survey {
     pub notices: Vec<String>,
 }
 
-/// Checks everything about `source` that [`prepare`] would, without an agent and without storing anything.
+/// Checks the kernel's image as [`prepare`] would, without storing anything.
 ///
 /// # Errors
-/// As [`prepare`].
+/// The image cannot be read or booted.
+pub fn verify(source: &KernelSource) -> Result<(), Error> {
+    let path = &source.image;
+    let kernel = Inputs::default().read("kernel", path, bzimage::MAX_KERNEL_BYTES)?;
+    if image::is_elf(&kernel) {
+        image::check_kernel(&kernel).map_err(|source| Error::Elf { path: path.clone(), source })
+    } else {
+        bzimage::extract(&kernel).map(drop).map_err(|source| Error::BzImage { path: path.clone(), source })
+    }
+}
+
+/// Checks the kernel's modules as [`prepare`] would, without storing anything.
+///
+/// # Errors
+/// A module cannot be read, or one that every guest needs is missing.
 pub fn survey(source: &KernelSource) -> Result<Survey, Error> {
     let mut inputs = Inputs::default();
-    let path = &source.image;
-    let kernel = inputs.read("kernel", path, bzimage::MAX_KERNEL_BYTES)?;
-    if image::is_elf(&kernel) {
-        image::check_kernel(&kernel).map_err(|source| Error::Elf { path: path.clone(), source })?;
-    } else {
-        bzimage::extract(&kernel).map_err(|source| Error::BzImage { path: path.clone(), source })?;
-    }
     let mut dir = ModuleDir::open(&source.modules, &source.release, &mut inputs)?;
     let order = order(source, &mut dir, &mut inputs)?;
     Ok(Survey { modules: order.steps.len(), disks: has_disks(&order), notices: notices(source, &order) })
@@ -274,8 +281,10 @@ mod tests {
         host.write("agent", b"#!/bin/sh\n");
         assert!(matches!(host.prepare(), Err(Error::Agent { .. })));
         let good = fs::read(host.path("vmlinuz")).unwrap();
+        verify(&host.source()).unwrap();
         host.write("vmlinuz", &good[..good.len() - 150]);
         let error = host.prepare().unwrap_err();
+        assert_eq!(verify(&host.source()).unwrap_err().to_string(), error.to_string());
         assert!(error.to_string().contains("vmlinuz") && error.to_string().contains("--kernel"), "{error}");
     }
 }
