@@ -1,9 +1,9 @@
 //! An image's configuration: what is accepted can be given to a process as it is.
 
-use vmm::image::config::parse;
+use vmm::image::parse_config;
 
 pub fn run(input: &[u8]) {
-    let Ok(parsed) = parse(input) else { return };
+    let Ok(parsed) = parse_config(input) else { return };
     let config = parsed.config;
     let strings = config.entrypoint.iter().chain(&config.cmd).chain(&config.env);
     for string in strings.chain([&config.working_dir, &config.user]) {
