@@ -186,7 +186,7 @@ impl Ended {
     pub fn refuses(self) -> Self {
         let ended = self.exits(125);
         assert!(ended.stderr.trim().contains(' '), "no sentence; {ended}");
-        assert!(!ended.stderr.contains("panicked"), "a panic; {ended}");
+        assert!(!ended.stderr.contains("panicked at"), "a panic; {ended}");
         ended
     }
 }

@@ -3,6 +3,8 @@
 //! Run by root, the tests become another user for the program they start; run by anyone else, they stay who they
 //! are.
 #![cfg(feature = "cli")]
+// The lint's exception for tests does not reach their helpers.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::Write;

@@ -11,9 +11,11 @@ pub mod block;
 pub mod bytes;
 pub mod console;
 pub mod driver;
+pub mod image_config;
 pub mod size;
 pub mod smaps;
 pub mod spec;
+pub mod tar;
 pub mod transport;
 
 /// A function to be fuzzed.
@@ -24,9 +26,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("agent_frames", agent_frames::run),
     ("block", block::run),
     ("console", console::run),
+    ("image_config", image_config::run),
     ("size", size::run),
     ("smaps", smaps::run),
     ("spec", spec::run),
+    ("tar", tar::run),
     ("transport", transport::run),
 ];
 

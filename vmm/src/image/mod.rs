@@ -3,7 +3,7 @@
 //! The command line opens a [`Store`](store::Store) on the data directory and calls
 //! [`resolve`](store::Store::resolve) with what the user typed.
 //! An IMAGE is a directory, a tar (plain, gzip, zstd, xz), a `docker save` archive, an OCI layout (directory or
-//! tar), `-` for any of these on standard input, or the name or id of an imported image; [`reference`] has the rule
+//! tar), `-` for any of these on standard input, or the name or id of an imported image; [`mod@reference`] has the rule
 //! of what comes first. What a file is, its contents decide.
 //!
 //! ```text
@@ -72,8 +72,8 @@ mod workspace;
 
 pub use config::parse as parse_config;
 pub use digest::Digest;
-pub use entry::{Entry, LayerPath, Metadata};
-pub use limits::Limits;
+pub use entry::{Entry, EntryError, LayerPath, Metadata};
+pub use limits::{LimitError, Limits};
 pub use member::Mtime;
 pub use unpack::UnpackError;
 pub use user_namespace::helper_main;
