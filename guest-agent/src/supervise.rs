@@ -138,8 +138,8 @@ impl<'a> Supervisor<'a> {
 
     /// Serves the workload to its end, and kills whatever it left behind.
     pub fn run(mut self) -> Result<Outcome, Error> {
+        self.listen();
         loop {
-            self.listen();
             let more = self.move_streams();
             if let Some(ending) = &self.ending {
                 if self.has_children && Instant::now() > ending.deadline {
@@ -177,7 +177,10 @@ impl<'a> Supervisor<'a> {
         let (token, flags) = (event.data.u64(), event.flags);
         let closed = flags.intersects(EventFlags::HUP | EventFlags::ERR);
         match token {
-            LINK => self.link.flush(),
+            LINK => {
+                self.link.flush();
+                self.listen();
+            }
             CHILDREN => self.reap(),
             INPUT_SOURCE => self.input.source_is_ready(),
             // The workload closed its standard input: known now, even if there is nothing to write.
@@ -239,7 +242,7 @@ impl<'a> Supervisor<'a> {
         false
     }
 
-    /// Acts on what the host says.
+    /// Acts on everything that the host said since the last event of the link.
     fn listen(&mut self) {
         while self.ending.as_ref().is_none_or(|ending| ending.host_lost.is_none()) {
             match self.link.receive() {

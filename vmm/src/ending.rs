@@ -60,7 +60,7 @@ fn explain(stopped: &Stop, agent: State, kernel_log: &str) -> String {
         State::Running | State::Over => "while the workload ran",
     };
     if let Some(panic) = panic_line(kernel_log) {
-        return format!("the guest's kernel panicked {when}: {panic}");
+        return format!("kernel panic in the guest {when}: {panic}");
     }
     match stopped {
         Stop::PowerOff => format!("the guest powered off {when}"),
@@ -119,7 +119,7 @@ mod tests {
         let log = "[ 1.0] Kernel panic - not syncing: Attempted to kill init!\n[ 1.1] CPU: 0";
         assert_eq!(
             failed(none, &Stop::Reset, log),
-            "the guest's kernel panicked while the workload ran: Attempted to kill init!"
+            "kernel panic in the guest while the workload ran: Attempted to kill init!"
         );
     }
 }

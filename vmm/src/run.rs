@@ -173,7 +173,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         (0..config.cpus).map(|cpu| vm.add_vcpu(cpu, config.cpus, entry)).collect::<Result<Vec<_>, _>>()?;
     let buses = Arc::new(buses);
     for (cpu, vcpu) in (0..).zip(vcpus) {
-        vcpu::spawn(cpu, vcpu, Arc::clone(&buses), Arc::clone(&stop), filters.clone()).map_err(host("start a vCPU thread"))?;
+        vcpu::spawn(cpu, vcpu, Arc::clone(&buses), Arc::clone(&stop), filters.clone())
+            .map_err(host("start a vCPU thread"))?;
     }
 
     filters.apply("main")?;

@@ -37,7 +37,9 @@ impl Filters {
             return Ok(Self(None));
         }
         let arch = TargetArch::x86_64;
-        seccompiler::compile_from_json(FILTERS.as_bytes(), arch).map(|map| Self(Some(map))).map_err(Error::Compile)
+        seccompiler::compile_from_json(FILTERS.as_bytes(), arch)
+            .map(|map| Self(Some(map)))
+            .map_err(Error::Compile)
     }
 
     /// Confines the calling thread, for good.

@@ -15,9 +15,18 @@
 //!                                          or Failed, if the workload could not be started
 //! ```
 //!
-//! `Notice` and `Milestone` may stand anywhere after the guest's `Hello`. `Exited` and `Failed` are the last
-//! words of the guest: after them it powers off. The streams of the workload go over ports of their own, so
-//! what is said here about them carries byte counts and holds whichever queue the host looks at first.
+//! `Notice`, `Milestone` and `InputGone` may stand anywhere after the guest's `Hello`. `Exited` and `Failed`
+//! are the last words of the guest. The streams of the workload go over ports of their own, so what is said
+//! here about them carries byte counts and holds whichever queue the host looks at first.
+//!
+//! # What the host does
+//!
+//! - It opens its side of all four ports (`VIRTIO_CONSOLE_PORT_OPEN`), and puts no byte into a port before
+//!   the guest opened it: the guest's driver would drop it. It closes the link only to end the run.
+//! - It sends `InputEnd` once the input ended, at once if there is none. With a terminal that nobody types
+//!   into it sends none: the end of the input would be typed into it.
+//! - After `Exited` it takes as many bytes from the output ports as were announced, and then ends the machine.
+//!   The guest powers itself off 10 s later; what is in the queues then is still to be taken from there.
 
 #![forbid(unsafe_code)]
 #![deny(

@@ -72,8 +72,23 @@ impl Bench {
     fn qemu(&self, command_line: &str) -> Result<f64> {
         let start = Instant::now();
         let status = Command::new("qemu-system-x86_64")
-            .args(["-M", "microvm,acpi=on,rtc=off,pit=off,pic=off,isa-serial=off", "-accel", "kvm", "-cpu", "host"])
-            .args(["-m", &MEMORY_MIB.to_string(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args([
+                "-M",
+                "microvm,acpi=on,rtc=off,pit=off,pic=off,isa-serial=off",
+                "-accel",
+                "kvm",
+                "-cpu",
+                "host",
+            ])
+            .args([
+                "-m",
+                &MEMORY_MIB.to_string(),
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-append", command_line])
             .arg("-kernel")
             .arg(&self.elf)

@@ -2,6 +2,7 @@
 
 use super::dirs::Dirs;
 use super::format::{Format, write_table};
+use crate::image::LAYERS_MAX;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::image::store::{Listed, Origin, Store};
@@ -13,10 +14,6 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
-
-/// Layers that an image may have as devices of its own; further ones are merged. Beside them a VM has room for
-/// console, entropy, balloon and eight disks.
-pub const MAX_LAYERS: usize = 8;
 
 /// A verb on images.
 #[derive(Subcommand, Debug)]
@@ -48,7 +45,7 @@ pub enum ImageVerb {
 /// # Errors
 /// It cannot be made or written.
 pub fn open_store(dirs: &Dirs) -> Result<Store, crate::image::error::Error> {
-    Store::open(&dirs.data, MAX_LAYERS)
+    Store::open(&dirs.data, LAYERS_MAX)
 }
 
 /// Runs the verb.
@@ -133,9 +130,13 @@ mod tests {
 
     #[test]
     fn ages_are_told_in_one_unit() {
-        for (seconds, text) in
-            [(59, "just now"), (60, "1 minute ago"), (7200, "2 hours ago"), (86_400, "1 day ago"), (864_000, "10 days ago")]
-        {
+        for (seconds, text) in [
+            (59, "just now"),
+            (60, "1 minute ago"),
+            (7200, "2 hours ago"),
+            (86_400, "1 day ago"),
+            (864_000, "10 days ago"),
+        ] {
             assert_eq!(ago(Duration::from_secs(seconds)), text);
         }
     }

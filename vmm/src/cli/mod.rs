@@ -47,7 +47,7 @@ enum Verb {
 #[must_use]
 pub fn main() -> ExitCode {
     crate::logging::start("ballast", terminal::restore);
-    if let Some(code) = crate::image::user_namespace::helper_main() {
+    if let Some(code) = crate::image::helper_main() {
         return code;
     }
     let line = match Line::try_parse() {

@@ -11,8 +11,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags};
-
 use super::compression::{Compression, MAGIC_BYTES};
 use super::container::{Blobs, Extent};
 use super::entry::LayerPath;
@@ -117,9 +115,8 @@ impl Spool<'_> {
     /// Copies a stream to an unnamed file in the data directory.
     fn copy(&self, mut from: impl Read, total_bytes: Option<u64>, shown: &str) -> Result<File, Error> {
         let write = |source| Error::write(self.directory, source, total_bytes);
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(CWD, self.directory, flags, Mode::RUSR | Mode::WUSR);
-        let mut file = File::from(file.map_err(|error| write(error.into()))?);
+        // Not every file system has O_TMPFILE (overlayfs before 6.3): the library makes and unlinks a file there.
+        let mut file = tempfile::tempfile_in(self.directory).map_err(write)?;
         self.progress.report(Event::Begin { stage: Stage::Spool, total_bytes: None });
         let mut buffer = vec![0; COPY_BYTES];
         loop {

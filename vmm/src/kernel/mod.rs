@@ -29,5 +29,5 @@ mod search;
 
 pub use command_line::command_line;
 pub use error::Error;
-pub use prepare::{GuestKernel, Survey, prepare, survey};
+pub use prepare::{GuestKernel, Survey, prepare, survey, verify};
 pub use search::{KernelSource, Origin, Search, find};

@@ -5,7 +5,7 @@
 use super::cache::{self, Cache};
 use super::error::Error;
 use super::initramfs::{self, PackedModule};
-use super::load_order::{self, Condition, LoadOrder, OrderError, WANTED};
+use super::load_order::{self, Condition, LoadOrder, Need, OrderError, WANTED};
 use super::module_dir::ModuleDir;
 use super::record::{Inputs, Record};
 use super::search::KernelSource;
@@ -121,11 +121,13 @@ fn has_disks(order: &LoadOrder) -> bool {
 }
 
 fn notices(source: &KernelSource, order: &LoadOrder) -> Vec<String> {
-    let notice = |wanted: &load_order::Wanted| {
-        let lack = wanted.lack.unwrap_or_default();
-        format!("kernel {} has no module `{}`: {lack}", source.release, wanted.name)
+    let notice = |wanted: &load_order::Wanted| match wanted.need {
+        Need::Helpful(lack) => {
+            Some(format!("kernel {} has no module `{}`: {lack}", source.release, wanted.name))
+        }
+        Need::Required | Need::Optional => None,
     };
-    order.missing.iter().map(notice).collect()
+    order.missing.iter().filter_map(notice).collect()
 }
 
 /// What a kernel's module directory offers a guest.
@@ -139,19 +141,26 @@ pub struct Survey {
     pub notices: Vec<String>,
 }
 
-/// Checks everything about `source` that [`prepare`] would, without an agent and without storing anything.
+/// Checks the kernel's image as [`prepare`] would, without storing anything.
 ///
 /// # Errors
-/// As [`prepare`].
+/// The image cannot be read or booted.
+pub fn verify(source: &KernelSource) -> Result<(), Error> {
+    let path = &source.image;
+    let kernel = Inputs::default().read("kernel", path, bzimage::MAX_KERNEL_BYTES)?;
+    if image::is_elf(&kernel) {
+        image::check_kernel(&kernel).map_err(|source| Error::Elf { path: path.clone(), source })
+    } else {
+        bzimage::extract(&kernel).map(drop).map_err(|source| Error::BzImage { path: path.clone(), source })
+    }
+}
+
+/// Checks the kernel's modules as [`prepare`] would, without storing anything.
+///
+/// # Errors
+/// A module cannot be read, or one that every guest needs is missing.
 pub fn survey(source: &KernelSource) -> Result<Survey, Error> {
     let mut inputs = Inputs::default();
-    let path = &source.image;
-    let kernel = inputs.read("kernel", path, bzimage::MAX_KERNEL_BYTES)?;
-    if image::is_elf(&kernel) {
-        image::check_kernel(&kernel).map_err(|source| Error::Elf { path: path.clone(), source })?;
-    } else {
-        bzimage::extract(&kernel).map_err(|source| Error::BzImage { path: path.clone(), source })?;
-    }
     let mut dir = ModuleDir::open(&source.modules, &source.release, &mut inputs)?;
     let order = order(source, &mut dir, &mut inputs)?;
     Ok(Survey { modules: order.steps.len(), disks: has_disks(&order), notices: notices(source, &order) })
@@ -211,7 +220,7 @@ mod tests {
         assert_eq!((first.release.as_str(), first.disks, first.notices.len()), ("6.1.0", true, 0));
         assert_eq!(fs::read(&first.elf).unwrap(), image::tests::image("6.1.0"));
         let initramfs = fs::read(&first.initramfs).unwrap();
-        let list = b"base virtio_mmio.ko\nbase virtio_console.ko\nbase virtio_rng.ko\nbase virtio_pmem.ko\n\
+        let list = b"base sha256_ssse3.ko\nbase virtio_mmio.ko\nbase virtio_console.ko\nbase virtio_rng.ko\nbase virtio_pmem.ko\n\
             base nd_pmem.ko\nbase erofs.ko\nbase overlay.ko\ndisk virtio_blk.ko\ndisk ext4.ko\n";
         assert!(initramfs.windows(list.len()).any(|window| window == list));
         assert_eq!(host.prepare().unwrap(), first);
@@ -244,7 +253,7 @@ mod tests {
     #[test]
     fn what_a_guest_can_live_without_is_a_notice() {
         let host = Host::new();
-        assert_eq!(survey(&host.source()).unwrap(), Survey { modules: 9, disks: true, notices: vec![] });
+        assert_eq!(survey(&host.source()).unwrap(), Survey { modules: 10, disks: true, notices: vec![] });
         host.remove("virtio_rng");
         let kernel = host.prepare().unwrap();
         assert_eq!(survey(&host.source()).unwrap().notices, kernel.notices);
@@ -272,8 +281,10 @@ mod tests {
         host.write("agent", b"#!/bin/sh\n");
         assert!(matches!(host.prepare(), Err(Error::Agent { .. })));
         let good = fs::read(host.path("vmlinuz")).unwrap();
+        verify(&host.source()).unwrap();
         host.write("vmlinuz", &good[..good.len() - 150]);
         let error = host.prepare().unwrap_err();
+        assert_eq!(verify(&host.source()).unwrap_err().to_string(), error.to_string());
         assert!(error.to_string().contains("vmlinuz") && error.to_string().contains("--kernel"), "{error}");
     }
 }

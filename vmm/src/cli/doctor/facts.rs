@@ -12,7 +12,7 @@ pub(super) struct Facts {
     pub in_hypervisor: bool,
     /// The kernel, or why there is none.
     pub kernel: Result<KernelSource, kernel::Error>,
-    /// What it and its modules offer, or why that is not enough.
+    /// What its modules offer, or why that is not enough.
     pub survey: Option<Result<Survey, kernel::Error>>,
     /// `ballast-vmm`, or why there is none.
     pub vmm: Result<PathBuf, String>,

@@ -132,14 +132,20 @@ fn kvm(kvm: &Kvm) -> Finding {
 /// What is known about the layers below. Whether a guest gets through its boot only a boot can tell.
 fn nesting(facts: &Facts) -> Finding {
     const CHECK: &str = "hardware";
-    if let Kvm::Working { backend: Some(backend) } = &facts.kvm
-        && !matches!(backend.as_str(), "kvm_intel" | "kvm_amd")
-    {
-        return warn(
-            CHECK,
-            format!("{backend} runs guests without the CPU's help; stock kernels may not boot on it"),
-            "use a host whose KVM is kvm_intel or kvm_amd",
-        );
+    const REMEDY: &str = "use a host whose KVM is kvm_intel or kvm_amd";
+    match &facts.kvm {
+        // Its guests run as programs do, and their kernels have to be built for that (CONFIG_PVM_GUEST).
+        Kvm::Working { backend: Some(backend) } if backend == "kvm_pvm" => {
+            return fail(CHECK, "kvm_pvm runs only kernels that are built for it, no stock ones", REMEDY);
+        }
+        Kvm::Working { backend: Some(backend) } if !matches!(backend.as_str(), "kvm_intel" | "kvm_amd") => {
+            return warn(
+                CHECK,
+                format!("{backend} is not known here: stock kernels may not boot on it"),
+                REMEDY,
+            );
+        }
+        _ => {}
     }
     if facts.in_hypervisor {
         return warn(
@@ -442,6 +448,7 @@ mod tests {
         {
             fails("kernel", &|facts| (facts.kernel, facts.survey) = (Err(error()), None));
         }
+        fails("hardware", &|facts| facts.kvm = Kvm::Working { backend: Some("kvm_pvm".into()) });
         fails("modules", &|facts| facts.survey = Some(Err(kernel::Error::NoRelease("/x".into()))));
         fails("ballast-vmm", &|facts| facts.vmm = Err("none".into()));
         fails("agent", &|facts| facts.agent = Err("dynamic".into()));
@@ -459,7 +466,7 @@ mod tests {
             assert_eq!(after(check, change).status, Status::Warn);
         };
         warns("hardware", &|facts| facts.in_hypervisor = true);
-        warns("hardware", &|facts| facts.kvm = Kvm::Working { backend: Some("kvm_pvm".into()) });
+        warns("hardware", &|facts| facts.kvm = Kvm::Working { backend: Some("kvm_new".into()) });
         warns("modules", &|facts| {
             let notices = vec!["no rng".into()];
             facts.survey = Some(Ok(Survey { modules: 13, disks: true, notices }));

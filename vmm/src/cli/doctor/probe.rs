@@ -16,7 +16,8 @@ use std::process::{Command, Stdio};
 
 /// Collects everything.
 pub(super) fn probe(dirs: &Dirs, kernel: Option<PathBuf>, modules: Option<PathBuf>) -> Facts {
-    let kernel = kernel::find(&Search::on_this_host(kernel, modules, &dirs.data));
+    let kernel = kernel::find(&Search::on_this_host(kernel, modules, &dirs.data))
+        .and_then(|source| kernel::verify(&source).map(|()| source));
     let survey = kernel.as_ref().ok().map(kernel::survey);
     let mounts = procfs::mounts(&text("/proc/self/mountinfo"));
     Facts {

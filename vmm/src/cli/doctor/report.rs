@@ -37,7 +37,7 @@ pub(super) fn table(findings: &[Finding], colour: bool) -> String {
     }
     let against = findings.iter().filter(|finding| finding.status == Status::Fail).count();
     text.push_str(&match against {
-        0 => "\n`ballast run` works here.\n".to_owned(),
+        0 => "\nNothing stands against `ballast run`.\n".to_owned(),
         1 => "\nOne thing stands against `ballast run`.\n".to_owned(),
         _ => format!("\n{against} things stand against `ballast run`.\n"),
     });

@@ -21,7 +21,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let memory = memory(1 << 20);
-        let drivers: Vec<_> = (0..QUEUES as u64).map(|i| Driver::new(&memory, 0x1000 * (i + 1), SIZE)).collect();
+        let drivers: Vec<_> =
+            (0..QUEUES as u64).map(|i| Driver::new(&memory, 0x1000 * (i + 1), SIZE)).collect();
         let queues = drivers.iter().map(|driver| driver.queue(false)).collect();
         Self { memory, console: Console::default(), drivers, queues }
     }
