@@ -98,7 +98,7 @@ fn serve(
 ) -> Result<Outcome, Failure> {
     let spec = link.receive_spec()?;
     link.milestone(Milestone::SpecReceived);
-    if !spec.volumes.is_empty() {
+    if volumes::has_disks() {
         modules::load(modules, Condition::Disk).iter().for_each(|failure| link.notice(failure));
     }
     let ports = StreamPorts {

@@ -65,6 +65,17 @@ fn make(device: &str, read_only: bool) -> Result<OwnedFd, MountError> {
     }
 }
 
+/// Whether the machine has disks: volumes of the spec, or raw ones that the workload finds by itself.
+#[must_use]
+pub fn has_disks() -> bool {
+    /// `VIRTIO_ID_BLOCK`, as `/sys/bus/virtio` writes it.
+    const BLOCK: &str = "0x0002";
+    let devices = fs::read_dir("/sys/bus/virtio/devices").into_iter().flatten().flatten();
+    devices
+        .filter_map(|device| fs::read_to_string(device.path().join("device")).ok())
+        .any(|id| id.trim_end() == BLOCK)
+}
+
 /// The device node of the disk with this serial.
 fn device_with_serial(serial: &str) -> Option<String> {
     fs::read_dir("/sys/class/block").ok()?.flatten().find_map(|entry| {

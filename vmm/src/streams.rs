@@ -183,7 +183,8 @@ impl Streams {
             self.first_output = true;
             self.report(&Report::Milestone(Milestone::now("first-output", None)));
         }
-        if port == Port::Link as usize {
+        // The agent's message may want an answer, and the agent wants to know of a reader that is gone.
+        if !self.link.outgoing().0.is_empty() {
             self.link_to_guest();
         }
         empty
