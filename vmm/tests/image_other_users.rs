@@ -29,7 +29,10 @@ impl Bench {
     fn new(uid: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_ballast"), directory.path().join("ballast")).unwrap();
+        // Copied by another process: a child forked by another test meanwhile would hold the copy open for
+        // writing, and what is open for writing cannot be executed.
+        let copy = [env!("CARGO_BIN_EXE_ballast").as_ref(), directory.path().as_os_str()];
+        assert!(Command::new("cp").args(copy).status().unwrap().success());
         let data = directory.path().join("data");
         fs::create_dir(&data).unwrap();
         let uid =

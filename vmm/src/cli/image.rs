@@ -2,7 +2,10 @@
 
 use super::dirs::Dirs;
 use super::format::{Format, write_table};
-use crate::image::{ImageRef, Listed, Origin, ProgressBars, Store};
+use crate::image::LAYERS_MAX;
+use crate::image::progress_bars::ProgressBars;
+use crate::image::reference::ImageRef;
+use crate::image::store::{Listed, Origin, Store};
 use balloon::size::Size;
 use clap::Subcommand;
 use std::error::Error;
@@ -11,10 +14,6 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
-
-/// Layers that an image may have as devices of its own; further ones are merged. Beside them a VM has room for
-/// console, entropy, balloon and eight disks.
-pub const MAX_LAYERS: usize = 8;
 
 /// A verb on images.
 #[derive(Subcommand, Debug)]
@@ -45,8 +44,8 @@ pub enum ImageVerb {
 ///
 /// # Errors
 /// It cannot be made or written.
-pub fn open_store(dirs: &Dirs) -> Result<Store, crate::image::Error> {
-    Store::open(&dirs.data, MAX_LAYERS)
+pub fn open_store(dirs: &Dirs) -> Result<Store, crate::image::error::Error> {
+    Store::open(&dirs.data, LAYERS_MAX)
 }
 
 /// Runs the verb.

@@ -1,7 +1,7 @@
 //! Merges what the user typed with what the image says into what the agent is told. Pure.
 
 use super::run_args::RunArgs;
-use crate::image::ImageConfig;
+use crate::image::config::ImageConfig;
 use proto::{Resource, Spec, Ulimit, WindowSize};
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
