@@ -110,7 +110,7 @@ impl Running {
 
     /// Waits until standard output contains `text`.
     pub fn wait_for(&self, text: &str) {
-        wait_for(text, &self.stdout.bytes, || self.stderr.text());
+        wait_for(text, &self.stdout.bytes, || self.stdout.is_over(), || self.stderr.text());
     }
 
     /// Closes the reading end of standard output, which the workload must be writing to.
@@ -193,9 +193,13 @@ impl Ended {
 
 impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let start = self.stdout.get(..4000).unwrap_or(&self.stdout);
-        write!(f, "exit code {}\n--- standard output\n", self.code)?;
-        write!(f, "{}\n--- standard error\n{}", String::from_utf8_lossy(start), self.stderr)
+        let start = self.stdout.get(..2000).unwrap_or(&self.stdout);
+        write!(f, "exit code {}\n--- standard output, {} bytes\n", self.code, self.stdout.len())?;
+        match std::str::from_utf8(start) {
+            Ok(text) => write!(f, "{text}")?,
+            Err(_) => write!(f, "(binary)")?,
+        }
+        write!(f, "\n--- standard error\n{}", self.stderr)
     }
 }
 
@@ -208,6 +212,11 @@ struct Collected {
 }
 
 impl Collected {
+    /// Whether all writers are gone.
+    fn is_over(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
     }
@@ -234,11 +243,22 @@ fn collect(mut pipe: impl Read + Send + 'static) -> Collected {
     Collected { bytes, enough, reader: Some(reader) }
 }
 
-/// Waits until `bytes` contain `text`.
+/// Waits until `bytes` contain `text`, or nothing more can come.
 #[track_caller]
-pub(crate) fn wait_for(text: &str, bytes: &Mutex<Vec<u8>>, more: impl Fn() -> String) {
+pub(crate) fn wait_for(
+    text: &str,
+    bytes: &Mutex<Vec<u8>>,
+    over: impl Fn() -> bool,
+    more: impl Fn() -> String,
+) {
     let seen = || String::from_utf8_lossy(&bytes.lock().unwrap()).into_owned();
-    until(|| seen().contains(text), || format!("'{text}' did not appear; so far:\n{}{}", seen(), more()));
+    let missing = || format!("'{text}' did not appear; so far:\n{}{}", seen(), more());
+    until(|| over() || seen().contains(text), missing);
+    if !seen().contains(text) {
+        // The last words of a process that has ended may still be on their way through this one.
+        thread::sleep(10 * POLL);
+    }
+    assert!(seen().contains(text), "{}", missing());
 }
 
 /// Waits until something holds.

@@ -68,8 +68,9 @@ impl Terminal {
 
     /// Waits until the screen shows `text`.
     #[track_caller]
-    pub fn shows(&self, text: &str) {
-        wait_for(text, &self.screen, String::new);
+    pub fn shows(&mut self, text: &str) {
+        let child = std::cell::RefCell::new(&mut self.child);
+        wait_for(text, &self.screen, || child.borrow_mut().try_wait().unwrap().is_some(), String::new);
     }
 
     /// Changes the window's size; the kernel tells the foreground processes.

@@ -84,3 +84,8 @@ pub const LAYERS_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests;
+pub use config::ImageConfig;
+pub use error::Error;
+pub use progress_bars::ProgressBars;
+pub use reference::ImageRef;
+pub use store::{Listed, Origin, Store};
