@@ -24,7 +24,8 @@ impl RawMode {
         if let Ok(mut kept) = BEFORE.lock() {
             *kept = Some(before);
         }
-        termios::tcsetattr(&stdin, OptionalActions::Flush, &raw)?;
+        // Not Flush: what was typed ahead is the workload's.
+        termios::tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
         Ok(Self(()))
     }
 }
