@@ -1,8 +1,7 @@
 //! The agent as PID 1 of a real machine.
 //!
-//! Needs QEMU, mkfs.erofs, mkfs.ext4, a static busybox, and an unpacked kernel package in
-//! `BALLAST_TEST_KERNEL_PACKAGE`; run with `--ignored`. Each test boots at least one machine under
-//! emulation.
+//! Each test boots at least one machine under QEMU's emulation, with a host that the test plays: so it can be
+//! one that makes no sense. `ci/test init` installs what is needed and runs them.
 
 // The lints spare test functions by themselves, but not the harness around them.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -49,7 +48,6 @@ fn exited(status: ExitStatus) -> End {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn output_and_exit_code() {
     let mut machine = start(&shell("echo out; echo err >&2; exit 42"));
     assert_eq!(machine.finish(), exited(ExitStatus::Code(42)), "{}", machine.report());
@@ -62,7 +60,6 @@ fn output_and_exit_code() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn the_environment_of_a_workload() {
     let script = r#"
         echo "args: $0 $1"; env | sort; id; pwd; hostname; cat /etc/hosts /etc/hostname
@@ -130,7 +127,6 @@ fn the_environment_of_a_workload() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn another_user_with_its_groups() {
     let script = "id; echo $HOME; pwd; echo again > /dev/stderr; touch /x 2>/dev/null || echo refused; \
                   cat /proc/self/status | grep CapEff";
@@ -149,7 +145,6 @@ fn another_user_with_its_groups() {
 }
 
 #[test]
-#[ignore = "boots machines"]
 fn what_cannot_be_executed() {
     let cases = [
         (run(&["nothing"]), 127, "not found in the PATH"),
@@ -175,7 +170,6 @@ fn what_cannot_be_executed() {
 }
 
 #[test]
-#[ignore = "boots machines"]
 fn deaths_by_signal() {
     let mut machine = start(&shell("kill -9 $$"));
     assert_eq!(machine.finish(), exited(ExitStatus::Signal(9)), "{}", machine.report());
@@ -194,7 +188,6 @@ fn deaths_by_signal() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn streams_are_whole_in_both_directions() {
     let bytes: Vec<u8> =
         (0u64..4 << 20).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
@@ -208,7 +201,6 @@ fn streams_are_whole_in_both_directions() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn input_ends_before_it_is_announced_and_nothing_lives_on() {
     // The background process holds the pipes open and ignores signals: it is killed, not waited for.
     let script = "trap '' TERM HUP; (sleep 1000; echo late) & (setsid sh -c 'sleep 1000') & cat; echo end";
@@ -221,7 +213,6 @@ fn input_ends_before_it_is_announced_and_nothing_lives_on() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn a_workload_that_closes_its_streams() {
     let mut machine = start(&shell("exec <&-; echo closed; sleep 1; exec >&-; echo still >&2; exit 3"));
     machine.wait_for_output("closed");
@@ -233,7 +224,6 @@ fn a_workload_that_closes_its_streams() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn a_reader_that_is_gone_ends_the_writer() {
     let mut machine = start(&run(&["yes"]));
     machine.wait_until("output", |machine| machine.stdout.len() > 100_000);
@@ -243,7 +233,6 @@ fn a_reader_that_is_gone_ends_the_writer() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn a_terminal() {
     // The timeout of `read` closes busybox's own race between a signal and the start of its wait.
     let script = "tty; stty size; echo $TERM; trap 'stty size' WINCH; echo ready; \
@@ -269,7 +258,6 @@ fn a_terminal() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn control_c_reaches_the_foreground_of_a_terminal() {
     let mut spec = shell("trap 'echo parent; exit 5' INT; echo ready; sleep 1000; echo never");
     spec.tty = Some(proto::WindowSize { rows: 24, cols: 80 });
@@ -282,7 +270,6 @@ fn control_c_reaches_the_foreground_of_a_terminal() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn layers_are_stacked_lowest_first_and_found_by_uuid() {
     let upper = Layer::build(2, |root| {
         std::fs::create_dir_all(root.join("etc")).unwrap();
@@ -313,7 +300,6 @@ fn layers_are_stacked_lowest_first_and_found_by_uuid() {
 }
 
 #[test]
-#[ignore = "boots machines"]
 fn volumes_keep_what_was_written() {
     let scratch = tempfile::tempdir().unwrap();
     let disk = scratch.path().join("disk");
@@ -348,7 +334,6 @@ fn volumes_keep_what_was_written() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn a_workload_that_eats_all_memory_is_killed_and_the_agent_is_not() {
     let mut machine = start(&shell("head -c 1000m /dev/zero | tail"));
     match machine.finish() {
@@ -358,7 +343,6 @@ fn a_workload_that_eats_all_memory_is_killed_and_the_agent_is_not() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn too_many_processes_are_refused() {
     let mut spec = shell("for n in $(seq 30); do sleep 100 & done; echo all");
     spec.pids_limit = Some(10);
@@ -369,7 +353,6 @@ fn too_many_processes_are_refused() {
 }
 
 #[test]
-#[ignore = "boots machines"]
 fn a_host_that_makes_no_sense_ends_the_run() {
     use proto::Message;
     let frames = |messages: &[ToGuest]| {
@@ -401,7 +384,6 @@ fn a_host_that_makes_no_sense_ends_the_run() {
 }
 
 #[test]
-#[ignore = "boots a machine"]
 fn a_missing_layer_is_named() {
     let mut spec = run(&["true"]);
     spec.layers.push([9; 16]);

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 
-/// Names the unpacked kernel package to test with: a directory with `boot/` and `lib/modules/`.
+/// Names the unpacked kernel package to test with: a directory with a `vmlinuz` and `lib/modules/` below it.
 const VARIABLE: &str = "BALLAST_TEST_KERNEL_PACKAGE";
 
 /// What the guest needs, by condition; what they depend on is added. libcrc32c asks for crc32c by name only.
@@ -29,7 +29,7 @@ pub struct Kernel {
 impl Kernel {
     pub fn from_environment() -> Self {
         let package = PathBuf::from(std::env::var_os(VARIABLE).unwrap_or_else(|| {
-            panic!("{VARIABLE} must name an unpacked kernel package (with boot/ and lib/modules/)")
+            panic!("{VARIABLE} must name an unpacked kernel package, with a vmlinuz and lib/modules/")
         }));
         let mut files = Vec::new();
         walk(&package, &mut files);
