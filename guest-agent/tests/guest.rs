@@ -259,7 +259,8 @@ fn a_terminal() {
 
 #[test]
 fn control_c_reaches_the_foreground_of_a_terminal() {
-    let mut spec = shell("trap 'echo parent; exit 5' INT; echo ready; sleep 1000; echo never");
+    // Ready says the child: then the parent waits, and a signal that comes before its wait is not slept over.
+    let mut spec = shell("trap 'echo parent; exit 5' INT; sh -c 'echo ready; exec sleep 1000'; echo never");
     spec.tty = Some(proto::WindowSize { rows: 24, cols: 80 });
     let mut machine = start(&spec);
     machine.wait_for_output("ready");
