@@ -4,7 +4,6 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 use proto::{Decoder, FailureKind, Message, Milestone, Spec, SpecBuffer, Text, ToGuest, ToHost};
 use rustix::event::PollFlags;
@@ -15,10 +14,6 @@ use crate::port::Port;
 
 /// Bytes read from the port at once. Messages are short, apart from the spec.
 const READ_BYTES: usize = 4096;
-
-/// How long the host may take to end the machine after the last message before the agent does. The host may
-/// be waiting for a slow reader of the workload's output.
-const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// The link.
 #[derive(Debug)]
@@ -127,7 +122,8 @@ impl Link {
     }
 
     /// Hands over everything that is queued, and then waits for the host to end the machine, which it does
-    /// once it has all it wants.
+    /// once it has all it wants. That may take any time: a reader of the workload's output may be slow, and to
+    /// power off would reset the devices whose queues still hold it.
     pub fn finish(&mut self) {
         self.flush();
         while !self.outgoing.is_empty() && !self.port.is_hung_up() {
@@ -136,7 +132,7 @@ impl Link {
             }
             self.flush();
         }
-        self.port.wait_for_hang_up(LAST_WAIT);
+        self.port.wait_for_hang_up();
     }
 
     /// The last word when the workload could not be started.

@@ -10,7 +10,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
@@ -56,11 +55,9 @@ impl Port {
         }
     }
 
-    /// Sleeps until the host's side closes, or for this long.
-    pub fn wait_for_hang_up(&self, longest: Duration) {
-        let timeout = longest.try_into().ok();
-        // Woken by a signal it waits less, which does no harm.
-        let _ = poll(&mut [PollFd::new(&self.0, PollFlags::empty())], timeout.as_ref());
+    /// Sleeps until the host's side closes.
+    pub fn wait_for_hang_up(&self) {
+        while !self.is_hung_up() && self.wait(PollFlags::empty()).is_ok() {}
     }
 
     /// Sleeps until the port can be read or written (as asked) or the host's side closes.

@@ -55,8 +55,7 @@ fn output_and_exit_code() {
     assert_eq!(machine.stderr, b"err\n");
     assert_eq!(machine.notices(), Vec::<String>::new());
     println!("{:#?}", machine.messages);
-    // Nobody ends the machine here: the agent does.
-    machine.wait_for_power_off();
+    machine.hang_up();
 }
 
 #[test]
@@ -313,7 +312,7 @@ fn volumes_keep_what_was_written() {
         let disks = [machine::Disk { file: &disk, serial: "vol-data", read_only }];
         let mut machine = Machine::with_disks(&spec, &[&BUSYBOX], &disks);
         let end = machine.finish();
-        machine.wait_for_power_off();
+        machine.hang_up();
         (end, machine)
     };
     let (end, machine) =
@@ -381,7 +380,7 @@ fn a_host_that_makes_no_sense_ends_the_run() {
     machine.wait_for_start();
     machine.send(&hello);
     assert!(matches!(machine.finish(), End::Failed { code: 125, .. }), "{}", machine.report());
-    machine.wait_for_power_off();
+    machine.hang_up();
 }
 
 #[test]

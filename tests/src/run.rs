@@ -4,6 +4,7 @@ use crate::process;
 use crate::terminal::Terminal;
 use rustix::process::{Pid, Signal};
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -22,11 +23,19 @@ pub struct Run {
     pub(crate) command: Command,
     pub(crate) operands: Vec<OsString>,
     stdin: Vec<u8>,
+    stdout: Option<File>,
+    reader_sleeps: Duration,
 }
 
 impl Run {
     pub(crate) fn new(program: &Path) -> Self {
-        Self { command: Command::new(program), operands: Vec::new(), stdin: Vec::new() }
+        Self {
+            command: Command::new(program),
+            operands: Vec::new(),
+            stdin: Vec::new(),
+            stdout: None,
+            reader_sleeps: Duration::ZERO,
+        }
     }
 
     /// Options before the image.
@@ -50,13 +59,31 @@ impl Run {
         self
     }
 
+    /// Standard output is this file, and not read by the test.
+    #[must_use]
+    pub fn stdout_to(mut self, file: File) -> Self {
+        self.stdout = Some(file);
+        self
+    }
+
+    /// Whoever reads standard output sleeps so long before the first byte.
+    #[must_use]
+    pub fn reader_sleeps(mut self, time: Duration) -> Self {
+        self.reader_sleeps = time;
+        self
+    }
+
     /// Starts it with pipes.
     #[must_use]
     pub fn start(mut self) -> Running {
-        self.command.args(&self.operands).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command.args(&self.operands).stdin(Stdio::piped()).stderr(Stdio::piped());
+        self.command.stdout(self.stdout.map_or_else(Stdio::piped, Stdio::from));
         let mut child = self.command.spawn().unwrap();
-        let stdout = collect(child.stdout.take().unwrap());
-        let stderr = collect(child.stderr.take().unwrap());
+        let stdout = match child.stdout.take() {
+            Some(pipe) => collect(pipe, self.reader_sleeps),
+            None => collect(std::io::empty(), Duration::ZERO),
+        };
+        let stderr = collect(child.stderr.take().unwrap(), Duration::ZERO);
         Running { stdin: child.stdin.take(), child, stdout, stderr }
     }
 
@@ -111,6 +138,28 @@ impl Running {
     /// Waits until standard output contains `text`.
     pub fn wait_for(&self, text: &str) {
         wait_for(text, &self.stdout.bytes, || self.stdout.is_over(), || self.stderr.text());
+    }
+
+    /// Waits until standard error contains `text`.
+    pub fn wait_for_error(&self, text: &str) {
+        wait_for(text, &self.stderr.bytes, || self.stderr.is_over(), || self.stdout.text());
+    }
+
+    /// Sends a signal again and again until `ballast` has ended, and gives its exit code.
+    #[must_use]
+    pub fn insist(mut self, signal: Signal) -> Option<i32> {
+        let ended = std::cell::Cell::new(None);
+        let (pid, child) = (self.pid(), std::cell::RefCell::new(&mut self.child));
+        let over = || {
+            ended.set(child.borrow_mut().try_wait().unwrap());
+            if ended.get().is_none() {
+                rustix::process::kill_process(pid, signal).unwrap();
+                thread::sleep(Duration::from_millis(500));
+            }
+            ended.get().is_some()
+        };
+        until(over, || format!("it does not end by {signal:?}"));
+        ended.get().and_then(|status| status.code())
     }
 
     /// Closes the reading end of standard output, which the workload must be writing to.
@@ -227,11 +276,12 @@ impl Collected {
     }
 }
 
-fn collect(mut pipe: impl Read + Send + 'static) -> Collected {
+fn collect(mut pipe: impl Read + Send + 'static, sleeps: Duration) -> Collected {
     let bytes = Arc::new(Mutex::new(Vec::new()));
     let enough = Arc::new(AtomicBool::new(false));
     let (shared, stop) = (bytes.clone(), enough.clone());
     let reader = thread::spawn(move || {
+        thread::sleep(sleeps);
         let mut buffer = vec![0; 1 << 16];
         while let Ok(length @ 1..) = pipe.read(&mut buffer) {
             if stop.load(Ordering::Relaxed) {

@@ -44,8 +44,18 @@ impl Ending {
         kernel_log: &str,
     ) -> Option<Outcome> {
         if let Some(exit) = self.exit {
-            let over = self.delivered(delivered) || (empty && (self.late || stopped.is_some()));
-            return over.then_some(Outcome::Exited { code: exit.code, oom_killed: exit.oom_killed });
+            if self.delivered(delivered) {
+                return Some(Outcome::Exited { code: exit.code, oom_killed: exit.oom_killed });
+            }
+            let lost = exit.bytes.iter().zip(delivered).map(|(said, is)| said.saturating_sub(is));
+            let lost = lost.fold(0, u64::saturating_add);
+            return (empty && (self.late || stopped.is_some())).then(|| Outcome::Failed {
+                message: format!(
+                    "the workload ended with exit code {}, but {lost} bytes of its output never came",
+                    exit.code
+                ),
+                kernel_log: kernel_log.into(),
+            });
         }
         let stopped = stopped.filter(|_| empty)?;
         Some(Outcome::Failed { message: explain(stopped, agent, kernel_log), kernel_log: kernel_log.into() })
@@ -65,7 +75,7 @@ fn explain(stopped: &Stop, agent: State, kernel_log: &str) -> String {
     match stopped {
         Stop::PowerOff => format!("the guest powered off {when}"),
         Stop::Reset => format!("the guest reset itself {when}"),
-        Stop::TripleFault => format!("the guest's CPU stopped on a triple fault {when}"),
+        Stop::TripleFault(at) => format!("the guest's CPU stopped on a triple fault {when} ({at})"),
         Stop::HostMemory(why) => {
             format!(
                 "the host could not give the guest memory {when} ({why}): free memory on the host or lower -m"
@@ -78,8 +88,14 @@ fn explain(stopped: &Stop, agent: State, kernel_log: &str) -> String {
 fn panic_line(kernel_log: &str) -> Option<&str> {
     const MARK: &str = "Kernel panic - not syncing: ";
     let line = kernel_log.lines().find(|line| line.contains(MARK))?;
-    line.split_once(MARK).map(|(_, reason)| reason.trim())
+    let (_, reason) = line.split_once(MARK)?;
+    let end = reason.char_indices().nth(LONGEST_REASON).map_or(reason.len(), |(index, _)| index);
+    reason.get(..end).map(str::trim)
 }
+
+/// Characters of a panic's reason that are shown: the kernel's own are shorter, and anybody in the guest may
+/// write to its log.
+const LONGEST_REASON: usize = 200;
 
 #[cfg(test)]
 mod tests {
@@ -101,7 +117,9 @@ mod tests {
         let exited = Some(Outcome::Exited { code: 7, oom_killed: false });
         assert_eq!(ending.outcome(None, State::Over, [100, 5], false, ""), exited);
         assert_eq!(ending.outcome(Some(&Stop::PowerOff), State::Over, [9, 5], false, ""), None);
-        assert_eq!(ending.outcome(Some(&Stop::PowerOff), State::Over, [9, 5], true, ""), exited);
+        let lost = ending.outcome(Some(&Stop::PowerOff), State::Over, [9, 5], true, "");
+        let Some(Outcome::Failed { message, .. }) = lost else { panic!("{lost:?}") };
+        assert!(message.contains("91 bytes"), "{message}");
     }
 
     #[test]
@@ -115,7 +133,7 @@ mod tests {
         let none = Ending::default();
         assert!(failed(none, &Stop::PowerOff, "").contains("powered off"));
         assert!(failed(none, &Stop::Reset, "").contains("reset itself"));
-        assert!(failed(none, &Stop::TripleFault, "").contains("triple fault"));
+        assert!(failed(none, &Stop::TripleFault("ip 0x0".into()), "").contains("triple fault"));
         let log = "[ 1.0] Kernel panic - not syncing: Attempted to kill init!\n[ 1.1] CPU: 0";
         assert_eq!(
             failed(none, &Stop::Reset, log),

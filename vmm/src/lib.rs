@@ -12,6 +12,8 @@ pub mod kernel;
 pub mod link;
 pub mod logging;
 pub mod machine;
+#[cfg(feature = "cli")]
+mod process;
 pub mod report;
 pub mod run;
 pub mod seccomp;

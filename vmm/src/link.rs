@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Silent --Hello--> Preparing --Started--> Running --Exited--> Over
-//!                       \------Failed----------------------> Over
+//!                       \------Failed-------\--Failed----> Over
 //! ```
 //!
 //! The agent is the guest and may lie, stall or flood: a message out of order is counted and skipped, and what
@@ -11,7 +11,9 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use proto::{Decoder, ExitStatus, FailureKind, Message, OutputStream, ToGuest, ToHost, WindowSize};
+use proto::{
+    Decoder, ExitStatus, FailureKind, Message, Milestone, OutputStream, ToGuest, ToHost, WindowSize,
+};
 use std::collections::VecDeque;
 
 /// Where the guest's agent stands.
@@ -36,6 +38,8 @@ pub enum Event {
     Milestone(&'static str, u64),
     /// The workload could not be started.
     Failed(FailureKind, String),
+    /// The agent can no longer look after the workload that it had started.
+    Lost(String),
     /// The workload ended, having written these many bytes.
     Exited {
         /// How.
@@ -64,6 +68,8 @@ pub struct Link {
     outgoing: VecDeque<u8>,
     spec_bytes: usize,
     notices: u32,
+    /// The latest.
+    milestone: Option<Milestone>,
     misuse: u64,
     broken: bool,
 }
@@ -81,6 +87,7 @@ impl Link {
             spec_bytes: greeting.len(),
             outgoing: greeting.into(),
             notices: 0,
+            milestone: None,
             misuse: 0,
             broken: false,
         }
@@ -118,9 +125,11 @@ impl Link {
             (_, State::Over) => false,
             (ToHost::Hello { .. }, state) => state == State::Silent,
             (_, State::Silent) => false,
-            (ToHost::Started { .. } | ToHost::Failed { .. }, state) => state == State::Preparing,
+            (ToHost::Started { .. }, state) => state == State::Preparing,
+            // Each once and in order, or a guest could make the host keep any number of them.
+            (ToHost::Milestone { milestone, .. }, _) => self.milestone < Some(*milestone),
             (ToHost::Exited { .. }, state) => state == State::Running,
-            (ToHost::Notice(_) | ToHost::Milestone { .. } | ToHost::InputGone, _) => true,
+            (ToHost::Failed { .. } | ToHost::Notice(_) | ToHost::InputGone, _) => true,
         };
         if !expected {
             self.misuse = self.misuse.saturating_add(1);
@@ -136,8 +145,12 @@ impl Link {
             ToHost::Hello { .. } => self.state = State::Preparing,
             ToHost::Started { .. } => self.state = State::Running,
             ToHost::Failed { kind, message } => {
+                let message = message.to_string();
+                events.push(match self.state {
+                    State::Running => Event::Lost(message),
+                    _ => Event::Failed(kind, message),
+                });
                 self.state = State::Over;
-                events.push(Event::Failed(kind, message.to_string()));
             }
             ToHost::Exited { status, oom_killed, stdout_bytes, stderr_bytes } => {
                 self.state = State::Over;
@@ -150,6 +163,7 @@ impl Link {
                 }
             }
             ToHost::Milestone { milestone, monotonic_us } => {
+                self.milestone = Some(milestone);
                 events.push(Event::Milestone(milestone.name(), monotonic_us));
             }
             // Input that nobody reads is taken from its writer all the same: a pipeline must not stall.
@@ -274,6 +288,30 @@ mod tests {
         receive(&mut link, &[hello(proto::VERSION)]);
         let flood: Vec<_> = (0..1000).map(|_| ToHost::Notice(Text::new("x"))).collect();
         assert_eq!(receive(&mut link, &flood).len(), MAX_NOTICES as usize);
+    }
+
+    #[test]
+    fn milestones_come_once_and_in_order() {
+        let mut link = Link::new(b"");
+        let at = |milestone| ToHost::Milestone { milestone, monotonic_us: 1 };
+        let said = [at(Milestone::SpecReceived), at(Milestone::SpecReceived), at(Milestone::InitStarted)];
+        receive(&mut link, &[hello(proto::VERSION)]);
+        assert_eq!(receive(&mut link, &said), [Event::Milestone(Milestone::SpecReceived.name(), 1)]);
+        assert_eq!(link.misuse(), 2);
+    }
+
+    #[test]
+    fn an_agent_may_fail_at_any_time_once() {
+        let failed = || ToHost::Failed { kind: FailureKind::Setup, message: Text::new("why") };
+        let mut link = Link::new(b"");
+        receive(&mut link, &[hello(proto::VERSION)]);
+        let mut running = Link::new(b"");
+        receive(&mut running, &[hello(proto::VERSION), ToHost::Started { pid: 1 }]);
+        assert_eq!(
+            receive(&mut link, &[failed(), failed()]),
+            [Event::Failed(FailureKind::Setup, "why".into())]
+        );
+        assert_eq!(receive(&mut running, &[failed()]), [Event::Lost("why".into())]);
     }
 
     #[test]

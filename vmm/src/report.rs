@@ -19,6 +19,14 @@ pub enum Report {
     Ended(Outcome),
 }
 
+/// Text of the guest without what could change a terminal. It also bounds a report: of a control character JSON
+/// makes six bytes, of its replacement three.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let shown = |c: char| matches!(c, '\t' | '\n') || !c.is_control();
+    text.chars().map(|c| if shown(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
 /// When something happened, in microseconds of the host's monotonic clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Milestone {
@@ -95,4 +103,19 @@ pub fn monotonic_us() -> u64 {
     // SAFETY: `now` is a valid timespec for the kernel to fill; this clock always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_guests_kernel_says_fits_a_report() {
+        for worst in ['\0', '\x1b', '"', '\\', '\u{fffd}', '\n'] {
+            let kernel_log = printable(&worst.to_string().repeat(16 << 10));
+            let outcome = Outcome::Failed { message: "x".repeat(1 << 10), kernel_log };
+            assert!(serde_json::to_vec(&Report::Ended(outcome)).unwrap().len() <= MAX_BYTES, "{worst:?}");
+        }
+        assert_eq!(printable("a\x1b[2J\r\n"), "a\u{fffd}[2J\u{fffd}\n");
+    }
 }

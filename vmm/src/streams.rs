@@ -4,7 +4,7 @@
 use crate::ending::{Ending, Exit};
 use crate::link::{Event, Link, State};
 use crate::machine::stop::StopSignal;
-use crate::report::{Milestone, Outcome, Report, Request};
+use crate::report::{self, Milestone, Outcome, Report, Request};
 use crate::virtio::console::{Console, Port, ports};
 use crate::virtio::device::{Device, Effects};
 use crate::virtio::mmio::Transport;
@@ -268,6 +268,10 @@ impl Streams {
             Event::Failed(kind, message) => {
                 self.settle(Outcome::NotStarted { code: kind.shell_code(), message });
             }
+            Event::Lost(why) => {
+                let message = format!("the guest's agent failed while the workload ran: {why}");
+                self.settle(Outcome::Failed { message, kernel_log: self.kernel_log() });
+            }
             Event::Exited { status, oom_killed, stdout_bytes, stderr_bytes } => {
                 self.ending.exit =
                     Some(Exit { code: status.shell_code(), oom_killed, bytes: [stdout_bytes, stderr_bytes] });
@@ -286,7 +290,10 @@ impl Streams {
             Ok(length) if length > 0 => match serde_json::from_slice(&buffer[..length]) {
                 Ok(Request::Resize { rows, cols }) => self.link.resize(rows, cols),
                 Ok(Request::Signal { number }) if self.link.state() < State::Running => {
-                    self.settle(Outcome::Interrupted { signal: number });
+                    // What continues a stopped process ends none.
+                    if i32::from(number) != libc::SIGCONT {
+                        self.settle(Outcome::Interrupted { signal: number });
+                    }
                 }
                 Ok(Request::Signal { number }) => self.link.signal(number),
                 Err(error) => log::warn!("cannot understand a request of ballast: {error}"),
@@ -345,7 +352,7 @@ impl Streams {
 
     fn kernel_log(&self) -> String {
         let bytes: Vec<u8> = self.kernel_log.iter().copied().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
+        report::printable(&String::from_utf8_lossy(&bytes))
     }
 
     fn report(&self, report: &Report) {

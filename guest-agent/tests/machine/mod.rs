@@ -225,8 +225,9 @@ impl Machine {
         self.end()
     }
 
-    /// Waits until the guest powered off by itself.
-    pub fn wait_for_power_off(&mut self) {
+    /// Closes the host's side of the link, and waits until the guest has powered off by itself.
+    pub fn hang_up(&mut self) {
+        self.link.shutdown(std::net::Shutdown::Both).unwrap();
         let start = Instant::now();
         while self.qemu.try_wait().unwrap().is_none() {
             assert!(start.elapsed() < DEADLINE, "{}", self.report());

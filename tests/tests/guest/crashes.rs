@@ -28,7 +28,20 @@ fn a_killed_vmm_is_reported() {
 #[test]
 fn a_guest_that_panics_is_reported() {
     let script = "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 1000";
-    setup().run("busybox", &["sh", "-c", script]).end().refuses().says("panic");
+    let said = "kernel panic in the guest while the workload ran: sysrq triggered crash";
+    setup().run("busybox", &["sh", "-c", script]).end().refuses().says(said);
+}
+
+#[test]
+fn a_guest_that_powers_off_is_reported() {
+    let said = "the guest powered off while the workload ran";
+    setup().run("busybox", &["poweroff", "-f"]).end().refuses().says(said);
+}
+
+#[test]
+fn a_guest_that_resets_is_reported() {
+    let said = "the guest reset itself while the workload ran";
+    setup().run("busybox", &["reboot", "-f"]).end().refuses().says(said);
 }
 
 #[test]

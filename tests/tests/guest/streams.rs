@@ -1,5 +1,8 @@
 //! Without a terminal, the three streams are binary clean, apart, and end when they end.
 
+use rustix::process::Signal;
+use std::fs::File;
+use std::time::Duration;
 use tests::setup;
 
 /// Bytes without a pattern (xorshift64), the same each time.
@@ -42,6 +45,28 @@ fn the_last_byte_arrives_however_fast_the_end() {
     let script = "head -c 3000000 /dev/zero; head -c 1000000 /dev/zero >&2";
     let ended = setup().run("busybox", &["sh", "-c", script]).end().exits(0);
     assert_eq!((ended.stdout.len(), ended.stderr.len()), (3_000_000, 1_000_000));
+}
+
+#[test]
+fn a_reader_that_pauses_misses_nothing() {
+    let run = setup().run("busybox", &["head", "-c", "1500000", "/dev/zero"]);
+    let ended = run.reader_sleeps(Duration::from_secs(15)).end().exits(0);
+    assert_eq!(ended.stdout.len(), 1_500_000);
+}
+
+#[test]
+fn a_reader_that_sleeps_for_ever_can_be_given_up() {
+    let ballast = setup();
+    let run = ballast.run("busybox", &["sh", "-c", "echo up >&2; exec yes"]);
+    let running = run.reader_sleeps(Duration::from_secs(86_400)).start();
+    running.wait_for_error("up");
+    assert_eq!(running.insist(Signal::TERM), Some(143));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    setup().run("busybox", &["echo", "lost"]).stdout_to(full).end().refuses().says("standard output");
 }
 
 #[test]

@@ -178,6 +178,7 @@ fn execute(program: &Path, config: RawFd, fds: &Inherited) -> Result<Child, Erro
                 return Err(io::Error::last_os_error());
             }
         }
+        super::signals::unblock_all()?;
         // A session of its own: the terminal's Ctrl-C is for the workload, which gets it from us.
         // SAFETY: setsid touches no memory.
         unsafe { libc::setsid() };

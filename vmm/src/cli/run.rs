@@ -5,12 +5,13 @@ use super::launch::{self, Disk, Machine, Vmm};
 use super::run_args::RunArgs;
 use super::signals::Signals;
 use super::state::Registration;
+use super::streams::{self, Undelivered};
 use super::terminal::{self, RawMode};
-use super::{install, streams, timings, workload};
+use super::{install, timings, workload};
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::kernel;
-use crate::report::{MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us};
+use crate::report::{MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us, printable};
 use crate::volume::{self, DiskArgument, OpenDisk, VolumeArgument, Volumes};
 use balloon::BLOCK_BYTES;
 use balloon::size::Size;
@@ -45,12 +46,13 @@ enum Refusal {
 pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let start_us = monotonic_us();
     check(args)?;
-    let signals = Signals::block()?;
     let dirs = Dirs::find()?;
     dirs.make()?;
     let registration = Registration::new(&dirs.state, args.name.as_deref())?;
     let prepared = prepare(args, &dirs, &registration)?;
 
+    // From here on signals are the workload's; until here they end this program, which leaves nothing half done.
+    let signals = Signals::block()?;
     let (guest_ends, pumps) = streams::start(args.interactive)?;
     let raw = args.tty.then(RawMode::set).transpose()?;
     let vmm = launch::start(&install::vmm()?, prepared.machine(args, guest_ends)?)?;
@@ -58,13 +60,20 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     session.follow(&signals)?;
     // The VMM has reported or is dead: its ends of the pipes close with it.
     let status = session.vmm.child.wait()?;
-    pumps.finish();
+    let delivered = match session.outcome {
+        Some(Outcome::Interrupted { .. }) => Ok(()),
+        _ => pumps.finish(&signals),
+    };
     drop(raw);
 
     if args.timings {
         eprint(&timings::table(start_us, &session.milestones));
     }
-    Ok(conclude(session.outcome, status))
+    match delivered {
+        Ok(()) => Ok(conclude(session.outcome, status)),
+        Err(Undelivered::Interrupted(signal)) => Ok(ExitCode::from(signal.saturating_add(128))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn check(args: &RunArgs) -> Result<(), Refusal> {
@@ -218,14 +227,15 @@ impl Session {
             }
         }
         if let Some(text) = request.and_then(|request| serde_json::to_vec(&request).ok()) {
-            // A VMM that is gone is noticed by its closed socket.
-            let _ = self.vmm.control.send(&text);
+            // A VMM that is gone is noticed by its closed socket. One that is stopped must not stop this program,
+            // whose third SIGTERM is to be heard.
+            let _ = rustix::net::send(&self.vmm.control, &text, rustix::net::SendFlags::DONTWAIT);
         }
     }
 
     fn on_report(&mut self, text: &[u8]) {
         match serde_json::from_slice(text) {
-            Ok(Report::Notice(text)) => eprint(&format!("ballast: {}\n", printable(&text))),
+            Ok(Report::Notice(text)) => eprint(&format!("ballast: {}\n", one_line(&text))),
             Ok(Report::Milestone(milestone)) => self.milestones.push(milestone),
             Ok(Report::Ended(outcome)) => self.outcome = Some(outcome),
             Err(error) => log::warn!("cannot understand a report of ballast-vmm: {error}"),
@@ -246,15 +256,19 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
             ExitCode::from(code)
         }
         Some(Outcome::NotStarted { code, message }) => {
-            eprint(&format!("ballast: {}\n", printable(&message)));
+            eprint(&format!("ballast: {}\n", one_line(&message)));
             ExitCode::from(code)
         }
         Some(Outcome::Interrupted { signal }) => ExitCode::from(signal.saturating_add(128)),
         Some(Outcome::Failed { message, kernel_log }) => {
-            eprint(&format!("ballast: {}\n", printable(&message)));
+            eprint(&format!("ballast: {}\n", one_line(&message)));
             for line in kernel_log.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev() {
-                eprint(&format!("  {}\n", printable(line.trim_end())));
+                eprint(&format!("  {}\n", one_line(line.trim_end())));
             }
+            ExitCode::from(FAILED)
+        }
+        None if vmm.success() => {
+            eprint("ballast: ballast-vmm ended without a word; please report it\n");
             ExitCode::from(FAILED)
         }
         // It could not even start and has said why.
@@ -271,9 +285,9 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
     }
 }
 
-/// Text of the guest without what could change the user's terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+/// Text of the guest as a part of one line.
+fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\u{fffd}")
 }
 
 fn eprint(text: &str) {

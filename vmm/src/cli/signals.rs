@@ -21,7 +21,8 @@ const FORWARDED: [libc::c_int; 8] = [
 pub struct Signals(OwnedFd);
 
 impl Signals {
-    /// Blocks the signals in this thread and all threads that it starts. Call it before any.
+    /// Blocks the signals in this thread and all threads that it starts from here on. Those that this program was
+    /// started to ignore (`nohup`) stay ignored.
     ///
     /// # Errors
     /// The host has no more descriptors.
@@ -32,8 +33,10 @@ impl Signals {
         // SAFETY: sigemptyset initialised it.
         let mut set = unsafe { set.assume_init() };
         for signal in FORWARDED {
-            // SAFETY: `set` is initialised and `signal` is a signal.
-            unsafe { libc::sigaddset(&raw mut set, signal) };
+            if !is_ignored(signal) {
+                // SAFETY: `set` is initialised and `signal` is a signal.
+                unsafe { libc::sigaddset(&raw mut set, signal) };
+            }
         }
         // SAFETY: `set` is initialised; the old mask is not wanted.
         let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
@@ -63,6 +66,27 @@ impl Signals {
         let info = unsafe { info.assume_init() };
         libc::c_int::try_from(info.ssi_signo).ok()
     }
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: `action` is valid for a sigaction to be written; nothing is changed.
+    let known = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } == 0;
+    // SAFETY: a call that succeeded filled it.
+    known && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// Unblocks every signal. For a child between fork and exec, which would inherit the mask of its parent.
+///
+/// # Errors
+/// That of `pthread_sigmask`.
+pub fn unblock_all() -> io::Result<()> {
+    let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `none` is valid for a sigset_t to be written.
+    unsafe { libc::sigemptyset(none.as_mut_ptr()) };
+    // SAFETY: sigemptyset initialised it; the old mask is not wanted.
+    let error = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
 impl AsFd for Signals {

@@ -17,8 +17,8 @@ use rustix::fs::FileType;
 use thiserror::Error;
 
 use super::erofs_image::{ErofsError, ErofsImage, SUPERBLOCK_OFFSET, xattr_index};
-use super::process::die_with_parent;
 use super::progress::{Event, Progress, Stage};
+use crate::process::die_with_parent;
 
 /// Guest memory slots and their huge pages come in this size.
 pub const ALIGNMENT_BYTES: u64 = 2 << 20;

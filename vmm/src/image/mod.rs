@@ -55,7 +55,6 @@ mod member;
 mod merge;
 mod oci_layout;
 mod pax;
-mod process;
 pub mod progress;
 pub mod progress_bars;
 mod records;

@@ -29,10 +29,10 @@ use thiserror::Error;
 
 use super::digest::Digest;
 use super::import::Import;
-use super::process::{die_with_parent, die_with_parent_self};
 use super::progress::{Event, Progress};
 use super::reference::Name;
 use super::store::Store;
+use crate::process::{die_with_parent, die_with_parent_self};
 
 /// The first argument of a helper.
 const HELPER: &str = "image-import-helper";

@@ -10,6 +10,12 @@ const ECX_TSC_DEADLINE: u32 = 1 << 24;
 const ECX_HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1 EDX: the logical processor count in EBX is valid.
 const EDX_HTT: u32 = 1 << 28;
+/// Leaf 1 ECX: VMX; leaf 0x8000_0001 ECX: SVM. A guest that runs guests of its own would be one more way into the
+/// host's KVM; nothing here needs it.
+const ECX_VMX: u32 = 1 << 5;
+const ECX_SVM: u32 = 1 << 2;
+/// Features of SVM.
+const SVM_FEATURES: u32 = 0x8000_000a;
 /// Level types of leaf 0xb ECX.
 const LEVEL_SMT: u32 = 1 << 8;
 const LEVEL_CORE: u32 = 2 << 8;
@@ -19,8 +25,12 @@ const LEVEL_CORE: u32 = 2 << 8;
 /// # Errors
 /// More leaves than KVM takes.
 pub fn for_vcpu(supported: &CpuId, cpu: u8, cpus: u8) -> Result<CpuId, vmm_sys_util::fam::Error> {
-    let mut entries: Vec<kvm_cpuid_entry2> =
-        supported.as_slice().iter().copied().filter(|e| e.function != 0xb && e.function != 0x1f).collect();
+    let mut entries: Vec<kvm_cpuid_entry2> = supported
+        .as_slice()
+        .iter()
+        .copied()
+        .filter(|e| !matches!(e.function, 0xb | 0x1f | SVM_FEATURES))
+        .collect();
     let extended_topology = entries.iter().any(|e| e.function == 0 && e.eax >= 0xb);
     for entry in &mut entries {
         patch(entry, cpu, cpus);
@@ -36,7 +46,7 @@ fn patch(entry: &mut kvm_cpuid_entry2, cpu: u8, cpus: u8) {
     match entry.function {
         0x1 => {
             entry.ebx = entry.ebx & 0x0000_ffff | id << 24 | count << 16;
-            entry.ecx |= ECX_HYPERVISOR | ECX_TSC_DEADLINE;
+            entry.ecx = entry.ecx & !ECX_VMX | ECX_HYPERVISOR | ECX_TSC_DEADLINE;
             if cpus > 1 {
                 entry.edx |= EDX_HTT;
             }
@@ -48,6 +58,7 @@ fn patch(entry: &mut kvm_cpuid_entry2, cpu: u8, cpus: u8) {
             let sharers = if level >= 3 { count.saturating_sub(1) } else { 0 };
             entry.eax = entry.eax & 0x3fff | cores << 26 | sharers << 14;
         }
+        0x8000_0001 => entry.ecx &= !ECX_SVM,
         0x8000_0008 => entry.ecx = count.saturating_sub(1) & 0xff,
         0x8000_001e => {
             entry.eax = id;
@@ -85,7 +96,9 @@ mod tests {
             leaf(1, 0x600),
             leaf(4, 0x121),
             leaf(0xb, 9),
+            kvm_cpuid_entry2 { function: 0x8000_0001, ecx: ECX_SVM | 1, ..Default::default() },
             leaf(0x8000_0008, 48),
+            leaf(SVM_FEATURES, 1),
         ])
         .unwrap()
     }
@@ -102,6 +115,16 @@ mod tests {
         assert_eq!(leaf(&second, 0xb, 1).ebx, 4);
         assert_eq!(leaf(&second, 0xb, 1).eax, 2);
         assert_eq!(leaf(&second, 0x8000_0008, 0).ecx, 3);
+    }
+
+    #[test]
+    fn a_guest_cannot_run_guests() {
+        let mut host = host();
+        host.as_mut_slice()[1].ecx = ECX_VMX;
+        let only = for_vcpu(&host, 0, 1).unwrap();
+        assert_eq!(leaf(&only, 1, 0).ecx & ECX_VMX, 0);
+        assert_eq!(leaf(&only, 0x8000_0001, 0).ecx, 1);
+        assert!(only.as_slice().iter().all(|entry| entry.function != SVM_FEATURES));
     }
 
     #[test]

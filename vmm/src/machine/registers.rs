@@ -17,8 +17,9 @@ const MSR_IA32_MISC_ENABLE: u32 = 0x1a0;
 /// Fast string operations on.
 const MISC_ENABLE_FAST_STRING: u64 = 1;
 const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
-/// MTRRs and fixed ranges on, write-back by default: without it the kernel skips its PAT set-up.
-const MTRR_ENABLED_WRITE_BACK: u64 = 0xc06;
+/// MTRRs on, write-back by default: without it the kernel skips its PAT set-up. The fixed ranges stay off: they
+/// are uncached until somebody sets them.
+const MTRR_ENABLED_WRITE_BACK: u64 = 0x806;
 const RFLAGS_RESERVED: u64 = 2;
 
 /// Writes page tables for the first GiB and the GDT.

@@ -15,8 +15,8 @@ pub enum Stop {
     PowerOff,
     /// The guest asked for a reset: `reboot`, or a kernel panic with `panic=-1`.
     Reset,
-    /// The CPU shut down on a fault within a fault within a fault.
-    TripleFault,
+    /// The CPU shut down on a fault within a fault within a fault; where it stood then.
+    TripleFault(String),
     /// The host could not give the guest a page (no memory, or a file under a mapping is gone).
     HostMemory(String),
     /// KVM cannot go on.

@@ -56,14 +56,15 @@ fn step(vcpu: &mut VcpuFd, buses: &Buses) -> Option<Stop> {
         Ok(VcpuExit::IoOut(port, data)) => buses.ports.write(u64::from(port), data),
         // With the interrupt controllers in the kernel a halted vCPU waits there.
         Ok(VcpuExit::Hlt | VcpuExit::Intr) => {}
-        Ok(VcpuExit::Shutdown) => return Some(Stop::TripleFault),
+        Ok(VcpuExit::Shutdown) => return Some(Stop::TripleFault(whereabouts(vcpu))),
         Ok(VcpuExit::FailEntry(reason, cpu)) => {
             return Some(Stop::Kvm(format!(
                 "the host CPU {cpu} cannot enter the guest (reason {reason:#x})"
             )));
         }
         Ok(VcpuExit::InternalError) => {
-            return Some(Stop::Kvm("KVM could not emulate an instruction of the guest".into()));
+            let at = whereabouts(vcpu);
+            return Some(Stop::Kvm(format!("KVM could not emulate an instruction of the guest ({at})")));
         }
         Ok(other) => {
             return Some(Stop::Kvm(format!(
@@ -79,4 +80,16 @@ fn step(vcpu: &mut VcpuFd, buses: &Buses) -> Option<Stop> {
         },
     }
     None
+}
+
+/// Where a vCPU that stopped stands. After a shutdown that the processor itself raised, KVM on SVM has reset it:
+/// ip 0xfff0.
+fn whereabouts(vcpu: &VcpuFd) -> String {
+    match (vcpu.get_regs(), vcpu.get_sregs()) {
+        (Ok(general), Ok(system)) => format!(
+            "ip {:#x}, sp {:#x}, cr0 {:#x}, cr2 {:#x}, cr3 {:#x}",
+            general.rip, general.rsp, system.cr0, system.cr2, system.cr3
+        ),
+        _ => "its registers cannot be read".into(),
+    }
 }

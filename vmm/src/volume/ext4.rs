@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::process::die_with_parent;
 use std::env;
 use std::ffi::OsString;
 use std::io;
@@ -57,7 +58,8 @@ pub fn make(path: &Path) -> Result<(), Error> {
 }
 
 fn run(program: &Path, command: &mut Command) -> Result<Output, Error> {
-    let quiet = command.stdin(Stdio::null()).env("LC_ALL", "C");
+    // One that outlived this program would go on writing into a file that the next start makes anew.
+    let quiet = die_with_parent(command).stdin(Stdio::null()).env("LC_ALL", "C");
     quiet.output().map_err(|source| Error::Run { program: program.into(), source })
 }
 

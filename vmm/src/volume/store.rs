@@ -197,8 +197,15 @@ impl Volumes {
     }
 
     fn make_at(&self, unfinished: &Path, name: &VolumeName, size_bytes: u64) -> Result<(), Error> {
-        // Truncated: a maker that was killed may have left it.
-        let options = File::options().write(true).create(true).truncate(true).mode(0o600).clone();
+        // A maker that was killed may have left one. A new file, not the same one emptied: whoever still has that
+        // open must not write into this.
+        match fs::remove_file(unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(host("remove", unfinished)(error));
+            }
+            _ => {}
+        }
+        let options = File::options().write(true).create_new(true).mode(0o600).clone();
         let file = options.open(unfinished).map_err(host("make", unfinished))?;
         file.set_len(size_bytes).map_err(host("give a size to", unfinished))?;
         ext4::make(unfinished).map_err(|source| Error::Make { name: name.clone(), source })?;
