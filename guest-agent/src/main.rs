@@ -24,6 +24,7 @@ mod pump;
 mod root;
 mod script;
 mod signals;
+mod signature;
 mod stdio;
 mod supervise;
 mod system;

@@ -1,13 +1,17 @@
 //! How long a start takes and what a VMM holds: Ballast beside QEMU's microvm machine, in turn.
 //!
 //! `bench-boot RUNS ELF INITRAMFS`, where KVM boots stock kernels, beside Ballast's programs and with an image
-//! called `busybox` in `$BALLAST_DATA`. `ci/bench boot` calls it in virtual time.
+//! called `busybox` in `$BALLAST_DATA`; `boot-probe` is the `/init` of INITRAMFS. `ci/bench boot` calls it in
+//! virtual time.
 
+use balloon::resident::{Mapping, parse_smaps};
+use rustix::process::{Pid, Signal, kill_process};
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use vmm::cli::launch::{self, Machine};
 use vmm::cli::streams::GuestEnds;
@@ -18,6 +22,14 @@ type Run<'a> = &'a dyn Fn() -> Result<f64>;
 const MEMORY_MIB: u64 = 256;
 /// The least that comparisons of the field boot with.
 const PLAIN: &str = "panic=-1 reboot=t";
+
+const QEMU_MACHINE: &str = "microvm,acpi=on,rtc=off,isa-serial=off";
+/// As [`PLAIN`], and `boot-probe` idles.
+const IDLE: &str = "panic=-1 reboot=t cryptomgr.notests -- idle";
+const IDLING: Duration = Duration::from_secs(10);
+/// Longer than any start takes: a guest that hangs must not hang the benchmark.
+const LIMIT: Duration = Duration::from_secs(600);
+const WARM_UPS: usize = 2;
 
 struct Bench {
     elf: PathBuf,
@@ -32,8 +44,8 @@ fn main() -> Result<()> {
     };
     let programs = std::env::current_exe()?.parent().map(PathBuf::from).unwrap_or_default();
     let bench = Bench { elf: elf.into(), initramfs: initramfs.into(), programs };
-    bench.starts(runs.parse()?)?;
     bench.first_byte()?;
+    bench.starts(runs.parse()?)?;
     bench.memory()
 }
 
@@ -46,59 +58,63 @@ impl Bench {
             ("QEMU microvm, Ballast's command line", &|| self.qemu(&shipped)),
             ("Ballast, as shipped", &|| self.ballast(&shipped)),
         ];
+        // At first only to have all their files in the page cache: while a box in virtual time waits for a file from
+        // outside, its clock runs ahead.
         let mut times = vec![Vec::new(); contenders.len()];
-        // One more, first, that only warms the page cache.
-        for round in 0..=runs {
-            for ((_, run), times) in contenders.iter().zip(&mut times) {
-                let seconds = run()?;
-                if round > 0 {
-                    times.push(seconds);
+        for round in 0..WARM_UPS + runs {
+            let taking_part = if round < WARM_UPS { 2 } else { contenders.len() };
+            for ((name, run), times) in contenders.iter().zip(&mut times).take(taking_part) {
+                match run() {
+                    Ok(seconds) if round >= WARM_UPS => times.push(seconds),
+                    Ok(_) => {}
+                    Err(error) => say(&format!("{name}: {error}; this run is left out"))?,
                 }
             }
         }
+        let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
         println!("Start to guest init: {MEMORY_MIB} MiB, one vCPU, {runs} runs in turn\n");
-        println!("{:<38}{:>9}{:>9}{:>9}{:>8}", "", "median s", "least", "most", "ratio");
-        let mut first = None;
-        for ((name, _), times) in contenders.iter().zip(&mut times) {
-            times.sort_by(f64::total_cmp);
-            let (least, most) = (times.first().unwrap_or(&0.0), times.last().unwrap_or(&0.0));
-            let median = times.get(runs / 2).unwrap_or(&0.0);
-            let ratio = median / *first.get_or_insert(*median);
-            println!("{name:<38}{median:>9.3}{least:>9.3}{most:>9.3}{ratio:>8.3}");
+        println!(
+            "{:<38}{:>9}{:>9}{:>9}{:>12}{:>12}",
+            "", "median s", "least", "most", "to QEMU", "to QEMU with"
+        );
+        println!("{:<38}{:>9}{:>9}{:>9}{:>12}{:>12}", "", "", "", "", "plain", "the same");
+        for (i, ((name, _), times)) in contenders.iter().zip(&times).enumerate() {
+            let (least, most) = (times.first().unwrap_or(&f64::NAN), times.last().unwrap_or(&f64::NAN));
+            let to = |other: usize| medians[i] / medians[other];
+            let (plain, alike) = (to(0), to(i & !1));
+            println!("{name:<38}{:>9.3}{least:>9.3}{most:>9.3}{plain:>12.3}{alike:>12.3}", medians[i]);
         }
         Ok(())
     }
 
     fn qemu(&self, command_line: &str) -> Result<f64> {
         let start = Instant::now();
-        let status = Command::new("qemu-system-x86_64")
-            .args([
-                "-M",
-                "microvm,acpi=on,rtc=off,pit=off,pic=off,isa-serial=off",
-                "-accel",
-                "kvm",
-                "-cpu",
-                "host",
-            ])
-            .args([
-                "-m",
-                &MEMORY_MIB.to_string(),
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
-            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-append", command_line])
+        let mut child = self.qemu_command(command_line).stdout(Stdio::piped()).spawn()?;
+        let mut stdout = child.stdout.take().ok_or("no output")?;
+        let watchdog = Watchdog::new(&child);
+        let heard = stdout.read_exact(&mut [0]);
+        let seconds = start.elapsed().as_secs_f64();
+        drop(watchdog);
+        child.kill()?;
+        child.wait()?;
+        heard.map_err(|_| "QEMU's guest did not start")?;
+        Ok(seconds)
+    }
+
+    /// QEMU's smallest machine, with nothing in it that the guest does not need.
+    fn qemu_command(&self, command_line: &str) -> Command {
+        let mut command = Command::new("qemu-system-x86_64");
+        command
+            .args(["-M", QEMU_MACHINE, "-accel", "kvm", "-cpu", "host", "-m", &MEMORY_MIB.to_string()])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args(["-debugcon", "stdio", "-append", command_line])
             .arg("-kernel")
             .arg(&self.elf)
             .arg("-initrd")
             .arg(&self.initramfs)
             .stdin(Stdio::null())
-            .status()?;
-        let seconds = start.elapsed().as_secs_f64();
-        // The device ends QEMU with 2 * value + 1.
-        if status.code() == Some(1) { Ok(seconds) } else { Err(format!("QEMU ended with {status}").into()) }
+            .stdout(Stdio::null());
+        command
     }
 
     fn ballast(&self, command_line: &str) -> Result<f64> {
@@ -119,40 +135,44 @@ impl Bench {
             boot_log: false,
         };
         let mut vmm = launch::start(&self.programs.join("ballast-vmm"), machine)?;
+        let watchdog = Watchdog::new(&vmm.child);
         let status = vmm.child.wait()?;
         let seconds = start.elapsed().as_secs_f64();
+        drop(watchdog);
         if status.success() { Ok(seconds) } else { Err(format!("ballast-vmm ended with {status}").into()) }
     }
 
     /// What a user waits for: `ballast run` to the workload's first byte, and where the time goes.
     fn first_byte(&self) -> Result<()> {
-        let run = || -> Result<Output> {
-            Ok(self.run(&["--timings", "busybox", "echo", "ready"])?.wait_with_output()?)
+        let run = || -> Result<(f64, String)> {
+            let start = Instant::now();
+            let mut child = self.run(&["--timings", "busybox", "echo", "ready"])?;
+            child.stdout.as_mut().ok_or("no output")?.read_exact(&mut [0])?;
+            let seconds = start.elapsed().as_secs_f64();
+            let output = child.wait_with_output()?;
+            Ok((seconds, String::from_utf8_lossy(&output.stderr).into_owned()))
         };
+        // The first run packs the initramfs for this place.
         run()?;
-        let output = run()?;
-        println!("\n`ballast run busybox echo` to its first byte, as shipped\n");
-        print!("{}", String::from_utf8_lossy(&output.stderr));
+        let (seconds, table) = run()?;
+        println!("\n`ballast run busybox echo` to its first byte, as shipped: {seconds:.3} s\n\n{table}");
         Ok(())
     }
 
-    /// What the VMM holds beside the guest's memory while the guest idles.
+    /// What the VMMs hold beside their guest's memory while the guest idles.
     fn memory(&self) -> Result<()> {
+        println!("Memory while the guest idles, KiB\n");
+        println!("{:<38}{:>9}{:>9}{:>9}", "", "VMM, Pss", "its anon", "guest");
+        let mut qemu = self.qemu_command(IDLE).spawn()?;
+        std::thread::sleep(IDLING);
+        print_memory("QEMU microvm", qemu.id())?;
+        qemu.kill()?;
+        qemu.wait()?;
+
         let mut run = self.run(&["busybox", "sh", "-c", "echo ready; sleep 1000"])?;
-        let mut line = String::new();
-        BufReader::new(run.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-        std::thread::sleep(Duration::from_secs(10));
-        let vmm = child_of(run.id())?;
-        let mappings = balloon::resident::parse_smaps(&fs::read_to_string(format!("/proc/{vmm}/smaps"))?);
-        let (guest, own): (Vec<_>, Vec<_>) =
-            mappings.iter().partition(|m| m.bytes() >= MEMORY_MIB << 20 || m.name.contains("/layers/"));
-        let sum = |list: &[&balloon::resident::Mapping], of: fn(&balloon::resident::Mapping) -> u64| {
-            list.iter().map(|m| of(m)).sum::<u64>() >> 10
-        };
-        println!("\nMemory while the guest idles, KiB\n");
-        println!("{:<38}{:>9}", "VMM beside the guest's memory (Pss)", sum(&own, |m| m.pss));
-        println!("{:<38}{:>9}", "  of it anonymous", sum(&own, |m| m.anonymous));
-        println!("{:<38}{:>9}", "guest resident", sum(&guest, |m| m.rss));
+        run.stdout.as_mut().ok_or("no output")?.read_exact(&mut [0])?;
+        std::thread::sleep(IDLING);
+        print_memory("Ballast", child_of(run.id())?)?;
         run.kill()?;
         run.wait()?;
         Ok(())
@@ -167,6 +187,44 @@ impl Bench {
             .stderr(Stdio::piped())
             .spawn()?)
     }
+}
+
+fn say(text: &str) -> Result<()> {
+    Ok(writeln!(std::io::stderr(), "bench-boot: {text}")?)
+}
+
+/// Sorts `times` and gives the middle one.
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Ends a VMM that takes too long, unless dropped before.
+struct Watchdog(#[allow(dead_code, reason = "dropped to say that all is well")] mpsc::Sender<()>);
+
+impl Watchdog {
+    fn new(child: &Child) -> Self {
+        let pid = Pid::from_child(child);
+        let (sender, well) = mpsc::channel();
+        std::thread::spawn(move || {
+            if well.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+                // It may just have ended.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
+        Self(sender)
+    }
+}
+
+/// Guest memory is one large mapping, and every image layer one of its own; all else is the VMM's.
+fn print_memory(name: &str, pid: u32) -> Result<()> {
+    let mappings = parse_smaps(&fs::read_to_string(format!("/proc/{pid}/smaps"))?);
+    let (guest, own): (Vec<_>, Vec<_>) =
+        mappings.iter().partition(|m| m.bytes() >= MEMORY_MIB << 20 || m.name.contains("/layers/"));
+    let kib = |list: &[&Mapping], of: fn(&Mapping) -> u64| list.iter().map(|m| of(m)).sum::<u64>() >> 10;
+    let (pss, anonymous) = (kib(&own, |m| m.pss), kib(&own, |m| m.anonymous));
+    println!("{name:<38}{pss:>9}{anonymous:>9}{:>9}", kib(&guest, |m| m.rss));
+    Ok(())
 }
 
 fn child_of(parent: u32) -> Result<u32> {

@@ -6,8 +6,8 @@
 use super::error::Error;
 use sha2::{Digest, Sha256};
 use std::fs::{File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The directory, which exists.
@@ -38,13 +38,31 @@ impl Cache {
     }
 
     fn write(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.dir)?;
-        file.write_all(contents)?;
+        let file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.dir)?;
+        write_sparse(file.as_file(), contents)?;
         file.as_file().set_permissions(Permissions::from_mode(0o644))?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         File::open(&self.dir)?.sync_all()
     }
+}
+
+/// Writes `contents` to the empty `file`, with holes for the blocks of zeroes in it: a kernel's image is a third
+/// zeroes, and the VMM passes over holes when it loads one.
+fn write_sparse(file: &File, contents: &[u8]) -> io::Result<()> {
+    const BLOCK: usize = balloon::PAGE_BYTES as usize;
+    let is_zero = |block: &&[u8]| block.iter().all(|byte| *byte == 0);
+    let bytes_of = |blocks: &mut dyn Iterator<Item = &[u8]>| blocks.map(<[u8]>::len).sum::<usize>();
+    file.set_len(contents.len() as u64)?;
+    let mut rest = contents;
+    while !rest.is_empty() {
+        let (_, data) = rest.split_at(bytes_of(&mut rest.chunks(BLOCK).take_while(is_zero)));
+        let offset = contents.len() - data.len();
+        let (data, behind) = data.split_at(bytes_of(&mut data.chunks(BLOCK).take_while(|b| !is_zero(b))));
+        file.write_all_at(data, offset as u64)?;
+        rest = behind;
+    }
+    Ok(())
 }
 
 /// The first half of the SHA-256 of `parts` in hexadecimal: 128 bits, for names. Parts are told apart.
@@ -90,6 +108,21 @@ mod tests {
             });
         });
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn zeroes_become_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let mut contents = vec![0; (2 << 20) + 5];
+        contents[500_000..500_100].fill(1);
+        contents[1 << 20] = 2;
+        let path = cache.publish("x", &contents).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), contents);
+        assert!(std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap()) * 512 < 1 << 20);
+        for contents in [vec![], vec![0; 5], vec![0; 4096], vec![3; 4097]] {
+            assert_eq!(std::fs::read(cache.publish("y", &contents).unwrap()).unwrap(), contents);
+        }
     }
 
     #[test]

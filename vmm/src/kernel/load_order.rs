@@ -32,8 +32,6 @@ pub enum Need {
     Required,
     /// The guest cannot do this, and the user is told.
     Helpful(&'static str),
-    /// Nothing that anybody would notice.
-    Optional,
 }
 
 /// A module that a guest is to have, built in or loaded.
@@ -57,9 +55,6 @@ const fn disk(name: &'static str) -> Wanted {
 
 /// What a guest is to have, in the order in which it is loaded.
 pub const WANTED: &[Wanted] = &[
-    // The kernel verifies the signature of each module that it loads. Hashing with the CPU's vector unit takes
-    // a fifth off the time of loading all of them. Kernels from 6.16 on have it built in, under another name.
-    base("sha256_ssse3", Need::Optional),
     // The bus and the console, so that whatever fails later can be told.
     base("virtio_mmio", Need::Required),
     base("virtio_console", Need::Required),
@@ -141,7 +136,6 @@ pub fn order<E>(
     by_condition.sort_by_key(|wanted| wanted.condition);
     for wanted in by_condition {
         match walk.place(ModuleName::new(wanted.name), wanted.condition) {
-            Err(OrderError::Missing { .. }) if wanted.need == Need::Optional => {}
             Err(OrderError::Missing { .. }) if wanted.need != Need::Required => missing.push(*wanted),
             placed => placed?,
         }
@@ -305,13 +299,6 @@ mod tests {
         assert_eq!(order.missing, [disk("ext4")]);
         let error = run(&[needed("ext4")], &directory).unwrap_err();
         assert_eq!(error, OrderError::Missing { missing: ModuleName::new("jbd2") });
-    }
-
-    #[test]
-    fn what_nobody_would_notice_is_left_out_in_silence() {
-        let directory = directory(&[("a", &[], &[])]);
-        let order = run(&[base("fast", Need::Optional), needed("a")], &directory).unwrap();
-        assert_eq!((lines(&order), order.missing), (vec!["base a".to_owned()], vec![]));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and nothing of the guest has run yet.
 
 use super::layout::{self, RamRange};
+use super::sparse_file::SparseFile;
 use super::{acpi, registers};
 use crate::virtio::device::Memory;
 use linux_loader::bootparam::{boot_e820_entry, boot_params};
@@ -29,6 +30,9 @@ pub enum Error {
         "cannot load the kernel into guest memory: is it an uncompressed x86-64 ELF image, and is -m large enough for it?"
     )]
     Kernel(#[source] linux_loader::loader::Error),
+    /// The kernel's file is not one that can be read.
+    #[error("cannot read the kernel")]
+    KernelFile(#[source] io::Error),
     /// The initramfs cannot be read.
     #[error("cannot read the initramfs")]
     Initramfs(#[source] io::Error),
@@ -64,12 +68,14 @@ pub struct Payload<'a> {
     pub acpi: &'a [u8],
 }
 
-/// Loads everything; returns the address at which the boot vCPU starts.
+/// Loads everything into memory that nobody has touched yet; returns the address at which the boot vCPU starts.
 ///
 /// # Errors
 /// A file cannot be read, or does not fit guest memory.
 pub fn load(memory: &Memory, payload: &mut Payload<'_>) -> Result<u64, Error> {
-    let kernel = Elf::load(&**memory, None, payload.kernel, Some(GuestAddress(layout::HIGH_RAM_START)))
+    // What the image has as zeroes, the fresh memory has already.
+    let mut kernel = SparseFile::new(payload.kernel).map_err(Error::KernelFile)?;
+    let kernel = Elf::load(&**memory, None, &mut kernel, Some(GuestAddress(layout::HIGH_RAM_START)))
         .map_err(Error::Kernel)?;
     let initramfs = load_initramfs(memory, payload, kernel.kernel_end)?;
 
@@ -135,4 +141,116 @@ pub fn virtio_nodes(devices: usize) -> Vec<acpi::VirtioNode> {
             gsi: layout::VIRTIO_FIRST_GSI + n,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory;
+    use super::*;
+    use std::os::unix::fs::FileExt;
+    use vm_memory::GuestMemoryBackend;
+
+    const MEMORY: u64 = 32 << 20;
+    const ENTRY: u64 = 0x100_0000;
+
+    struct Segment {
+        offset: u64,
+        address: u64,
+        content: Vec<u8>,
+        bss: u64,
+    }
+
+    /// An ELF kernel as a linker writes it: data where the segments are, holes between them.
+    fn elf(segments: &[Segment]) -> File {
+        let mut header = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+        header.extend([ENTRY, 64, 0].map(u64::to_le_bytes).concat());
+        header.extend([0, 0, 0, 0, 64, 0, 56, 0, segments.len() as u8, 0, 64, 0, 0, 0, 0, 0]);
+        let file = tempfile::tempfile().unwrap();
+        for Segment { offset, address, content, bss } in segments {
+            let size = content.len() as u64;
+            header.extend([1, 0, 0, 0, 7, 0, 0, 0]);
+            header.extend(
+                [*offset, *address, *address, size, size + bss, 0x1000].map(u64::to_le_bytes).concat(),
+            );
+            file.write_all_at(content, *offset).unwrap();
+        }
+        file.write_all_at(&header, 0).unwrap();
+        file
+    }
+
+    fn load_into(memory: &Memory, mut kernel: File, initramfs: &[u8]) -> Result<u64, Error> {
+        let mut initrd = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut initrd, initramfs).unwrap();
+        let payload = &mut Payload {
+            kernel: &mut kernel,
+            initramfs: &mut initrd,
+            command_line: "quiet",
+            memory_bytes: MEMORY,
+            acpi: b"RSD PTR ",
+        };
+        load(memory, payload)
+    }
+
+    fn bytes(memory: &Memory, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0xaa; length];
+        memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn memory_holds_what_the_image_says() {
+        let mut text: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8 | 1).collect();
+        text[70_000..200_000].fill(0);
+        let data = vec![7; 5001];
+        let kernel = elf(&[
+            Segment { offset: 0x20_0000, address: ENTRY, content: text.clone(), bss: 0 },
+            Segment { offset: 0x30_0123, address: 0x110_0123, content: data.clone(), bss: 100_000 },
+        ]);
+        let memory = memory::map_ram(MEMORY).unwrap();
+        assert_eq!(load_into(&memory, kernel, b"archive").unwrap(), ENTRY);
+        assert_eq!(bytes(&memory, ENTRY, text.len()), text);
+        assert_eq!(bytes(&memory, 0x110_0123, data.len()), data);
+        assert_eq!(bytes(&memory, 0x110_0123 + 5001, 100_000), vec![0; 100_000]);
+        assert_eq!(bytes(&memory, MEMORY - 4096, 8), b"archive\0");
+        assert_eq!(bytes(&memory, layout::COMMAND_LINE, 6), b"quiet\0");
+        assert_eq!(bytes(&memory, layout::ACPI, 8), b"RSD PTR ");
+    }
+
+    #[test]
+    fn what_the_guest_writes_stays_in_the_guest() {
+        let segment = Segment { offset: 0x1000, address: ENTRY, content: vec![5; 8192], bss: 4096 };
+        let kernel = elf(&[segment]);
+        let memory = memory::map_ram(MEMORY).unwrap();
+        load_into(&memory, kernel.try_clone().unwrap(), b"").unwrap();
+        memory.write_slice(&[9; 12_288], GuestAddress(ENTRY)).unwrap();
+        let mut content = vec![0; 8192];
+        kernel.read_exact_at(&mut content, 0x1000).unwrap();
+        assert_eq!(content, vec![5; 8192]);
+    }
+
+    /// Guest memory given back to the host must come back as zeroes, also where the kernel was loaded.
+    #[test]
+    fn memory_given_back_reads_zero() {
+        let segment = Segment { offset: 0x1000, address: ENTRY, content: vec![5; 8192], bss: 0 };
+        let memory = memory::map_ram(MEMORY).unwrap();
+        load_into(&memory, elf(&[segment]), b"").unwrap();
+        let host = memory.get_host_address(GuestAddress(ENTRY)).unwrap();
+        // SAFETY: discards a page of the mapping that `memory` owns; no reference into it exists.
+        assert_eq!(unsafe { libc::madvise(host.cast(), 4096, libc::MADV_DONTNEED) }, 0);
+        assert_eq!(bytes(&memory, ENTRY, 4096), vec![0; 4096]);
+        assert_eq!(bytes(&memory, ENTRY + 4096, 4096), vec![5; 4096]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let memory = memory::map_ram(MEMORY).unwrap();
+        let beyond = Segment { offset: 0x1000, address: MEMORY - 4096, content: vec![5; 8192], bss: 0 };
+        assert!(matches!(load_into(&memory, elf(&[beyond]), b""), Err(Error::Kernel(_))));
+        let large =
+            Segment { offset: 0x1000, address: ENTRY, content: vec![5; 8192], bss: MEMORY - ENTRY - 8192 };
+        assert!(matches!(load_into(&memory, elf(&[large]), b"archive"), Err(Error::TooSmall { .. })));
+        let kernel = elf(&[Segment { offset: 0x1000, address: ENTRY, content: vec![5; 8192], bss: 0 }]);
+        kernel.set_len(0x2000).unwrap();
+        assert!(matches!(load_into(&memory, kernel, b""), Err(Error::Kernel(_))), "a cut image");
+    }
 }

@@ -9,6 +9,7 @@ pub mod layout;
 pub mod memory;
 pub mod registers;
 pub mod serial;
+pub mod sparse_file;
 pub mod stop;
 pub mod vcpu;
 pub mod vm;
