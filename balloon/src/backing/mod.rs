@@ -1,0 +1,27 @@
+//! Gives a guest's memory back to the host, and proves it with a receipt.
+//!
+//! [`Backing`] holds the mappings of one VM, region by region of its [`Layout`](crate::frames::Layout), and
+//! releases [runs](crate::frames::Run) of pages in as few system calls as the host allows. Its receipt, a
+//! [`Released`], is all that the page books accept: a page whose memory did not go back cannot be counted.
+//!
+//! Runs, not addresses, come in; they lie in one region each by construction, and a mapping turns one into host
+//! addresses only after checking that all of it is inside. System calls go through [`Kernel`], where tests put
+//! the host's failures.
+//!
+//! | memory | released by |
+//! |---|---|
+//! | anonymous, private | `process_madvise(MADV_DONTNEED)` of all runs at once (Linux 6.13 on), else `madvise` a run |
+//! | memfd or file, shared | `fallocate(FALLOC_FL_PUNCH_HOLE)` a run: `MADV_DONTNEED` would only unmap it |
+//!
+//! In every case the guest reads zeroes from a released page.
+
+mod kernel;
+mod mapping;
+mod release;
+#[cfg(test)]
+#[allow(unsafe_code)]
+pub(crate) mod simulated;
+
+pub use kernel::{Host, Kernel, MAX_RANGES};
+pub use mapping::{HostRange, Kind, Mapping};
+pub use release::{Backing, Error, Failures, Released};
