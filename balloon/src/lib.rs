@@ -15,6 +15,8 @@ pub mod device;
 pub mod frames;
 pub mod pages;
 pub mod resident;
+#[cfg(test)]
+mod scratch;
 pub mod size;
 
 /// Bytes in a page, the unit in which guest and host kernels account for memory.
