@@ -60,6 +60,11 @@ impl Scratch {
             None => Kind::Anonymous,
             Some(memfd) => Kind::Shared { file: memfd.try_clone().unwrap(), offset: PAGE as u64 },
         };
+        self.mapping_as(kind)
+    }
+
+    /// The mapping as if it were made of `kind`.
+    pub fn mapping_as(&self, kind: Kind) -> Mapping {
         // SAFETY: tests keep the scratch as long as the mapping and rely on its contents only as on a guest's.
         unsafe { Mapping::new(self.start as usize, self.bytes as u64, kind) }
     }

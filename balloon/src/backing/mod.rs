@@ -21,6 +21,8 @@ mod release;
 #[cfg(test)]
 #[allow(unsafe_code)]
 pub(crate) mod simulated;
+#[cfg(test)]
+mod tests;
 
 pub use kernel::{Host, Kernel, MAX_RANGES};
 pub use mapping::{HostRange, Kind, Mapping};

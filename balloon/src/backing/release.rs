@@ -149,7 +149,8 @@ impl<K: Kernel> Backing<K> {
         self.vector.clear();
         let mut bytes = 0usize;
         let ranges = runs.iter().take(MAX_RANGES).map_while(|run| {
-            let range = self.mappings.get(run.region()).filter(|mapping| mapping.is_anonymous())?.range(*run)?;
+            let range =
+                self.mappings.get(run.region()).filter(|mapping| mapping.is_anonymous())?.range(*run)?;
             bytes = bytes.checked_add(range.bytes()).filter(|&bytes| bytes <= MAX_VECTOR_BYTES)?;
             Some(range)
         });
@@ -318,10 +319,12 @@ mod tests {
 
     #[test]
     fn a_run_of_another_layout_touches_nothing() {
-        let large = Layout::new(&[(0, 4 * BLOCK), (5 * BLOCK, BLOCK), (7 * BLOCK, BLOCK), (9 * BLOCK, BLOCK)]);
+        let large =
+            Layout::new(&[(0, 4 * BLOCK), (5 * BLOCK, BLOCK), (7 * BLOCK, BLOCK), (9 * BLOCK, BLOCK)]);
         let large = large.unwrap();
         let mut subject = subject(&[]);
-        let asked = [large.run(0, 1023, 2).unwrap(), large.run(3, 0, 1).unwrap(), large.run(0, 0, 1).unwrap()];
+        let asked =
+            [large.run(0, 1023, 2).unwrap(), large.run(3, 0, 1).unwrap(), large.run(0, 0, 1).unwrap()];
         assert_eq!(subject.release(&asked).runs(), &asked[2..]);
         assert_eq!(subject.failures().pages, 3);
         assert_eq!(subject.kernel_mut().released_pages(), 1);

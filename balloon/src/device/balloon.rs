@@ -10,9 +10,10 @@ use super::report::{DriverState, MemoryReport};
 use super::statistics::{Exchange, RequestError, Sample};
 use crate::PAGE_BYTES;
 use crate::backing::{Backing, Kernel};
-use crate::frames::{Books, Run};
+use crate::frames::Books;
 use crate::pages::PageRange;
-use crate::resident::Residency;
+use crate::resident::{Residency, Scanner, Survey};
+use std::io;
 
 /// Most page numbers of one descriptor that are read: what Linux sends at once
 /// (`VIRTIO_BALLOON_ARRAY_PFNS_MAX` in drivers/virtio/virtio_balloon.c). The rest of a longer one is ignored.
@@ -337,12 +338,24 @@ impl<K: Kernel> Balloon<K> {
         }
     }
 
-    /// Corrects the books by what the host says is `resident`; returns how many ballooned pages are. Called under
-    /// the same lock as the reading.
-    pub fn reconcile(&mut self, resident: impl IntoIterator<Item = Run>) -> u64 {
-        let result = self.books.reconcile(resident);
-        count(&mut self.taken_back_pages, result.taken_back);
-        result.ballooned_resident
+    /// Reads on how much of the guest's memory the host holds, at most `max_pages` pages, and corrects the books by
+    /// what it finds. Returns the whole reading at its end.
+    ///
+    /// # Errors
+    /// The host cannot tell.
+    pub fn survey<S: Survey>(
+        &mut self,
+        scanner: &mut Scanner<S>,
+        max_pages: u64,
+    ) -> io::Result<Option<Residency>> {
+        let Self { books, backing, taken_back_pages, .. } = self;
+        // The books' layout is borrowed while they are corrected: it is a few regions long.
+        let layout = books.layout().clone();
+        scanner.step(&layout, backing.mappings(), max_pages, |run| {
+            let result = books.reconcile([run]);
+            count(taken_back_pages, result.taken_back);
+            result.ballooned_resident
+        })
     }
 
     /// Everything, with the last reading of residency.

@@ -40,6 +40,4 @@ pub use config::{CONFIG_BYTES, Config};
 pub use errors::ProtocolErrors;
 pub use queues::{OFFERED, QUEUE_SIZES, Queue, features, index, queue};
 pub use report::{DriverState, MemoryReport};
-pub use statistics::{
-    RequestError, STATISTICS_BYTES, STATISTICS_DEADLINE_MS, Sample, Statistics, Values,
-};
+pub use statistics::{RequestError, STATISTICS_BYTES, STATISTICS_DEADLINE_MS, Sample, Statistics, Values};

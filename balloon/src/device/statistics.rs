@@ -189,7 +189,10 @@ impl Exchange {
         self.holding = true;
         self.requested_ms = None;
         count(&mut errors.oversized_buffers, (len_bytes > u64::from(STATISTICS_BYTES)).into());
-        count(&mut errors.misaligned_buffers, (!bytes.len().is_multiple_of(RECORD_BYTES) && len_bytes <= u64::from(STATISTICS_BYTES)).into());
+        count(
+            &mut errors.misaligned_buffers,
+            (!bytes.len().is_multiple_of(RECORD_BYTES) && len_bytes <= u64::from(STATISTICS_BYTES)).into(),
+        );
         let (values, unknown) = Values::parse(bytes);
         count(&mut errors.unknown_statistics, unknown);
         if values.plausible(size_bytes) {

@@ -2,7 +2,9 @@
 
 use super::model::balloon;
 use super::*;
+use crate::backing::HostRange;
 use crate::backing::simulated::{Answer, Simulated};
+use crate::resident::{Extent, Scanner, Survey};
 
 const BLOCK: u64 = crate::BLOCK_BYTES;
 const PAGE: u64 = crate::PAGE_BYTES;
@@ -212,14 +214,34 @@ fn a_reset_makes_a_fresh_device_but_for_what_the_host_wants() {
     assert_eq!((balloon.books().totals().ballooned, balloon.errors().duplicate_pages), (100, 0));
 }
 
+/// These pages of the first region are in memory.
+struct Resident(std::ops::Range<u64>);
+
+impl Survey for Resident {
+    fn survey(&mut self, range: HostRange, found: &mut Vec<Extent>) -> std::io::Result<u64> {
+        if range.address() < 2 << 40 {
+            let pages = self.0.end - self.0.start;
+            found.push(Extent { first: self.0.start, pages, huge: false, swapped: false });
+        }
+        Ok(range.bytes() as u64 / PAGE)
+    }
+
+    fn tells_huge_and_swapped(&self) -> bool {
+        false
+    }
+}
+
 #[test]
 fn residency_corrects_what_was_reported() {
     let mut balloon = live(OFFERED);
     balloon.gather_range(0, 10 * PAGE);
     balloon.settle(Queue::Reporting, 0);
     numbers(&mut balloon, Queue::Inflate, [20]);
-    let resident = balloon.books().layout().run(0, 5, 16);
-    assert_eq!(balloon.reconcile(resident), 1, "the guest touched a ballooned page");
+    // Pages 5 to 20 are in memory.
+    let mut scanner = Scanner::new(Resident(5..21));
+    let reading = balloon.survey(&mut scanner, 1 << 20).unwrap().unwrap();
+    assert_eq!(reading.resident, 16 * PAGE);
+    assert_eq!(reading.ballooned_resident, PAGE, "the guest touched what it had given away");
     let report = balloon.report(None, 0);
     assert_eq!((report.reported, report.taken_back_total, report.ballooned), (5 * PAGE, 5 * PAGE, PAGE));
     assert_eq!(report.reported_total, 10 * PAGE);

@@ -56,7 +56,9 @@ pub struct Reconciled {
 
 /// Books that contradict themselves. None of their operations leads there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("page books do not add up: {totals:?}, but {ballooned} ballooned and {reported} reported pages are marked")]
+#[error(
+    "page books do not add up: {totals:?}, but {ballooned} ballooned and {reported} reported pages are marked"
+)]
 pub struct Imbalance {
     /// The totals as kept.
     pub totals: Totals,
@@ -171,7 +173,8 @@ impl Books {
     pub fn check(&self) -> Result<(), Imbalance> {
         let (ballooned, reported) = (self.ballooned.count_all(), self.reported.count_all());
         let totals = self.totals;
-        let sum = totals.guest_owned().checked_add(totals.ballooned).and_then(|s| s.checked_add(totals.reported));
+        let sum =
+            totals.guest_owned().checked_add(totals.ballooned).and_then(|s| s.checked_add(totals.reported));
         let sound = sum == Some(self.layout.pages())
             && (totals.ballooned, totals.reported) == (ballooned, reported)
             && self.ballooned.is_disjoint(&self.reported);

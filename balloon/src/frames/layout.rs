@@ -9,7 +9,9 @@ use crate::{BLOCK_BYTES, PAGE_BYTES};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A region is empty, or does not begin and end at a block.
-    #[error("guest memory at {address:#x}, {bytes} bytes, is not made of whole blocks of {BLOCK_BYTES} bytes")]
+    #[error(
+        "guest memory at {address:#x}, {bytes} bytes, is not made of whole blocks of {BLOCK_BYTES} bytes"
+    )]
     Unaligned {
         /// Guest-physical address of the region.
         address: u64,

@@ -68,7 +68,8 @@ impl<S: Survey> Scanner<S> {
         while let Some(mapping) = mappings.get(self.region) {
             let pages = mapping.bytes() / PAGE_BYTES;
             let rest = pages.saturating_sub(self.page).min(left);
-            let Some(range) = layout.run(self.region, self.page, rest).and_then(|run| mapping.range(run)) else {
+            let Some(range) = layout.run(self.region, self.page, rest).and_then(|run| mapping.range(run))
+            else {
                 if self.page < pages {
                     return Ok(None);
                 }
