@@ -88,7 +88,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 
 fn this_process() -> Option<OwnedFd> {
     // SAFETY: takes numbers only and returns a new descriptor or an error.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
     let fd = i32::try_from(fd).ok().filter(|&fd| fd >= 0)?;
     // SAFETY: the kernel just made this descriptor, and nobody else knows it.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -135,8 +135,9 @@ fn discards_own_pages(process: &OwnedFd) -> bool {
         _ => None,
     };
     let byte = |page: usize| {
+        let first = scratch.cast::<u8>().wrapping_add(page.wrapping_mul(PAGE));
         // SAFETY: within the mapping, which is readable and still there.
-        unsafe { scratch.cast::<u8>().add(page.wrapping_mul(PAGE)).read_volatile() }
+        unsafe { first.read_volatile() }
     };
     let works = done == Some(2 * PAGE) && (byte(0), byte(1), byte(2)) == (0, 1, 0);
     // SAFETY: the mapping made above; nothing refers to it any more.

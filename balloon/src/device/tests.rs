@@ -1,5 +1,7 @@
 //! The device, promise by promise.
 
+#![allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
 use super::model::balloon;
 use super::*;
 use crate::backing::HostRange;

@@ -55,8 +55,9 @@ enum Way {
 
 /// Runs that one scan returns.
 const REGIONS: usize = 512;
-/// Pages that one `mincore` looks at.
-const MINCORE_PAGES: usize = 4096;
+const PAGE: usize = PAGE_BYTES as usize;
+/// Bytes that one `mincore` looks at.
+const MINCORE_BYTES: usize = 16 << 20;
 
 impl Host {
     /// Asks the host what it can do, once. Afterwards no call opens anything, so a sandbox may be closed.
@@ -171,10 +172,8 @@ fn survey_by_scan(
 }
 
 fn survey_by_mincore(bytes: &mut Vec<u8>, range: HostRange, found: &mut Vec<Extent>) -> io::Result<u64> {
-    let page_bytes = usize::try_from(PAGE_BYTES).unwrap_or(usize::MAX);
-    let pages = (range.bytes() / page_bytes).min(MINCORE_PAGES);
-    bytes.resize(pages, 0);
-    let length = pages.saturating_mul(page_bytes);
+    let length = range.bytes().min(MINCORE_BYTES);
+    bytes.resize(length / PAGE, 0);
     // SAFETY: the range comes from a mapping, which the call does not touch; it writes a byte a page into the
     // vector, which has that many.
     let result = unsafe { libc::mincore(range.address() as *mut _, length, bytes.as_mut_ptr()) };
@@ -189,5 +188,5 @@ fn survey_by_mincore(bytes: &mut Vec<u8>, range: HostRange, found: &mut Vec<Exte
         }
         first = first.saturating_add(pages);
     }
-    Ok(pages as u64)
+    Ok(bytes.len() as u64)
 }
