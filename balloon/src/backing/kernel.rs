@@ -21,6 +21,9 @@ pub trait Kernel: Send {
     /// The host's answer to the first range.
     fn discard_all(&mut self, ranges: &[HostRange]) -> io::Result<usize>;
 
+    /// Bytes in a page of the host, to which it rounds what it discards.
+    fn page_bytes(&self) -> u64;
+
     /// Whether this host takes [`Kernel::discard_all`] at all.
     fn takes_vectors(&mut self) -> bool;
 
@@ -66,6 +69,11 @@ impl Kernel for Host {
     fn discard_all(&mut self, ranges: &[HostRange]) -> io::Result<usize> {
         let Some(process) = &self.process else { return Err(io::ErrorKind::Unsupported.into()) };
         madvise_vector(process, ranges)
+    }
+
+    fn page_bytes(&self) -> u64 {
+        // SAFETY: takes a number and returns one.
+        u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or_default()
     }
 
     fn takes_vectors(&mut self) -> bool {

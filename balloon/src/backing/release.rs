@@ -24,6 +24,12 @@ pub enum Error {
         /// Mappings.
         mappings: usize,
     },
+    /// The host's pages are larger: discarding one of the balloon's would discard its neighbours.
+    #[error("this host has pages of {host_bytes} bytes, and the balloon's have {PAGE_BYTES}: run without it")]
+    PageSize {
+        /// The host's page size.
+        host_bytes: u64,
+    },
     /// A mapping is not as long as its region.
     #[error("region {region} of guest memory is not as long as its mapping")]
     Length {
@@ -81,8 +87,11 @@ impl<K: Kernel> Backing<K> {
     /// The memory behind `layout`: a mapping for each of its regions, in order.
     ///
     /// # Errors
-    /// The mappings are not the layout's.
+    /// The mappings are not the layout's, or the host's pages are larger than the balloon's.
     pub fn new(mut kernel: K, layout: &Layout, mappings: Vec<Mapping>) -> Result<Self, Error> {
+        if kernel.page_bytes() != PAGE_BYTES {
+            return Err(Error::PageSize { host_bytes: kernel.page_bytes() });
+        }
         let regions = layout.regions();
         if regions.len() != mappings.len() {
             return Err(Error::Count { regions: regions.len(), mappings: mappings.len() });
@@ -316,6 +325,17 @@ mod tests {
         let new = |mappings| Backing::new(Simulated::default(), &two, mappings).map(|_| ());
         assert_eq!(new(vec![mapping(BLOCK)]), Err(Error::Count { regions: 2, mappings: 1 }));
         assert_eq!(new(vec![mapping(BLOCK), mapping(2 * BLOCK)]), Err(Error::Length { region: 1 }));
+    }
+
+    #[test]
+    fn a_host_with_larger_pages_is_refused_as_it_would_discard_neighbours() {
+        let layout = Layout::new(&[(0, BLOCK)]).unwrap();
+        for host_bytes in [16 << 10, 64 << 10] {
+            let mut kernel = Simulated::default();
+            kernel.page_bytes = Some(host_bytes);
+            let backing = Backing::new(kernel, &layout, vec![Simulated::mapping(1 << 30, BLOCK)]);
+            assert_eq!(backing.map(|_| ()), Err(Error::PageSize { host_bytes }));
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Simulated {
     answers: VecDeque<Answer>,
     /// Addresses of released pages.
     released: BTreeSet<usize>,
+    /// Instead of the balloon's own.
+    pub page_bytes: Option<u64>,
     pub vectors: u64,
     pub longest_vector: usize,
 }
@@ -100,6 +102,10 @@ impl Kernel for Simulated {
             left -= bytes;
         }
         Ok(done)
+    }
+
+    fn page_bytes(&self) -> u64 {
+        self.page_bytes.unwrap_or(crate::PAGE_BYTES)
     }
 
     fn takes_vectors(&mut self) -> bool {

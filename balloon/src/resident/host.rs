@@ -61,18 +61,15 @@ const MINCORE_BYTES: usize = 16 << 20;
 
 impl Host {
     /// Asks the host what it can do, once. Afterwards no call opens anything, so a sandbox may be closed.
-    ///
-    /// # Errors
-    /// There is no `/proc`.
-    pub fn probe() -> io::Result<Self> {
-        let file = File::open("/proc/self/pagemap")?;
+    #[must_use]
+    pub fn probe() -> Self {
         let mut regions = vec![PageRegion::default(); REGIONS];
-        // An empty range: answered with nothing where the call exists.
-        let way = match scan(&file, 0, 0, &mut regions) {
-            Ok(_) => Way::Scan(file, regions),
-            Err(_) => Way::Mincore(Vec::new()),
-        };
-        Ok(Self { way })
+        // A process may be barred from its own pagemap, by a missing /proc or as it is not dumpable.
+        match File::open("/proc/self/pagemap") {
+            // An empty range: answered with nothing where the call exists.
+            Ok(file) if scan(&file, 0, 0, &mut regions).is_ok() => Self { way: Way::Scan(file, regions) },
+            _ => Self::mincore(),
+        }
     }
 
     /// The way of hosts before Linux 6.7.

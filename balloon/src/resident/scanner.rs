@@ -220,7 +220,7 @@ mod tests {
         scratch[1].fill(0, 2, 1);
         assert_eq!(scratch[0].byte(100), 0, "a page that is only read is none");
         let mappings: Vec<_> = scratch.iter().map(Scratch::mapping).collect();
-        for survey in [Host::probe().unwrap(), Host::mincore()] {
+        for survey in [Host::probe(), Host::mincore()] {
             let tells = survey.tells_huge_and_swapped();
             let mut runs = Vec::new();
             let note = |run: Run| {

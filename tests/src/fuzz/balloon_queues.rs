@@ -15,8 +15,7 @@ const QUEUES: usize = 4;
 pub fn run(input: &[u8]) {
     let fenced = Fenced::new();
     let memory = fenced.memory();
-    // SAFETY: guest memory and nothing else, unmapped after the device is gone.
-    let device = unsafe { Balloon::over(&memory, REGION_BYTES / 2) }.unwrap();
+    let device = Balloon::over(&memory, REGION_BYTES / 2).unwrap();
     let transport = Transport::new(device, memory.clone()).unwrap();
     let guest = Guest { transport: &transport, memory: &memory, queues: QUEUES, second_region: STARTS[1] };
     let mut input = Bytes(input);

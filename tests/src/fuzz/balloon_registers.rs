@@ -15,8 +15,7 @@ const SIZE: u64 = 2 * REGION_BYTES;
 pub fn run(input: &[u8]) {
     let fenced = Fenced::new();
     let memory = fenced.memory();
-    // SAFETY: guest memory and nothing else, unmapped after the device is gone.
-    let device = unsafe { Balloon::over(&memory, 0) }.unwrap();
+    let device = Balloon::over(&memory, 0).unwrap();
     let transport = Transport::new(device, memory.clone()).unwrap();
     let guest = Guest { transport: &transport, memory: &memory, queues: 4, second_region: STARTS[1] };
     let mut input = Bytes(input);

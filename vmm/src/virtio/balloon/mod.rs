@@ -28,13 +28,16 @@ use std::sync::OnceLock;
 use std::time::Instant;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 use virtio_queue::Queue;
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 /// Pages that one [`Transport::survey`] looks at: 256 MiB, below a millisecond of page-table walk.
 pub const SURVEY_PAGES: u64 = 64 << 10;
 
 /// Bytes of the longest array of page numbers that is read.
 const ARRAY_BYTES: usize = PFNS_PER_DESCRIPTOR * 4;
+
+/// Descriptors of a buffer of statistics: one, of Linux.
+const STATISTICS_DESCRIPTORS: usize = 32;
 
 /// Guest memory that a balloon cannot manage.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +48,7 @@ pub enum Error {
     /// Its mappings are not as its regions.
     #[error("cannot release guest memory")]
     Backing(#[from] balloon::backing::Error),
-    /// The host has no more file descriptors, or no /proc.
+    /// The host has no more file descriptors.
     #[error("cannot prepare to release guest memory")]
     Host(#[from] io::Error),
 }
@@ -62,6 +65,9 @@ pub fn monotonic_ms() -> u64 {
 #[derive(Debug)]
 pub struct Balloon<K> {
     device: device::Balloon<K>,
+    /// Keeps mapped what the device releases.
+    #[allow(dead_code)]
+    memory: Memory,
     clock_ms: fn() -> u64,
     scanner: Scanner<resident::Host>,
     residency: Option<Residency>,
@@ -73,26 +79,19 @@ impl Balloon<Host> {
     /// An empty balloon over all of `memory`, which leaves the guest at least `floor_bytes`. Asks the host what it
     /// can do, so it is made before a sandbox is closed.
     ///
-    /// # Safety
-    /// `memory` is guest memory and nothing else, and stays mapped as long as the balloon lives.
-    ///
     /// # Errors
-    /// The memory is not made of whole blocks, or the host is out of file descriptors.
-    pub unsafe fn over(memory: &Memory, floor_bytes: u64) -> Result<Self, Error> {
-        // SAFETY: as the caller vouches.
-        unsafe { Self::with_kernel(Host::probe(), memory, floor_bytes, monotonic_ms) }
+    /// The memory is not made of whole blocks, or the host cannot release it.
+    pub fn over(memory: &Memory, floor_bytes: u64) -> Result<Self, Error> {
+        Self::with_kernel(Host::probe(), memory, floor_bytes, monotonic_ms)
     }
 }
 
 impl<K: Kernel> Balloon<K> {
     /// As [`Balloon::over`], with a kernel and a clock of one's own.
     ///
-    /// # Safety
-    /// As of [`Balloon::over`].
-    ///
     /// # Errors
     /// As of [`Balloon::over`].
-    pub unsafe fn with_kernel(
+    pub fn with_kernel(
         kernel: K,
         memory: &Memory,
         floor_bytes: u64,
@@ -100,20 +99,13 @@ impl<K: Kernel> Balloon<K> {
     ) -> Result<Self, Error> {
         let regions: Vec<_> = memory.iter().map(|region| (region.start_addr().0, region.len())).collect();
         let layout = Layout::new(&regions)?;
-        let mapping = |region: &vm_memory::GuestRegionMmap<()>| {
-            let kind = match region.file_offset() {
-                None => Kind::Anonymous,
-                Some(file) => Kind::Shared { file: file.file().try_clone()?.into(), offset: file.start() },
-            };
-            // SAFETY: the region is mapped so, and the caller vouches for what it is and how long it stays.
-            Ok(unsafe { Mapping::new(region.as_ptr() as usize, region.len(), kind) })
-        };
         let mappings = memory.iter().map(mapping).collect::<io::Result<_>>()?;
         let backing = Backing::new(kernel, &layout, mappings)?;
         Ok(Self {
             device: device::Balloon::new(Books::new(layout), backing, floor_bytes),
+            memory: memory.clone(),
             clock_ms,
-            scanner: Scanner::new(resident::Host::probe()?),
+            scanner: Scanner::new(resident::Host::probe()),
             residency: None,
             buffers: Buffers::default(),
             heads: Vec::new(),
@@ -168,6 +160,17 @@ impl<K: Kernel> Balloon<K> {
     }
 }
 
+/// A region as the balloon releases it.
+fn mapping(region: &GuestRegionMmap<()>) -> io::Result<Mapping> {
+    let kind = match region.file_offset() {
+        None => Kind::Anonymous,
+        Some(file) => Kind::Shared { file: file.file().try_clone()?.into(), offset: file.start() },
+    };
+    // SAFETY: mapped so, and the balloon keeps it mapped. Guest memory may change at any time by the guest's hand,
+    // which is why vm-memory lends no reference to it: nobody relies on its contents.
+    Ok(unsafe { Mapping::new(region.as_ptr() as usize, region.len(), kind) })
+}
+
 /// Fills `bytes` with the numbers in `chain` and returns how long they are; nothing if the chain is unusable.
 fn read_statistics<K: Kernel>(
     device: &mut device::Balloon<K>,
@@ -176,7 +179,7 @@ fn read_statistics<K: Kernel>(
     memory: &Memory,
     bytes: &mut [u8],
 ) -> u64 {
-    if buffers.collect(chain, usize::from(u16::MAX)).is_err() {
+    if buffers.collect(chain, STATISTICS_DESCRIPTORS).is_err() {
         device.malformed_chain();
         return 0;
     }

@@ -43,8 +43,7 @@ impl Subject {
     fn new(features: u64) -> Self {
         let memory = memory();
         NOW_MS.set(0);
-        // SAFETY: nothing but this test's guest memory, and the drivers keep it mapped.
-        let balloon = unsafe { Balloon::with_kernel(Host::probe(), &memory, BLOCK, || NOW_MS.get()) };
+        let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, || NOW_MS.get());
         let drivers: Vec<_> =
             QUEUE_SIZES.iter().zip(1..).map(|(size, at)| Driver::new(&memory, at << 12, *size)).collect();
         let queues = drivers.iter().map(|driver| driver.queue(true)).collect();
@@ -224,8 +223,7 @@ fn residency_is_read_beside_the_books() {
 #[test]
 fn the_control_sockets_requests_go_through_the_transport() {
     let memory = memory();
-    // SAFETY: nothing but this test's guest memory, which outlives the balloon.
-    let balloon = unsafe { Balloon::over(&memory, BLOCK) }.unwrap();
+    let balloon = Balloon::over(&memory, BLOCK).unwrap();
     let transport = Transport::new(balloon, memory.clone()).unwrap();
     assert_eq!(transport.request_statistics(), Err(RequestError::NoDriver));
     assert!(matches!(transport.set_ceiling(BLOCK - 4096), Err(CeilingError::BelowFloor { .. })));
