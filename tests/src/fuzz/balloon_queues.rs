@@ -13,7 +13,10 @@ const PAGE: u64 = balloon::PAGE_BYTES;
 const QUEUES: usize = 4;
 
 pub fn run(input: &[u8]) {
-    let fenced = Fenced::new();
+    Fenced::with(|fenced| hostile(fenced, input));
+}
+
+fn hostile(fenced: &Fenced, input: &[u8]) {
     let memory = fenced.memory();
     let device = Balloon::over(&memory, REGION_BYTES / 2).unwrap();
     let transport = Transport::new(device, memory.clone()).unwrap();
@@ -87,16 +90,16 @@ fn numbers(
         (0..count).flat_map(|i| first.wrapping_add(i.wrapping_mul(step)).to_le_bytes()).collect();
     let at = ARRAY + u64::from(slot) * 0x400;
     guest.put(at, &bytes);
-    let length = if input.u8() % 16 == 0 { input.u32() } else { bytes.len() as u32 };
-    (at, length, input.u8() % 16 == 0)
+    let length = if input.u8().is_multiple_of(16) { input.u32() } else { bytes.len() as u32 };
+    (at, length, input.u8().is_multiple_of(16))
 }
 
 /// A range to report.
 fn range(input: &mut Bytes<'_>) -> (u64, u32, bool) {
-    let offset = if input.u8() % 8 == 0 { u64::from(input.u16() % 4096) } else { 0 };
+    let offset = if input.u8().is_multiple_of(8) { u64::from(input.u16() % 4096) } else { 0 };
     let address = u64::from(page(input)) * PAGE + offset;
-    let length = if input.u8() % 8 == 0 { input.u32() } else { u32::from(input.u16()) << 12 };
-    (address, length, input.u8() % 16 != 0)
+    let length = if input.u8().is_multiple_of(8) { input.u32() } else { u32::from(input.u16()) << 12 };
+    (address, length, !input.u8().is_multiple_of(16))
 }
 
 /// A page number, mostly near a border of a region.

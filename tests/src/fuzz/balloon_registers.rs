@@ -13,7 +13,10 @@ const CONFIG: u64 = VIRTIO_MMIO_CONFIG as u64;
 const SIZE: u64 = 2 * REGION_BYTES;
 
 pub fn run(input: &[u8]) {
-    let fenced = Fenced::new();
+    Fenced::with(|fenced| hostile(fenced, input));
+}
+
+fn hostile(fenced: &Fenced, input: &[u8]) {
     let memory = fenced.memory();
     let device = Balloon::over(&memory, 0).unwrap();
     let transport = Transport::new(device, memory.clone()).unwrap();

@@ -1,14 +1,15 @@
 //! Guest memory between canaries: an anonymous region and a memfd one, a page that must never change on each side
 //! of both.
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous};
 use std::ffi::c_void;
 use std::fs::File;
 use std::ptr::{null_mut, slice_from_raw_parts};
 use std::sync::Arc;
+use vm_memory::GuestMemoryRegion;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
 use vmm::virtio::device::Memory;
 
 /// Bytes of each region: a block.
@@ -20,15 +21,40 @@ const PAGE: usize = balloon::PAGE_BYTES as usize;
 const MAPPED: usize = REGION_BYTES as usize + 2 * PAGE;
 const CANARY: u8 = 0xca;
 
-/// The mappings; the memory made of them must not outlive them.
+thread_local! {
+    static FENCED: Fenced = Fenced::new();
+}
+
+/// The mappings, one pair a thread, kept until the program ends.
 pub struct Fenced {
     mappings: [*mut c_void; 2],
     memory: Memory,
 }
 
 impl Fenced {
-    #[must_use]
-    pub fn new() -> Self {
+    /// Calls `work` with memory full of zeroes.
+    pub fn with(work: impl FnOnce(&Self)) {
+        FENCED.with(|fenced| {
+            fenced.clear();
+            work(fenced);
+        });
+    }
+
+    fn clear(&self) {
+        for region in self.memory.iter() {
+            let (address, bytes) = (region.as_ptr().cast(), REGION_BYTES as usize);
+            match region.file_offset() {
+                // SAFETY: the bytes between the canaries, which no reference lends.
+                None => unsafe { madvise(address, bytes, Advice::LinuxDontNeed) }.unwrap(),
+                Some(file) => {
+                    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                    fallocate(file.file(), hole, file.start(), REGION_BYTES).unwrap();
+                }
+            }
+        }
+    }
+
+    fn new() -> Self {
         let file = File::from(memfd_create(c"guest", MemfdFlags::CLOEXEC).unwrap());
         ftruncate(&file, MAPPED as u64).unwrap();
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
@@ -50,7 +76,7 @@ impl Fenced {
                 Some(file) => builder.with_file_offset(file),
                 None => builder,
             };
-            // SAFETY: the bytes between the canaries, mapped until this value is dropped.
+            // SAFETY: the bytes between the canaries, mapped for good.
             let builder = unsafe { builder.with_raw_mmap_pointer(mapping.cast::<u8>().wrapping_add(PAGE)) };
             GuestRegionMmap::new(builder.build().unwrap(), GuestAddress(start)).unwrap()
         };
@@ -72,21 +98,6 @@ impl Fenced {
                 let page = unsafe { &*page };
                 assert!(page.iter().all(|byte| *byte == CANARY), "memory beside the guest's has changed");
             }
-        }
-    }
-}
-
-impl Default for Fenced {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Fenced {
-    fn drop(&mut self) {
-        for mapping in self.mappings {
-            // SAFETY: the mapping made in `new`, all of it; devices on it are gone, as `memory` says.
-            unsafe { munmap(mapping, MAPPED) }.unwrap();
         }
     }
 }
