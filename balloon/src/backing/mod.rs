@@ -14,6 +14,13 @@
 //! | memfd or file, shared | `fallocate(FALLOC_FL_PUNCH_HOLE)` a run: `MADV_DONTNEED` would only unmap it |
 //!
 //! In every case the guest reads zeroes from a released page.
+//!
+//! Runs are as long as a pass of the device allows, so a huge page that is released whole goes back as such, some
+//! twenty times cheaper than in parts; one that is released in part is split by the kernel, and what is kept stays
+//! resident. The host's own huge pages can bring memory back unasked: where nothing of a 2 MiB range is left, one
+//! touch by the guest makes all of it resident again, and `khugepaged` fills ranges up to
+//! (`max_ptes_none` under /sys/kernel/mm/transparent_hugepage/khugepaged, 511 by default). Ballooned pages that
+//! came back so are what [`Residency::ballooned_resident`](crate::resident::Residency::ballooned_resident) counts.
 
 mod kernel;
 mod mapping;

@@ -50,7 +50,7 @@ pub struct Entry {
 pub struct Reconciled {
     /// Reported pages that the guest has taken back; they are its own again.
     pub taken_back: u64,
-    /// Ballooned pages that are resident: the guest touched what it had given away.
+    /// Ballooned pages that are resident, by the guest's touch or with a huge page of the host.
     pub ballooned_resident: u64,
 }
 

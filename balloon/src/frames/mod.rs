@@ -7,8 +7,9 @@
 //! What the states mean, exactly:
 //!
 //! - **Ballooned**: the driver put the page into the balloon, and its memory went back to the host. It stays so
-//!   until the driver deflates it or the device is reset. A guest that touches it nevertheless breaks its
-//!   promise and gets a zero page; [`Books::reconcile`] finds such pages.
+//!   until the driver deflates it or the device is reset. It may be resident all the same: the guest broke its
+//!   promise and touched it, or the host made a huge page of it and its neighbours. [`Books::reconcile`] finds
+//!   such pages.
 //! - **Reported**: the driver reported the page free, and its memory went back to the host. The guest may take
 //!   the page back at any moment by touching it, and nobody tells the host: the bit is what was *last known*.
 //!   [`Books::reconcile`] corrects it from residency, which is the truth; between two readings the bit may be

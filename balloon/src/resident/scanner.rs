@@ -21,7 +21,8 @@ pub struct Residency {
     pub swapped: Option<u64>,
     /// In memory, of each region of the layout.
     pub regions: Vec<u64>,
-    /// Ballooned memory that was resident: the guest touched what it had given away.
+    /// Ballooned memory that was resident: the guest touched what it had given away, or the host's huge pages
+    /// brought it back with a neighbour.
     pub ballooned_resident: u64,
 }
 
