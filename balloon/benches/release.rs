@@ -16,16 +16,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use balloon::backing::{Backing, Host, Kind, MAX_RANGES, Mapping};
+use balloon::backing::{Backing, Host, HostRange, Kernel, Kind, MAX_RANGES, Mapping};
 use balloon::device::{Balloon, OFFERED, PFNS_PER_DESCRIPTOR, Queue};
 use balloon::frames::{Books, Layout};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 const PAGE: usize = balloon::PAGE_BYTES as usize;
 const HUGE_PAGE: usize = 2 << 20;
 /// Pages of one kick: what Linux sends, and what one pass of the device takes from a driver with many buffers.
 const KICKS: [usize; 2] = [256, 2048];
+
+const STREAMS: [&str; 3] = ["contiguous", "mixed", "scattered"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Memory {
@@ -141,7 +143,7 @@ impl Subject {
         done == runs.iter().map(|run| (run.1 * PAGE) as i64).sum::<i64>()
     }
 
-    fn device(&self, host: Host) -> Balloon<Host> {
+    fn device<K: Kernel>(&self, host: K) -> Balloon<K> {
         let layout = Layout::new(&[(0, self.bytes as u64)]).unwrap();
         let kind = match &self.memfd {
             None => Kind::Anonymous,
@@ -153,6 +155,31 @@ impl Subject {
         let mut balloon = Balloon::new(Books::new(layout), backing, 0);
         balloon.activate(OFFERED, 0);
         balloon
+    }
+}
+
+/// A host that does nothing, at once: what remains is the device's own work.
+struct Nothing;
+
+impl Kernel for Nothing {
+    fn discard(&mut self, _range: HostRange) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn discard_all(&mut self, ranges: &[HostRange]) -> std::io::Result<usize> {
+        Ok(ranges.iter().map(|range| range.bytes()).sum())
+    }
+
+    fn page_bytes(&self) -> u64 {
+        balloon::PAGE_BYTES
+    }
+
+    fn takes_vectors(&mut self) -> bool {
+        true
+    }
+
+    fn punch_hole(&mut self, _file: BorrowedFd<'_>, _offset: u64, _range: HostRange) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -235,7 +262,7 @@ fn race(subject: &Subject, rounds: usize, ways: &mut [Way<'_>]) -> Vec<(Duration
 }
 
 /// One kick through the device.
-fn inflate(device: &mut Balloon<Host>, kick: &[u8]) {
+fn inflate<K: Kernel>(device: &mut Balloon<K>, kick: &[u8]) {
     assert!(device.begin_chain());
     for array in kick.chunks(4 * PFNS_PER_DESCRIPTOR) {
         device.gather_numbers(array, array.len() as u64);
@@ -308,6 +335,23 @@ fn row(subject: &Subject, name: &str, kick_pages: usize, rounds: usize) {
     );
 }
 
+/// The device's own work on a stream, without any of the kernel's.
+fn own_work(subject: &Subject, name: &str, rounds: usize) -> f64 {
+    let numbers = stream(name, subject.pages());
+    let kicks: Vec<Vec<u8>> =
+        numbers.chunks(KICKS[0]).map(|kick| kick.iter().flat_map(|n| n.to_le_bytes()).collect()).collect();
+    let mut device = subject.device(Nothing);
+    let mut best = Duration::MAX;
+    for _ in 0..rounds {
+        device.reset();
+        device.activate(OFFERED, 0);
+        let start = thread_time();
+        kicks.iter().for_each(|kick| inflate(&mut device, kick));
+        best = best.min(thread_time() - start);
+    }
+    best.as_nanos() as f64 / numbers.len() as f64
+}
+
 fn argument(name: &str, default: usize) -> usize {
     let mut arguments = std::env::args().skip_while(|argument| argument != name);
     arguments.nth(1).map_or(default, |value| value.parse().expect("a number"))
@@ -326,14 +370,17 @@ fn main() {
     );
     for kind in [Memory::Small, Memory::Huge, Memory::Memfd] {
         let subject = Subject::new(kind, mib << 20);
-        for name in ["contiguous", "mixed", "scattered"] {
+        for name in STREAMS {
             for kick in KICKS {
                 row(&subject, name, kick, rounds);
             }
         }
         subject.release(0, subject.pages());
     }
+    let subject = Subject::new(Memory::Small, mib << 20);
+    let own = STREAMS.map(|name| format!("{name} {:.1}", own_work(&subject, name, 2 * rounds)));
+    println!("\nballast's own work, ns a page in kicks of {}: {}", KICKS[0], own.join(", "));
     println!(
-        "\nbest: time of ballast over the best raw way with the same kicks. page: times faster than a call a page."
+        "best: time of ballast over the best raw way with the same kicks. page: times faster than a call a page."
     );
 }
