@@ -110,7 +110,7 @@ impl Batch {
 
 /// Numbers that are looked at together, which takes a few vector instructions.
 const BLOCK: usize = 16;
-const BLOCK_NUMBERS: u32 = BLOCK as u32;
+const BLOCK_NUMBERS: u32 = 16;
 
 /// The last number of `block` if it goes on upwards from `last`.
 fn block_upwards(block: &[[u8; 4]; BLOCK], last: u32) -> Option<u32> {
