@@ -1,11 +1,22 @@
 //! Everything about a microVM's memory that needs no KVM, so that all of it is testable on any machine.
 //!
-//! Owns the words and numbers of memory: sizes as people write them ([`size`]) and what a process holds
-//! of the host, read from the host itself ([`resident`]). Used by the VMM and by the command line.
+//! Owns the words and numbers of memory: sizes as people write them ([`size`]) and pages by number ([`pages`]);
+//! the virtio-balloon ([`device`]), the page books of a VM ([`frames`]), what releases its memory ([`backing`])
+//! and what of it the host really holds ([`resident`]). Used by the VMM and by the command line.
+//!
+//! ```text
+//! driver's requests -> device -> runs -> backing -> receipt -> books      residency (slow) -> books corrected
+//! ```
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod backing;
+pub mod device;
+pub mod frames;
+pub mod pages;
 pub mod resident;
+#[cfg(test)]
+mod scratch;
 pub mod size;
 
 /// Bytes in a page, the unit in which guest and host kernels account for memory.

@@ -43,8 +43,8 @@ pub fn drive<D: Device>(
 ) {
     let queues = device.queue_sizes().len();
     let transport = Transport::new(device, memory.clone()).unwrap();
-    let guest = Guest { transport: &transport, memory: &memory, queues };
-    guest.bring_up();
+    let guest = Guest { transport: &transport, memory: &memory, queues, second_region: SECOND_REGION };
+    guest.bring_up(u64::MAX);
     let mut published = vec![0_u16; queues];
     while !input.is_empty() {
         let operation = input.u8();
@@ -53,10 +53,7 @@ pub fn drive<D: Device>(
             0 | 1 => guest.write_descriptor(queue, input),
             2 => {
                 let head = input.u16() % (SIZE + 1);
-                let slot = guest.at(queue) + AVAILABLE + 4 + 2 * u64::from(published[queue] % SIZE);
-                guest.put(slot, &head.to_le_bytes());
-                published[queue] = published[queue].wrapping_add(1);
-                guest.put(guest.at(queue) + AVAILABLE + 2, &published[queue].to_le_bytes());
+                guest.publish(queue, head, &mut published[queue]);
             }
             3 => {
                 published[queue] = input.u16();
@@ -79,25 +76,36 @@ pub fn drive<D: Device>(
         }
     }
     (0..queues).for_each(|queue| transport.serve(queue));
-    transport.write(VIRTIO_MMIO_STATUS.into(), &0_u32.to_le_bytes());
-    guest.bring_up();
+    guest.reset();
+    guest.bring_up(u64::MAX);
 }
 
-struct Guest<'a, D> {
-    transport: &'a Transport<D>,
-    memory: &'a Memory,
-    queues: usize,
+/// A driver of `queues` queues in `memory`, whose second region begins at `second_region`.
+pub struct Guest<'a, D> {
+    pub transport: &'a Transport<D>,
+    pub memory: &'a Memory,
+    pub queues: usize,
+    pub second_region: u64,
 }
 
 impl<D: Device> Guest<'_, D> {
-    /// Resets nothing; sets the device up from its state after reset (virtio 1.3, 3.1.1) and expects it to live.
-    fn bring_up(&self) {
+    /// Resets the device.
+    pub fn reset(&self) {
+        self.set(VIRTIO_MMIO_STATUS, 0);
+    }
+
+    /// Resets nothing; sets the device up from its state after reset (virtio 1.3, 3.1.1), with those of its
+    /// features that are in `features` too, and expects it to live.
+    pub fn bring_up(&self, features: u64) {
+        // The device insists on VIRTIO_F_VERSION_1.
+        let features = features | 1 << 32;
         self.set(VIRTIO_MMIO_STATUS, ACKNOWLEDGED);
         self.set(VIRTIO_MMIO_STATUS, DRIVER);
         for half in 0..2 {
             self.set(VIRTIO_MMIO_DEVICE_FEATURES_SEL, half);
             self.set(VIRTIO_MMIO_DRIVER_FEATURES_SEL, half);
-            self.set(VIRTIO_MMIO_DRIVER_FEATURES, self.get(VIRTIO_MMIO_DEVICE_FEATURES));
+            let wanted = (features >> (32 * half)) as u32;
+            self.set(VIRTIO_MMIO_DRIVER_FEATURES, self.get(VIRTIO_MMIO_DEVICE_FEATURES) & wanted);
         }
         self.set(VIRTIO_MMIO_STATUS, FEATURES_OK);
         for queue in 0..self.queues {
@@ -119,7 +127,7 @@ impl<D: Device> Guest<'_, D> {
         assert_eq!(self.get(VIRTIO_MMIO_STATUS), DRIVER_OK, "the device does not come up");
     }
 
-    fn write_descriptor(&self, queue: usize, input: &mut Bytes<'_>) {
+    pub fn write_descriptor(&self, queue: usize, input: &mut Bytes<'_>) {
         let index = u64::from(input.u8()) % u64::from(SIZE);
         let mut descriptor = [0; 16];
         descriptor[..8].copy_from_slice(&self.address(input).to_le_bytes());
@@ -132,12 +140,32 @@ impl<D: Device> Guest<'_, D> {
     }
 
     /// An address: mostly in a region or at its edge.
-    fn address(&self, input: &mut Bytes<'_>) -> u64 {
+    pub fn address(&self, input: &mut Bytes<'_>) -> u64 {
         match input.u8() % 4 {
             0 => input.u64(),
-            1 => SECOND_REGION + u64::from(input.u16()),
+            1 => self.second_region + u64::from(input.u16()),
             _ => u64::from(input.u16()),
         }
+    }
+
+    /// Writes `descriptors` (address, length, whether the device writes) as a chain from entry 0 of `queue` on.
+    pub fn write_chain(&self, queue: usize, descriptors: &[(u64, u32, bool)]) {
+        for (index, &(address, length, writable)) in (0_u16..).zip(descriptors) {
+            let more = usize::from(index) + 1 < descriptors.len();
+            let mut descriptor = [0; 16];
+            descriptor[..8].copy_from_slice(&address.to_le_bytes());
+            descriptor[8..12].copy_from_slice(&length.to_le_bytes());
+            descriptor[12] = u8::from(more) | u8::from(writable) << 1;
+            descriptor[14..].copy_from_slice(&(index + 1).to_le_bytes());
+            self.put(self.at(queue) + 16 * u64::from(index), &descriptor);
+        }
+    }
+
+    /// Publishes `head` as entry number `published` of `queue`'s available ring.
+    pub fn publish(&self, queue: usize, head: u16, published: &mut u16) {
+        self.put(self.at(queue) + AVAILABLE + 4 + 2 * u64::from(*published % SIZE), &head.to_le_bytes());
+        *published = published.wrapping_add(1);
+        self.put(self.at(queue) + AVAILABLE + 2, &published.to_le_bytes());
     }
 
     fn at(&self, queue: usize) -> u64 {
@@ -145,11 +173,11 @@ impl<D: Device> Guest<'_, D> {
     }
 
     /// Writes what lies in memory of `bytes`.
-    fn put(&self, at: u64, bytes: &[u8]) {
+    pub fn put(&self, at: u64, bytes: &[u8]) {
         let _ = self.memory.write(bytes, GuestAddress(at));
     }
 
-    fn set(&self, register: u32, value: u32) {
+    pub fn set(&self, register: u32, value: u32) {
         self.transport.write(register.into(), &value.to_le_bytes());
     }
 

@@ -7,14 +7,18 @@
 #![allow(missing_docs, reason = "each target is one function of the same shape, described by its file")]
 
 pub mod agent_frames;
+pub mod balloon_queues;
+pub mod balloon_registers;
 pub mod block;
 pub mod bytes;
 pub mod console;
 pub mod driver;
+pub mod fenced;
 pub mod image_config;
 pub mod size;
 pub mod smaps;
 pub mod spec;
+pub mod statistics;
 pub mod tar;
 pub mod transport;
 
@@ -24,12 +28,15 @@ pub type Target = fn(&[u8]);
 /// All targets, by the names of their corpora.
 pub const TARGETS: &[(&str, Target)] = &[
     ("agent_frames", agent_frames::run),
+    ("balloon_queues", balloon_queues::run),
+    ("balloon_registers", balloon_registers::run),
     ("block", block::run),
     ("console", console::run),
     ("image_config", image_config::run),
     ("size", size::run),
     ("smaps", smaps::run),
     ("spec", spec::run),
+    ("statistics", statistics::run),
     ("tar", tar::run),
     ("transport", transport::run),
 ];

@@ -1,6 +1,7 @@
 //! virtio over MMIO: the transport's registers, the devices behind it and the layer that attaches both to a VM.
 
 pub mod attach;
+pub mod balloon;
 pub mod block;
 pub mod buffers;
 pub mod config_space;

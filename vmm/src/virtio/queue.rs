@@ -73,6 +73,68 @@ fn run<'m>(
     Ok(Effects { interrupt: used && queue.needs_notification(memory)?, again })
 }
 
+/// A device that does the work of many chains at once.
+pub trait Batch {
+    /// Whether the pass goes on: asked before each chain.
+    fn wants_more(&mut self) -> bool;
+
+    /// Takes note of a chain.
+    fn gather(&mut self, chain: Chain<'_>);
+
+    /// Does the work of all chains gathered.
+    fn settle(&mut self);
+}
+
+/// Hands the available chains of `queue` to `batch`, as many as it wants and at most a ring's worth, lets it
+/// settle them, and only then returns them to the driver, with nothing written. `heads` is scratch. What else
+/// [`drain`] promises holds here too.
+///
+/// # Errors
+/// The ring contradicts itself or lies outside memory. What was gathered by then is settled and returned.
+pub fn drain_together(
+    index: usize,
+    queue: &mut Queue,
+    memory: &GuestMemoryMmap<()>,
+    heads: &mut Vec<u16>,
+    batch: &mut impl Batch,
+) -> Result<Effects, BrokenQueue> {
+    if !queue.ready() {
+        return Ok(Effects::default());
+    }
+    gather(queue, memory, heads, batch).map_err(|source| BrokenQueue::Ring { index, source })
+}
+
+fn gather(
+    queue: &mut Queue,
+    memory: &GuestMemoryMmap<()>,
+    heads: &mut Vec<u16>,
+    batch: &mut impl Batch,
+) -> Result<Effects, Error> {
+    queue.disable_notification(memory)?;
+    heads.clear();
+    let mut end = Ok(());
+    while heads.len() < usize::from(queue.size()) && batch.wants_more() {
+        match pop(queue, memory) {
+            Ok(Some(chain)) => {
+                heads.push(chain.head_index());
+                batch.gather(chain);
+            }
+            Ok(None) => break,
+            Err(error) => {
+                end = Err(error);
+                break;
+            }
+        }
+    }
+    batch.settle();
+    for head in heads.iter() {
+        queue.add_used(memory, *head, 0)?;
+    }
+    end?;
+    let again = queue.enable_notification(memory)?;
+    Ok(Effects { interrupt: !heads.is_empty() && queue.needs_notification(memory)?, again })
+}
+
 /// Why a pass over the ring ended.
 enum Stop {
     Empty,
@@ -184,6 +246,62 @@ mod tests {
         assert_eq!(effects, Effects { interrupt: true, again: false });
         assert_eq!(driver.take_used(), [(1, 0)]);
         assert_eq!(drain_all(&mut queue, &driver, 100).0, [2]);
+    }
+
+    /// Notes what happened; takes `wanted` chains a pass.
+    #[derive(Default)]
+    struct Diary {
+        wanted: usize,
+        taken: Vec<u16>,
+        settled: Vec<usize>,
+    }
+
+    impl Batch for Diary {
+        fn wants_more(&mut self) -> bool {
+            self.taken.len() < self.wanted
+        }
+
+        fn gather(&mut self, chain: Chain<'_>) {
+            self.taken.push(chain.head_index());
+        }
+
+        fn settle(&mut self) {
+            self.settled.push(self.taken.len());
+        }
+    }
+
+    #[test]
+    fn chains_of_a_batch_are_settled_before_any_returns() {
+        let mut driver = Driver::new(&memory(1 << 20), 0x1000, SIZE);
+        let mut queue = driver.queue(true);
+        for head in [3, 0, 5] {
+            driver.offer(head, &[readable(0x8000, 1)]);
+        }
+        let mut diary = Diary { wanted: 2, ..Diary::default() };
+        let mut heads = Vec::new();
+        let effects = drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap();
+        assert_eq!(effects, Effects { interrupt: true, again: true });
+        assert_eq!((&diary.taken[..], &diary.settled[..]), (&[3, 0][..], &[2][..]));
+        assert_eq!(driver.take_used(), [(3, 0), (0, 0)]);
+        diary.wanted = 9;
+        let effects = drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap();
+        assert!(!effects.again);
+        assert_eq!(driver.take_used(), [(5, 0)]);
+        assert_eq!(diary.settled, [2, 3]);
+        let idle = drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap();
+        assert_eq!(idle, Effects::default());
+    }
+
+    #[test]
+    fn a_batch_on_a_ring_that_breaks_is_settled_and_returned() {
+        let mut driver = Driver::new(&memory(1 << 20), 0x1000, SIZE);
+        let mut queue = driver.queue(true);
+        driver.offer(3, &[readable(0x8000, 1)]);
+        driver.publish(SIZE);
+        let mut diary = Diary { wanted: 9, ..Diary::default() };
+        let result = drain_together(0, &mut queue, driver.memory(), &mut Vec::new(), &mut diary);
+        assert!(result.is_err());
+        assert_eq!((diary.settled, driver.take_used()), (vec![1], vec![(3, 0)]));
     }
 
     #[test]

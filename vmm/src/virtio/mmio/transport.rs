@@ -97,6 +97,18 @@ impl<D: Device> Transport<D> {
         }
     }
 
+    /// Calls `work` on the device, whether or not there is a driver.
+    pub fn with_device<T>(&self, work: impl FnOnce(&mut D) -> T) -> T {
+        work(&mut self.lock().device)
+    }
+
+    /// Tells the driver, if it has set the device live, that the configuration space changed.
+    pub fn config_changed(&self) {
+        if self.lock().registers.live() {
+            self.interrupt.config();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner<D>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,0 +1,386 @@
+//! What it costs to give memory back: nanoseconds a page and system calls a GiB, for streams of page numbers as
+//! drivers send them, beside what the kernel can do at best and what a page a call costs.
+//!
+//! ```text
+//! cargo bench -p balloon [-- --mib 512] [-- --rounds 5]
+//! ```
+//!
+//! Each figure is the least processor time of several rounds; before each, all memory is touched anew. All ways get the stream in
+//! the same kicks:
+//!
+//! - *ballast*: the device itself: numbers read, sorted and joined, released, entered into the books;
+//! - *a call a page*: `madvise` or `fallocate` for each number as it comes;
+//! - *a call a run*: the kick's longest runs, known beforehand, a call each;
+//! - *vectored*: these runs in as few `process_madvise` as there can be;
+//! - *whole*: one call for all of the memory, whatever the stream: the kernel's limit.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use balloon::backing::{Backing, Host, HostRange, Kernel, Kind, MAX_RANGES, Mapping};
+use balloon::device::{Balloon, OFFERED, PFNS_PER_DESCRIPTOR, Queue};
+use balloon::frames::{Books, Layout};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+const PAGE: usize = balloon::PAGE_BYTES as usize;
+const HUGE_PAGE: usize = 2 << 20;
+/// Pages of one kick: what Linux sends, and what one pass of the device takes from a driver with many buffers.
+const KICKS: [usize; 2] = [256, 2048];
+
+const STREAMS: [&str; 3] = ["contiguous", "mixed", "scattered"];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Small,
+    Huge,
+    Memfd,
+}
+
+impl Memory {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Small => "anonymous, 4 KiB",
+            Self::Huge => "anonymous, 2 MiB",
+            Self::Memfd => "memfd",
+        }
+    }
+}
+
+/// Memory that is touched and released again and again.
+struct Subject {
+    kind: Memory,
+    start: *mut u8,
+    bytes: usize,
+    memfd: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Subject {
+    fn new(kind: Memory, bytes: usize) -> Self {
+        let reserved = bytes + HUGE_PAGE;
+        let memfd = (kind == Memory::Memfd).then(|| {
+            // SAFETY: the name is a NUL-terminated string that outlives the call.
+            let fd = unsafe { libc::memfd_create(c"bench".as_ptr(), libc::MFD_CLOEXEC) };
+            assert!(fd >= 0);
+            // SAFETY: a new descriptor that nobody else knows.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            // SAFETY: a descriptor of our own.
+            assert_eq!(unsafe { libc::ftruncate(fd.as_raw_fd(), bytes as i64) }, 0);
+            fd
+        });
+        let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), reserved, 3, private, -1, 0) };
+        assert_ne!(base, libc::MAP_FAILED);
+        let start = base.wrapping_byte_add(base.align_offset(HUGE_PAGE));
+        if let Some(fd) = &memfd {
+            let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+            // SAFETY: replaces a part of the mapping made above, which nobody has seen yet.
+            assert_ne!(unsafe { libc::mmap(start, bytes, 3, flags, fd.as_raw_fd(), 0) }, libc::MAP_FAILED);
+        }
+        let advice = if kind == Memory::Huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // SAFETY: advice on a mapping of our own changes no content.
+        unsafe { libc::madvise(start, bytes, advice) };
+        // SAFETY: takes numbers only.
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) } as i32;
+        // SAFETY: a new descriptor that nobody else knows.
+        let pidfd = (pidfd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) });
+        Self { kind, start: start.cast(), bytes, memfd, pidfd }
+    }
+
+    fn pages(&self) -> usize {
+        self.bytes / PAGE
+    }
+
+    fn touch(&self) {
+        if self.kind == Memory::Huge {
+            // A new page table: what was split stays split otherwise.
+            self.release(0, self.pages());
+        }
+        for page in 0..self.pages() {
+            let first = self.start.wrapping_add(page * PAGE);
+            // SAFETY: within the mapping.
+            unsafe { first.write_volatile(1) };
+        }
+    }
+
+    fn release(&self, first: usize, pages: usize) {
+        let (offset, bytes) = (first * PAGE, pages * PAGE);
+        let start = self.start.wrapping_add(offset);
+        let result = match &self.memfd {
+            // SAFETY: within the mapping, whose contents nobody needs.
+            None => unsafe { libc::madvise(start.cast(), bytes, libc::MADV_DONTNEED) },
+            Some(fd) => {
+                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                // SAFETY: takes numbers only; nobody needs the file's contents.
+                unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset as i64, bytes as i64) }
+            }
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// False if the host does not take it.
+    fn release_vectored(&self, runs: &[(usize, usize)]) -> bool {
+        let vector: Vec<_> = runs
+            .iter()
+            .map(|&(first, pages)| libc::iovec {
+                iov_base: self.start.wrapping_add(first * PAGE).cast(),
+                iov_len: pages * PAGE,
+            })
+            .collect();
+        let Some(pidfd) = self.pidfd.as_ref().map(AsRawFd::as_raw_fd) else { return false };
+        // SAFETY: the vector outlives the call and names our own mapping, whose contents nobody needs.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_process_madvise,
+                pidfd,
+                vector.as_ptr(),
+                vector.len(),
+                libc::MADV_DONTNEED,
+                0,
+            )
+        };
+        done == runs.iter().map(|run| (run.1 * PAGE) as i64).sum::<i64>()
+    }
+
+    fn device<K: Kernel>(&self, host: K) -> Balloon<K> {
+        let layout = Layout::new(&[(0, self.bytes as u64)]).unwrap();
+        let kind = match &self.memfd {
+            None => Kind::Anonymous,
+            Some(fd) => Kind::Shared { file: fd.try_clone().unwrap(), offset: 0 },
+        };
+        // SAFETY: mapped for the length of the program, and nobody needs its contents.
+        let mapping = unsafe { Mapping::new(self.start as usize, self.bytes as u64, kind) };
+        let backing = Backing::new(host, &layout, vec![mapping]).unwrap();
+        let mut balloon = Balloon::new(Books::new(layout), backing, 0);
+        balloon.activate(OFFERED, 0);
+        balloon
+    }
+}
+
+/// A host that does nothing, at once: what remains is the device's own work.
+struct Nothing;
+
+impl Kernel for Nothing {
+    fn discard(&mut self, _range: HostRange) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn discard_all(&mut self, ranges: &[HostRange]) -> std::io::Result<usize> {
+        Ok(ranges.iter().map(|range| range.bytes()).sum())
+    }
+
+    fn page_bytes(&self) -> u64 {
+        balloon::PAGE_BYTES
+    }
+
+    fn takes_vectors(&mut self) -> bool {
+        true
+    }
+
+    fn punch_hole(&mut self, _file: BorrowedFd<'_>, _offset: u64, _range: HostRange) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A small generator of numbers, always the same.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
+    }
+}
+
+/// Page numbers in the order of the driver.
+fn stream(name: &str, pages: usize) -> Vec<u32> {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    match name {
+        "contiguous" => (0..pages as u32).collect(),
+        "scattered" => {
+            // No two are neighbours, so every run is one page.
+            let mut numbers: Vec<_> = (0..pages as u32).step_by(2).collect();
+            random.shuffle(&mut numbers);
+            numbers
+        }
+        _ => {
+            // Half of the pages in runs of 1 MiB, a quarter in runs of 64 KiB, a quarter alone, in any order.
+            let mut pieces = Vec::new();
+            for mib in (0..pages).step_by(256) {
+                match random.below(4) {
+                    0 | 1 => pieces.push((mib, 256)),
+                    2 => pieces.extend((0..8).map(|i| (mib + 32 * i, 16))),
+                    _ => pieces.extend((0..128).map(|i| (mib + 2 * i, 1))),
+                }
+            }
+            random.shuffle(&mut pieces);
+            pieces.iter().flat_map(|&(first, count)| first as u32..(first + count) as u32).collect()
+        }
+    }
+}
+
+/// The longest runs of a kick.
+fn runs(kick: &[u32]) -> Vec<(usize, usize)> {
+    let mut numbers: Vec<_> = kick.iter().map(|&number| number as usize).collect();
+    numbers.sort_unstable();
+    let joined = numbers.chunk_by(|one, two| one + 1 == *two);
+    joined.map(|run| (run[0], run.len())).collect()
+}
+
+/// The processor time of this thread: other work of the host shows in it little.
+fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one `timespec`.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }, 0);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// One way to release a stream: returns how many system calls it took.
+type Way<'a> = Box<dyn FnMut() -> u64 + 'a>;
+
+/// The least time of each way and its calls. Ways take turns, so that a slow spell of the host meets all of them.
+fn race(subject: &Subject, rounds: usize, ways: &mut [Way<'_>]) -> Vec<(Duration, u64)> {
+    let mut best = vec![(Duration::MAX, 0); ways.len()];
+    for _ in 0..rounds {
+        for (way, best) in ways.iter_mut().zip(&mut best) {
+            subject.touch();
+            let start = thread_time();
+            let calls = way();
+            *best = (best.0.min(thread_time() - start), calls);
+        }
+    }
+    best
+}
+
+/// One kick through the device.
+fn inflate<K: Kernel>(device: &mut Balloon<K>, kick: &[u8]) {
+    assert!(device.begin_chain());
+    for array in kick.chunks(4 * PFNS_PER_DESCRIPTOR) {
+        device.gather_numbers(array, array.len() as u64);
+    }
+    device.settle(Queue::Inflate, 0);
+}
+
+fn row(subject: &Subject, name: &str, kick_pages: usize, rounds: usize) {
+    let numbers = stream(name, subject.pages());
+    let pages = numbers.len();
+    let kicks: Vec<_> = numbers.chunks(kick_pages).collect();
+    let bytes: Vec<Vec<u8>> =
+        kicks.iter().map(|kick| kick.iter().flat_map(|number| number.to_le_bytes()).collect()).collect();
+    let runs: Vec<_> = kicks.iter().map(|kick| runs(kick)).collect();
+    let vectors = subject.kind != Memory::Memfd && subject.release_vectored(&[(0, 1)]);
+    let mut device = subject.device(Host::probe());
+
+    let mut ways: Vec<Way<'_>> = vec![
+        Box::new(|| {
+            device.reset();
+            device.activate(OFFERED, 0);
+            let before = device.backing().calls();
+            bytes.iter().for_each(|kick| inflate(&mut device, kick));
+            assert_eq!(device.books().totals().ballooned, pages as u64, "the books disagree");
+            device.backing().calls() - before
+        }),
+        Box::new(|| {
+            numbers.iter().for_each(|&number| subject.release(number as usize, 1));
+            pages as u64
+        }),
+        Box::new(|| {
+            runs.iter().flatten().for_each(|&(first, count)| subject.release(first, count));
+            runs.iter().flatten().count() as u64
+        }),
+        Box::new(|| {
+            subject.release(0, subject.pages());
+            1
+        }),
+    ];
+    if vectors {
+        ways.push(Box::new(|| {
+            let vectors = runs.iter().flat_map(|runs| runs.chunks(MAX_RANGES));
+            vectors.map(|vector| assert!(subject.release_vectored(vector))).count() as u64
+        }));
+    }
+    let results = race(subject, rounds, &mut ways);
+    drop(ways);
+    device.books().check().unwrap();
+    let (ours, by_page, by_run, whole) = (results[0], results[1], results[2], results[3]);
+    let vectored = results.get(4);
+
+    let nanos = |time: Duration, pages: usize| time.as_nanos() as f64 / pages as f64;
+    let gib = |calls: u64| calls as f64 * (1 << 30) as f64 / (pages * PAGE) as f64;
+    let best =
+        results.iter().enumerate().filter(|(way, _)| ![0, 3].contains(way)).map(|(_, result)| result.0);
+    let best = best.min().unwrap();
+    let figure = |&(time, calls): &(Duration, u64)| format!("{:7.0} {:8.0}", nanos(time, pages), gib(calls));
+    println!(
+        "{:17} {:10} {:4} |{} |{} |{} |{} |{:6.0} |{:5.2} {:6.2}",
+        subject.kind.name(),
+        name,
+        kick_pages,
+        figure(&ours),
+        figure(&by_page),
+        figure(&by_run),
+        vectored.map_or_else(|| format!("{:>16}", "-"), figure),
+        nanos(whole.0, subject.pages()),
+        ours.0.as_secs_f64() / best.as_secs_f64(),
+        by_page.0.as_secs_f64() / ours.0.as_secs_f64(),
+    );
+}
+
+/// The device's own work on a stream, without any of the kernel's.
+fn own_work(subject: &Subject, name: &str, rounds: usize) -> f64 {
+    let numbers = stream(name, subject.pages());
+    let kicks: Vec<Vec<u8>> =
+        numbers.chunks(KICKS[0]).map(|kick| kick.iter().flat_map(|n| n.to_le_bytes()).collect()).collect();
+    let mut device = subject.device(Nothing);
+    let mut best = Duration::MAX;
+    for _ in 0..rounds {
+        device.reset();
+        device.activate(OFFERED, 0);
+        let start = thread_time();
+        kicks.iter().for_each(|kick| inflate(&mut device, kick));
+        best = best.min(thread_time() - start);
+    }
+    best.as_nanos() as f64 / numbers.len() as f64
+}
+
+fn argument(name: &str, default: usize) -> usize {
+    let mut arguments = std::env::args().skip_while(|argument| argument != name);
+    arguments.nth(1).map_or(default, |value| value.parse().expect("a number"))
+}
+
+fn main() {
+    let (mib, rounds) = (argument("--mib", 512), argument("--rounds", 5));
+    println!("{mib} MiB, least of {rounds} rounds; ns a page and calls a GiB\n");
+    println!(
+        "{:17} {:10} {:>4} |{:^16} |{:^16} |{:^16} |{:^16} |{:>6} | ratio of ballast",
+        "memory", "stream", "kick", "ballast", "a call a page", "a call a run", "vectored", "whole"
+    );
+    println!(
+        "{:17} {:10} {:>4} |{:>7} {:>8} |{:>7} {:>8} |{:>7} {:>8} |{:>7} {:>8} |{:>6} |{:>5} {:>6}",
+        "", "", "", "ns", "calls", "ns", "calls", "ns", "calls", "ns", "calls", "ns", "best", "page"
+    );
+    for kind in [Memory::Small, Memory::Huge, Memory::Memfd] {
+        let subject = Subject::new(kind, mib << 20);
+        for name in STREAMS {
+            for kick in KICKS {
+                row(&subject, name, kick, rounds);
+            }
+        }
+        subject.release(0, subject.pages());
+    }
+    let subject = Subject::new(Memory::Small, mib << 20);
+    let own = STREAMS.map(|name| format!("{name} {:.1}", own_work(&subject, name, 2 * rounds)));
+    println!("\nballast's own work, ns a page in kicks of {}: {}", KICKS[0], own.join(", "));
+    println!(
+        "best: time of ballast over the best raw way with the same kicks. page: times faster than a call a page."
+    );
+}

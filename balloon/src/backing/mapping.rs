@@ -1,0 +1,107 @@
+//! Where the pages of one region lie in this process, and what kind of memory they are.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use crate::PAGE_BYTES;
+use crate::frames::Run;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What memory a mapping is made of.
+#[derive(Debug)]
+pub enum Kind {
+    /// Private anonymous memory.
+    Anonymous,
+    /// A shared mapping of a memfd or of a file, from byte `offset` of it on.
+    Shared {
+        /// The memfd or file, writable.
+        file: OwnedFd,
+        /// Where in it the mapping begins.
+        offset: u64,
+    },
+}
+
+/// The mapping of one region of guest memory.
+#[derive(Debug)]
+pub struct Mapping {
+    address: usize,
+    bytes: u64,
+    kind: Kind,
+}
+
+/// Bytes of a mapping of guest memory, whole pages and never empty. Only a [`Mapping`] makes them, which is why
+/// to discard one is safe. Laid out as the kernel's `struct iovec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct HostRange {
+    address: usize,
+    bytes: usize,
+}
+
+impl HostRange {
+    /// Its first byte, as a number: whoever dereferences it does so on their own account.
+    #[must_use]
+    pub fn address(self) -> usize {
+        self.address
+    }
+
+    /// Its length, a multiple of the page size.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        self.bytes
+    }
+}
+
+impl Mapping {
+    /// The mapping of `bytes` bytes at host address `address`.
+    ///
+    /// # Safety
+    /// The range is page-aligned and mapped as `kind` says until the value is dropped. It is guest memory:
+    /// nothing in this process relies on its contents, so that they may become zeroes at any time.
+    #[must_use]
+    #[allow(unsafe_code)] // The promise that makes every `HostRange` safe to discard.
+    pub unsafe fn new(address: usize, bytes: u64, kind: Kind) -> Self {
+        Self { address, bytes, kind }
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn whole(&self) -> Option<HostRange> {
+        let bytes = usize::try_from(self.bytes).ok().filter(|&bytes| bytes > 0)?;
+        Some(HostRange { address: self.address, bytes })
+    }
+
+    /// Whether releasing it needs no file.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self.kind, Kind::Anonymous)
+    }
+
+    /// The file behind a shared mapping, and where in it `run` begins.
+    #[must_use]
+    pub fn file(&self, run: Run) -> Option<(BorrowedFd<'_>, u64)> {
+        match &self.kind {
+            Kind::Anonymous => None,
+            Kind::Shared { file, offset } => {
+                Some((file.as_fd(), offset.checked_add(run.first().checked_mul(PAGE_BYTES)?)?))
+            }
+        }
+    }
+
+    /// Where `run` lies, if all of it lies in this mapping.
+    #[must_use]
+    pub fn range(&self, run: Run) -> Option<HostRange> {
+        let offset = run.first().checked_mul(PAGE_BYTES)?;
+        let bytes = run.count().checked_mul(PAGE_BYTES)?;
+        if bytes == 0 || offset.checked_add(bytes)? > self.bytes {
+            return None;
+        }
+        let address = self.address.checked_add(usize::try_from(offset).ok()?)?;
+        Some(HostRange { address, bytes: usize::try_from(bytes).ok()? })
+    }
+}

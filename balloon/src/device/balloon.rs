@@ -1,0 +1,387 @@
+//! The device itself: what the driver hands over, what the host wants, and the books between them.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use super::batch::Batch;
+use super::config::{CONFIG_BYTES, Config, Write};
+use super::errors::{ProtocolErrors, count};
+use super::queues::{self, OFFERED, Queue, features};
+use super::report::{DriverState, MemoryReport};
+use super::statistics::{Exchange, RequestError, Sample};
+use crate::PAGE_BYTES;
+use crate::backing::{Backing, Kernel};
+use crate::frames::Books;
+use crate::pages::PageRange;
+use crate::resident::{Residency, Scanner, Survey};
+use std::io;
+
+/// Most page numbers of one descriptor that are read: what Linux sends at once
+/// (`VIRTIO_BALLOON_ARRAY_PFNS_MAX` in drivers/virtio/virtio_balloon.c). The rest of a longer one is ignored.
+pub const PFNS_PER_DESCRIPTOR: usize = 256;
+
+/// A pass over the inflate or deflate queue takes no further chain from here on. With a chain of at most 16
+/// descriptors it ends below 6144 pages: some 5 ms if each is released by itself.
+pub const PASS_PAGES: u64 = 2048;
+
+/// Most pages of one report, the rest of it is ignored: 32 of the largest blocks of a buddy allocator, as much as
+/// Linux reports at once. Some 10 ms of the host's time if no huge page is among them.
+pub const PAGES_PER_REPORT: u64 = 32 * (crate::BLOCK_BYTES / PAGE_BYTES);
+
+/// A driver that should move and has not for this long is called stuck. Linux tries again every 200 ms when
+/// it finds no page.
+pub const PROGRESS_DEADLINE_MS: u64 = 5000;
+
+/// A ceiling that the device refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CeilingError {
+    /// Less than the guest needs to live.
+    #[error("a ceiling of {bytes} bytes is below this VM's floor of {floor_bytes} bytes")]
+    BelowFloor {
+        /// What was asked for.
+        bytes: u64,
+        /// The least there is.
+        floor_bytes: u64,
+    },
+    /// More than the guest has.
+    #[error("a ceiling of {bytes} bytes is beyond this VM's {size_bytes} bytes of memory")]
+    AboveSize {
+        /// What was asked for.
+        bytes: u64,
+        /// The size of the guest's memory.
+        size_bytes: u64,
+    },
+}
+
+/// A virtio-balloon of one VM.
+#[derive(Debug)]
+pub struct Balloon<K> {
+    books: Books,
+    backing: Backing<K>,
+    /// What the driver accepted, while there is one.
+    driver: Option<u64>,
+    config: Config,
+    floor_pages: u64,
+    batch: Batch,
+    /// [`Batch::added`] when the current chain began.
+    chain_start: u64,
+    statistics: Exchange,
+    /// When the driver last came nearer, or was asked.
+    moved_ms: u64,
+    poisoned_pages: u64,
+    taken_back_pages: u64,
+    errors: ProtocolErrors,
+}
+
+impl<K: Kernel> Balloon<K> {
+    /// An empty balloon over `books`, which releases to `backing`, and leaves the guest at least `floor_bytes`
+    /// whatever is asked of it.
+    #[must_use]
+    pub fn new(books: Books, backing: Backing<K>, floor_bytes: u64) -> Self {
+        Self {
+            books,
+            backing,
+            driver: None,
+            config: Config::default(),
+            floor_pages: floor_bytes.div_ceil(PAGE_BYTES),
+            batch: Batch::default(),
+            chain_start: 0,
+            statistics: Exchange::default(),
+            moved_ms: 0,
+            poisoned_pages: 0,
+            taken_back_pages: 0,
+            errors: ProtocolErrors::default(),
+        }
+    }
+
+    /// The page books.
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// The memory behind them.
+    #[must_use]
+    pub fn backing(&self) -> &Backing<K> {
+        &self.backing
+    }
+
+    /// As [`Self::backing`], to change.
+    pub fn backing_mut(&mut self) -> &mut Backing<K> {
+        &mut self.backing
+    }
+
+    /// What the driver did wrong so far.
+    #[must_use]
+    pub fn errors(&self) -> &ProtocolErrors {
+        &self.errors
+    }
+
+    // The transport's side.
+
+    /// The configuration space as the driver reads it.
+    #[must_use]
+    pub fn config(&self) -> [u8; CONFIG_BYTES] {
+        self.config.bytes()
+    }
+
+    /// The driver wrote `data` at `offset` of the configuration space. It does so before DRIVER_OK, too.
+    pub fn write_config(&mut self, offset: u64, data: &[u8], now_ms: u64) {
+        match Config::parse_write(offset, data) {
+            Write::Actual(pages) => {
+                let size = u32::try_from(self.books.totals().size).unwrap_or(u32::MAX);
+                count(&mut self.errors.impossible_actual, (pages > size).into());
+                let actual = pages.min(size);
+                if actual != self.config.actual {
+                    self.moved_ms = now_ms;
+                }
+                self.config.actual = actual;
+            }
+            Write::Poison(value) => self.config.poison = value,
+            Write::Refused => count(&mut self.errors.config_writes, 1),
+        }
+    }
+
+    /// The driver set the device live with these `features`.
+    pub fn activate(&mut self, features: u64, now_ms: u64) {
+        self.driver = Some(features & OFFERED);
+        self.moved_ms = now_ms;
+    }
+
+    /// The driver reset the device: everything learnt from it is forgotten, and all ballooned pages are the
+    /// guest's again (Linux deflates before it removes its driver; a guest that reboots has forgotten them). The
+    /// target, the counts of errors and what was reported stay.
+    pub fn reset(&mut self) {
+        self.driver = None;
+        self.config = Config { num_pages: self.config.num_pages, ..Config::default() };
+        self.books.reset();
+        self.batch.settle(self.books.layout());
+        self.chain_start = 0;
+        self.statistics.reset();
+    }
+
+    /// What queue number `index` is for, while there is a driver.
+    #[must_use]
+    pub fn queue(&self, index: usize) -> Option<Queue> {
+        queues::queue(self.driver?, index)
+    }
+
+    /// The number of `queue`, while there is a driver that uses it.
+    #[must_use]
+    pub fn queue_index(&self, queue: Queue) -> Option<usize> {
+        queues::index(self.driver?, queue)
+    }
+
+    // The queues' side: chains are gathered, then settled together, then returned to the driver.
+
+    /// A chain begins. Returns false if the pass has enough: settle first.
+    pub fn begin_chain(&mut self) -> bool {
+        self.chain_start = self.batch.added();
+        self.chain_start < PASS_PAGES
+    }
+
+    /// A chain could not be followed to its end, and nothing of it counts.
+    pub fn malformed_chain(&mut self) {
+        count(&mut self.errors.malformed_chains, 1);
+    }
+
+    /// A buffer lies outside memory or has the wrong direction.
+    pub fn unusable_buffer(&mut self) {
+        count(&mut self.errors.unusable_buffers, 1);
+    }
+
+    /// A buffer of `len_bytes` bytes holds page numbers to inflate or deflate; `bytes` are its first ones, up
+    /// to [`PFNS_PER_DESCRIPTOR`] numbers.
+    pub fn gather_numbers(&mut self, bytes: &[u8], len_bytes: u64) {
+        let limit = PFNS_PER_DESCRIPTOR.saturating_mul(4);
+        count(&mut self.errors.oversized_buffers, (len_bytes > limit as u64).into());
+        count(&mut self.errors.misaligned_buffers, (!len_bytes.is_multiple_of(4)).into());
+        self.batch.push_array(bytes.get(..limit).unwrap_or(bytes));
+    }
+
+    /// A buffer of `len_bytes` bytes at guest-physical `address` is reported free.
+    pub fn gather_range(&mut self, address: u64, len_bytes: u64) {
+        let (range, misaligned) = PageRange::within(address, len_bytes);
+        count(&mut self.errors.misaligned_buffers, misaligned.into());
+        let Some(range) = range else { return };
+        let room = PAGES_PER_REPORT.saturating_sub(self.batch.added().saturating_sub(self.chain_start));
+        count(&mut self.errors.oversized_buffers, (range.count() > room).into());
+        let last = u64::from(range.first()).saturating_add(room).checked_sub(1);
+        let last = last.map(|last| u32::try_from(last).unwrap_or(u32::MAX));
+        let Some(accepted) = last.and_then(|last| PageRange::new(range.first(), last)) else { return };
+        if let Some(range) = range.intersection(accepted) {
+            self.batch.push(range);
+        }
+    }
+
+    /// Carries out what was gathered from `queue`. Only then may its buffers go back to the driver: until a
+    /// report is returned the pages are nobody's, and an inflated page that was acknowledged may come back at
+    /// any time.
+    pub fn settle(&mut self, queue: Queue, now_ms: u64) {
+        let settled = self.batch.settle(self.books.layout());
+        self.chain_start = 0;
+        count(&mut self.errors.foreign_pages, settled.foreign);
+        let moved = match queue {
+            Queue::Inflate => {
+                let entry = self.books.balloon(&self.backing.release(settled.runs));
+                count(&mut self.errors.duplicate_pages, settled.duplicates.saturating_add(entry.unchanged));
+                entry.changed > 0
+            }
+            Queue::Deflate => {
+                let entry = self.books.deflate(settled.runs);
+                let unchanged = settled.duplicates.saturating_add(entry.unchanged);
+                count(&mut self.errors.not_ballooned_pages, unchanged);
+                entry.changed > 0
+            }
+            Queue::Reporting => {
+                // Pages filled with a pattern must keep it (virtio 1.3, 5.5.6.7.2), which a page that went back
+                // to the host does not.
+                let poison = self.driver.is_some_and(|accepted| accepted & features::PAGE_POISON != 0);
+                if poison && self.config.poison != 0 {
+                    let pages = settled.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.count()));
+                    count(&mut self.poisoned_pages, pages);
+                } else {
+                    let entry = self.books.report(&self.backing.release(settled.runs));
+                    count(&mut self.errors.reported_ballooned_pages, entry.unchanged);
+                }
+                false
+            }
+            Queue::Statistics => false,
+        };
+        if moved {
+            self.moved_ms = now_ms;
+        }
+    }
+
+    // Statistics.
+
+    /// Whether the next buffer of the statistics queue is to be read, and then kept.
+    #[must_use]
+    pub fn waits_for_statistics(&self) -> bool {
+        self.statistics.waits()
+    }
+
+    /// A buffer of `len_bytes` bytes came on the statistics queue; `bytes` are its first ones, up to
+    /// [`STATISTICS_BYTES`](super::STATISTICS_BYTES).
+    pub fn receive_statistics(&mut self, bytes: &[u8], len_bytes: u64, now_ms: u64) {
+        let size_bytes = self.books.totals().size.saturating_mul(PAGE_BYTES);
+        self.statistics.receive(bytes, len_bytes, size_bytes, now_ms, &mut self.errors);
+    }
+
+    /// The host asks for statistics: the buffer that the device keeps is to go back to the driver.
+    ///
+    /// # Errors
+    /// There is no driver, it offers no statistics, or it has not answered the last request.
+    pub fn request_statistics(&mut self, now_ms: u64) -> Result<(), RequestError> {
+        let features = self.driver.ok_or(RequestError::NoDriver)?;
+        if features & features::STATS_VQ == 0 {
+            return Err(RequestError::NotOffered);
+        }
+        self.statistics.request(now_ms)
+    }
+
+    /// The last statistics, however old.
+    #[must_use]
+    pub fn latest_statistics(&self) -> Option<Sample> {
+        self.statistics.latest()
+    }
+
+    // The host's side.
+
+    /// The least that a ceiling may be, in bytes.
+    #[must_use]
+    pub fn floor_bytes(&self) -> u64 {
+        self.floor_pages.min(self.books.totals().size).saturating_mul(PAGE_BYTES)
+    }
+
+    /// Sets the floor, which ceilings asked for from now on may not cross. One in force stays.
+    pub fn set_floor(&mut self, bytes: u64) {
+        self.floor_pages = bytes.div_ceil(PAGE_BYTES);
+    }
+
+    /// Wants the guest to keep at most `bytes`, rounded up to a page, and the balloon to hold the rest. Returns
+    /// whether that is new: then the driver, if there is one, is to be told that the configuration changed.
+    ///
+    /// The target holds for every driver to come. Whether one follows tells [`Self::driver`].
+    ///
+    /// # Errors
+    /// The ceiling is below the floor or above the guest's memory.
+    pub fn set_ceiling(&mut self, bytes: u64, now_ms: u64) -> Result<bool, CeilingError> {
+        let size = self.books.totals().size;
+        let (floor_bytes, size_bytes) = (self.floor_bytes(), size.saturating_mul(PAGE_BYTES));
+        if bytes < floor_bytes {
+            return Err(CeilingError::BelowFloor { bytes, floor_bytes });
+        }
+        if bytes > size_bytes {
+            return Err(CeilingError::AboveSize { bytes, size_bytes });
+        }
+        let target = size.saturating_sub(bytes.div_ceil(PAGE_BYTES));
+        let target = u32::try_from(target).unwrap_or(u32::MAX);
+        let new = target != self.config.num_pages;
+        if new {
+            self.config.num_pages = target;
+            self.moved_ms = now_ms;
+        }
+        Ok(new)
+    }
+
+    /// How the driver does.
+    #[must_use]
+    pub fn driver(&self, now_ms: u64) -> DriverState {
+        if self.driver.is_none() {
+            DriverState::Absent
+        } else if self.config.actual == self.config.num_pages {
+            DriverState::Settled
+        } else if now_ms.saturating_sub(self.moved_ms) < PROGRESS_DEADLINE_MS {
+            DriverState::Moving
+        } else {
+            DriverState::Stuck
+        }
+    }
+
+    /// Reads on how much of the guest's memory the host holds, at most `max_pages` pages, and corrects the books by
+    /// what it finds. Returns the whole reading at its end.
+    ///
+    /// # Errors
+    /// The host cannot tell.
+    pub fn survey<S: Survey>(
+        &mut self,
+        scanner: &mut Scanner<S>,
+        max_pages: u64,
+    ) -> io::Result<Option<Residency>> {
+        let Self { books, backing, taken_back_pages, .. } = self;
+        // The books' layout is borrowed while they are corrected: it is a few regions long.
+        let layout = books.layout().clone();
+        scanner.step(&layout, backing.mappings(), max_pages, |run| {
+            let result = books.reconcile([run]);
+            count(taken_back_pages, result.taken_back);
+            result.ballooned_resident
+        })
+    }
+
+    /// Everything, with the last reading of residency.
+    #[must_use]
+    pub fn report(&self, residency: Option<Residency>, now_ms: u64) -> MemoryReport {
+        let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);
+        let totals = self.books.totals();
+        let signed = |pages: u64| i64::try_from(bytes(pages)).unwrap_or(i64::MAX);
+        MemoryReport {
+            size: bytes(totals.size),
+            ceiling: bytes(totals.size.saturating_sub(self.config.num_pages.into())),
+            floor: self.floor_bytes(),
+            ballooned: bytes(totals.ballooned),
+            reported: bytes(totals.reported),
+            guest_owned: bytes(totals.guest_owned()),
+            reported_total: bytes(totals.reported_ever),
+            reported_poisoned_total: bytes(self.poisoned_pages),
+            taken_back_total: bytes(self.taken_back_pages),
+            actual: bytes(self.config.actual.into()),
+            skew: signed(self.config.actual.into()).saturating_sub(signed(totals.ballooned)),
+            target: bytes(self.config.num_pages.into()),
+            driver: self.driver(now_ms),
+            residency,
+            statistics: self.statistics.at(now_ms),
+            release_failures: self.backing.failures(),
+            protocol_errors: self.errors,
+        }
+    }
+}

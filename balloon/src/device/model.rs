@@ -1,0 +1,184 @@
+//! The device against sets of page numbers: random requests of a driver, good and bad, with failing releases.
+
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+use super::{Balloon, DriverState, OFFERED, PFNS_PER_DESCRIPTOR, Queue, features};
+use crate::backing::simulated::{Answer, Simulated, backing};
+use crate::frames::{Books, Layout};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+const BLOCK: u64 = crate::BLOCK_BYTES;
+const SIZE: u64 = 3 * BLOCK;
+
+/// Pages 0 to 1023 anonymous, 3072 to 5119 shared.
+pub(super) fn balloon(answers: &[Answer]) -> Balloon<Simulated> {
+    let layout = Layout::new(&[(0, BLOCK), (3 * BLOCK, 2 * BLOCK)]).unwrap();
+    let backing = backing(&layout, &[1], Simulated::with_answers(answers));
+    Balloon::new(Books::new(layout), backing, BLOCK)
+}
+
+fn is_memory(page: u32) -> bool {
+    page < 1024 || (3072..5120).contains(&page)
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Inflate(Vec<Vec<u32>>),
+    Deflate(Vec<Vec<u32>>),
+    Report(Vec<(u32, u32)>),
+    Config(u64, Vec<u8>),
+    Ceiling(u64),
+    Restart(u64),
+    Script(Vec<Answer>),
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let page = prop_oneof![6 => 0u32..40, 3 => 1015u32..1030, 3 => 3065u32..3110, 1 => 5110u32..5130, 1 => any::<u32>()];
+    let array = prop_oneof![
+        4 => prop::collection::vec(page.clone(), 0..20),
+        1 => (0u32..5000, 0u32..400).prop_map(|(first, count)| (first..first + count).collect()),
+    ];
+    let arrays = prop::collection::vec(array, 1..4);
+    let reports = prop::collection::vec((page, 1u32..300), 1..4);
+    prop_oneof![
+        4 => arrays.clone().prop_map(Operation::Inflate),
+        4 => arrays.prop_map(Operation::Deflate),
+        3 => reports.prop_map(Operation::Report),
+        2 => (prop_oneof![Just(4u64), Just(12), 0u64..20], prop::collection::vec(any::<u8>(), 3..6))
+            .prop_map(|(offset, data)| Operation::Config(offset, data)),
+        2 => (0..2 * SIZE).prop_map(Operation::Ceiling),
+        1 => (0u64..64).prop_map(Operation::Restart),
+        2 => prop::collection::vec(Answer::any(), 0..6).prop_map(Operation::Script),
+    ]
+}
+
+fn bytes(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+/// What the model knows of a device.
+#[derive(Default)]
+struct Model {
+    ballooned: BTreeSet<u32>,
+    reported: BTreeSet<u32>,
+    features: u64,
+    poison: u32,
+    actual: u32,
+}
+
+/// What the simulated host released lately, as guest-physical pages.
+fn released(subject: &mut Balloon<Simulated>) -> BTreeSet<u32> {
+    let layout = subject.books().layout().clone();
+    let mut pages = BTreeSet::new();
+    for page in (0..1024).chain(3072..5120) {
+        let (region, first) = if page < 1024 { (0, page) } else { (1, page - 3072) };
+        let run = layout.run(region, first.into(), 1).unwrap();
+        let range = subject.backing().mappings()[region].range(run).unwrap();
+        if subject.backing_mut().kernel_mut().is_released(range) {
+            pages.insert(page);
+        }
+    }
+    subject.backing_mut().kernel_mut().forget();
+    pages
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn the_device_keeps_what_sets_keep(operations in prop::collection::vec(operation(), 0..40)) {
+        let mut subject = balloon(&[]);
+        let mut model = Model { features: OFFERED, ..Model::default() };
+        subject.activate(OFFERED, 0);
+        for operation in operations {
+            let unreleased = subject.backing().failures().pages;
+            let before = *subject.errors();
+            match operation {
+                Operation::Inflate(arrays) => {
+                    for array in &arrays {
+                        subject.gather_numbers(&bytes(array), 4 * array.len() as u64);
+                    }
+                    subject.settle(Queue::Inflate, 0);
+                    let read: Vec<_> = arrays.iter().flat_map(|a| a.iter().take(PFNS_PER_DESCRIPTOR)).copied().collect();
+                    let distinct: BTreeSet<_> = read.iter().copied().collect();
+                    let valid: BTreeSet<_> = distinct.iter().copied().filter(|page| is_memory(*page)).collect();
+                    let failed = subject.backing().failures().pages - unreleased;
+                    let released = released(&mut subject);
+                    prop_assert!(released.is_subset(&valid), "only what was asked for is released");
+                    prop_assert_eq!(released.len() as u64 + failed, valid.len() as u64);
+                    let again = released.intersection(&model.ballooned).count();
+                    let errors = subject.errors();
+                    prop_assert_eq!(errors.foreign_pages - before.foreign_pages, (distinct.len() - valid.len()) as u64);
+                    let duplicates = (read.len() - distinct.len() + again) as u64;
+                    prop_assert_eq!(errors.duplicate_pages - before.duplicate_pages, duplicates);
+                    let oversized = arrays.iter().filter(|a| a.len() > PFNS_PER_DESCRIPTOR).count() as u64;
+                    prop_assert_eq!(errors.oversized_buffers - before.oversized_buffers, oversized);
+                    for page in released {
+                        model.ballooned.insert(page);
+                        model.reported.remove(&page);
+                    }
+                }
+                Operation::Deflate(arrays) => {
+                    for array in &arrays {
+                        subject.gather_numbers(&bytes(array), 4 * array.len() as u64);
+                    }
+                    subject.settle(Queue::Deflate, 0);
+                    for page in arrays.iter().flat_map(|array| array.iter().take(PFNS_PER_DESCRIPTOR)) {
+                        model.ballooned.remove(page);
+                    }
+                    prop_assert!(released(&mut subject).is_empty(), "deflating needs nothing of the host");
+                }
+                Operation::Report(ranges) => {
+                    prop_assert!(subject.begin_chain());
+                    for &(first, count) in &ranges {
+                        subject.gather_range(u64::from(first) * 4096, u64::from(count) * 4096);
+                    }
+                    subject.settle(Queue::Reporting, 0);
+                    let beyond = |first: u32, count: u32| first.checked_add(count - 1);
+                    let pages = ranges.iter().filter_map(|&(first, count)| Some(first..=beyond(first, count)?)).flatten();
+                    let valid: BTreeSet<_> = pages.filter(|page| is_memory(*page)).collect();
+                    let failed = subject.backing().failures().pages - unreleased;
+                    let released = released(&mut subject);
+                    prop_assert!(released.is_subset(&valid));
+                    if model.features & features::PAGE_POISON != 0 && model.poison != 0 {
+                        prop_assert_eq!((released.len(), failed), (0, 0), "a pattern is kept");
+                    } else {
+                        prop_assert_eq!(released.len() as u64 + failed, valid.len() as u64);
+                    }
+                    model.reported.extend(released.difference(&model.ballooned));
+                }
+                Operation::Config(offset, data) => {
+                    subject.write_config(offset, &data, 0);
+                    let value = <[u8; 4]>::try_from(&data[..]).map(u32::from_le_bytes);
+                    match (offset, value) {
+                        (4, Ok(value)) => model.actual = value.min(3 * 1024),
+                        (12, Ok(value)) => model.poison = value,
+                        _ => prop_assert_eq!(subject.errors().config_writes, before.config_writes + 1),
+                    }
+                }
+                Operation::Ceiling(bytes) => {
+                    let result = subject.set_ceiling(bytes, 0);
+                    prop_assert_eq!(result.is_ok(), (BLOCK..=SIZE).contains(&bytes));
+                    if result.is_ok() {
+                        prop_assert_eq!(subject.report(None, 0).ceiling, bytes.next_multiple_of(4096));
+                    }
+                }
+                Operation::Restart(features) => {
+                    subject.reset();
+                    prop_assert_eq!(subject.driver(0), DriverState::Absent);
+                    subject.activate(features, 0);
+                    model = Model { reported: model.reported, features: features & OFFERED, ..Model::default() };
+                }
+                Operation::Script(answers) => subject.backing_mut().kernel_mut().script(&answers),
+            }
+            let report = subject.report(None, 0);
+            prop_assert_eq!(report.ballooned, 4096 * model.ballooned.len() as u64);
+            prop_assert_eq!(report.reported, 4096 * model.reported.len() as u64);
+            prop_assert_eq!(report.actual, 4096 * u64::from(model.actual));
+            prop_assert_eq!(report.skew, report.actual as i64 - report.ballooned as i64);
+            prop_assert_eq!(report.guest_owned + report.ballooned + report.reported, SIZE);
+            prop_assert!(report.target <= SIZE - BLOCK);
+            prop_assert_eq!(subject.books().check(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The device, promise by promise.
+
+#![allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use super::model::balloon;
+use super::*;
+use crate::backing::HostRange;
+use crate::backing::simulated::{Answer, Simulated};
+use crate::resident::{Extent, Scanner, Survey};
+
+const BLOCK: u64 = crate::BLOCK_BYTES;
+const PAGE: u64 = crate::PAGE_BYTES;
+
+fn live(features: u64) -> Balloon<Simulated> {
+    let mut balloon = balloon(&[]);
+    balloon.activate(features, 0);
+    balloon
+}
+
+fn numbers(balloon: &mut Balloon<Simulated>, queue: Queue, pages: impl IntoIterator<Item = u32>) {
+    let bytes: Vec<u8> = pages.into_iter().flat_map(u32::to_le_bytes).collect();
+    balloon.gather_numbers(&bytes, bytes.len() as u64);
+    balloon.settle(queue, 0);
+}
+
+#[test]
+fn a_page_is_ballooned_once_however_often_it_is_inflated() {
+    let mut balloon = live(OFFERED);
+    numbers(&mut balloon, Queue::Inflate, [7, 7, 8]);
+    numbers(&mut balloon, Queue::Inflate, [8, 9]);
+    assert_eq!(balloon.books().totals().ballooned, 3);
+    assert_eq!(balloon.errors().duplicate_pages, 2);
+    numbers(&mut balloon, Queue::Deflate, [8, 8, 100]);
+    assert_eq!(balloon.books().totals().ballooned, 2);
+    assert_eq!(balloon.errors().not_ballooned_pages, 2);
+}
+
+#[test]
+fn pages_in_the_hole_and_beyond_memory_are_counted_and_never_released() {
+    let mut balloon = live(OFFERED);
+    numbers(&mut balloon, Queue::Inflate, [1023, 1024, 3071, 5120, u32::MAX]);
+    assert_eq!(balloon.errors().foreign_pages, 4);
+    assert_eq!(balloon.books().totals().ballooned, 1);
+    assert_eq!(balloon.backing_mut().kernel_mut().released_pages(), 1);
+}
+
+#[test]
+fn a_report_is_clamped_to_whole_pages_of_memory() {
+    let mut balloon = live(OFFERED);
+    // From one byte into page 1022 to one byte past the end of the first region.
+    balloon.gather_range(1022 * PAGE + 1, 2 * PAGE);
+    balloon.settle(Queue::Reporting, 0);
+    assert_eq!(balloon.books().totals().reported, 1);
+    assert_eq!(balloon.errors().misaligned_buffers, 1);
+    // Over the hole into the second region.
+    balloon.gather_range(1020 * PAGE, (3074 - 1020) * PAGE);
+    balloon.settle(Queue::Reporting, 0);
+    assert_eq!(balloon.books().totals().reported, 4 + 2);
+    assert_eq!(balloon.errors().foreign_pages, 2048);
+    balloon.gather_range(u64::MAX - PAGE, 2 * PAGE);
+    balloon.settle(Queue::Reporting, 0);
+    assert_eq!(balloon.backing_mut().kernel_mut().released_pages(), 6);
+}
+
+#[test]
+fn a_gigantic_descriptor_is_read_to_the_limit_only() {
+    let mut balloon = live(OFFERED);
+    let bytes: Vec<u8> = (0..1024u32).flat_map(u32::to_le_bytes).collect();
+    balloon.gather_numbers(&bytes, 1 << 30);
+    balloon.settle(Queue::Inflate, 0);
+    assert_eq!(balloon.books().totals().ballooned, 256);
+    assert_eq!((balloon.errors().oversized_buffers, balloon.errors().misaligned_buffers), (1, 0));
+}
+
+#[test]
+fn a_pass_ends_when_it_has_enough() {
+    let mut balloon = live(OFFERED);
+    let mut chains = 0;
+    while balloon.begin_chain() {
+        chains += 1;
+        balloon.gather_numbers(&[0; 1024], 1024);
+    }
+    assert_eq!(chains, 8);
+    balloon.settle(Queue::Inflate, 0);
+    assert!(balloon.begin_chain());
+}
+
+#[test]
+fn a_chain_reports_no_more_than_its_share() {
+    let mut balloon = live(OFFERED);
+    let _ = balloon.begin_chain();
+    balloon.gather_range(0, PAGES_PER_REPORT * PAGE);
+    balloon.gather_range(3072 * PAGE, 5 * PAGE);
+    balloon.settle(Queue::Reporting, 0);
+    assert_eq!(balloon.errors().oversized_buffers, 1);
+    // Every page within the first range, none of the second's own.
+    assert_eq!(balloon.books().totals().reported, 3 * 1024);
+    let _ = balloon.begin_chain();
+    balloon.gather_range(0, 1 << 40);
+    balloon.settle(Queue::Reporting, 0);
+    assert_eq!(balloon.errors().oversized_buffers, 2);
+}
+
+#[test]
+fn free_pages_with_a_pattern_keep_it() {
+    let mut balloon = live(OFFERED);
+    balloon.write_config(12, &[0xaa; 4], 0);
+    balloon.gather_range(0, 10 * PAGE);
+    balloon.settle(Queue::Reporting, 0);
+    assert_eq!(balloon.backing_mut().kernel_mut().released_pages(), 0);
+    let report = balloon.report(None, 0);
+    assert_eq!((report.reported, report.reported_poisoned_total), (0, 10 * PAGE));
+    // A page in the balloon is allocated and holds no pattern.
+    numbers(&mut balloon, Queue::Inflate, [3]);
+    assert_eq!(balloon.backing_mut().kernel_mut().released_pages(), 1);
+    // The driver wrote a value but did not negotiate that it means anything.
+    let mut balloon = live(OFFERED & !features::PAGE_POISON);
+    balloon.write_config(12, &[0xaa; 4], 0);
+    balloon.gather_range(0, 10 * PAGE);
+    balloon.settle(Queue::Reporting, 0);
+    assert_eq!(balloon.report(None, 0).reported, 10 * PAGE);
+}
+
+#[test]
+fn a_page_that_the_host_keeps_is_not_counted_and_the_queue_goes_on() {
+    for errno in [libc::ENOMEM, libc::EINVAL, libc::EAGAIN, libc::EINTR, libc::EIO] {
+        let mut balloon = balloon(&[Answer::Errno(errno)]);
+        balloon.activate(OFFERED, 0);
+        numbers(&mut balloon, Queue::Inflate, [5]);
+        balloon.write_config(4, &1u32.to_le_bytes(), 0);
+        let report = balloon.report(None, 0);
+        assert_eq!((report.ballooned, report.actual, report.skew), (0, PAGE, 4096));
+        assert_eq!(report.release_failures.last_errno, Some(errno));
+        numbers(&mut balloon, Queue::Inflate, [5]);
+        assert_eq!((balloon.report(None, 0).skew, balloon.errors().duplicate_pages), (0, 0));
+    }
+}
+
+#[test]
+fn actual_is_clamped_and_its_disagreement_shows() {
+    let mut balloon = live(OFFERED);
+    balloon.write_config(4, &u32::MAX.to_le_bytes(), 0);
+    let report = balloon.report(None, 0);
+    assert_eq!((report.actual, report.skew), (3 * BLOCK, 3 * BLOCK as i64));
+    assert_eq!(report.protocol_errors.impossible_actual, 1);
+    balloon.write_config(4, &0u32.to_le_bytes(), 0);
+    numbers(&mut balloon, Queue::Inflate, 0..100);
+    assert_eq!(balloon.report(None, 0).skew, -100 * 4096);
+}
+
+#[test]
+fn ceilings_stay_between_floor_and_size() {
+    let mut balloon = live(OFFERED);
+    let below = CeilingError::BelowFloor { bytes: BLOCK - 1, floor_bytes: BLOCK };
+    assert_eq!(balloon.set_ceiling(BLOCK - 1, 0), Err(below));
+    let above = CeilingError::AboveSize { bytes: 3 * BLOCK + 1, size_bytes: 3 * BLOCK };
+    assert_eq!(balloon.set_ceiling(3 * BLOCK + 1, 0), Err(above));
+    assert_eq!(balloon.set_ceiling(BLOCK + 1, 0), Ok(true));
+    assert_eq!(balloon.set_ceiling(BLOCK + 4096, 0), Ok(false), "the same in pages");
+    assert_eq!(balloon.config()[..4], (2 * 1024u32 - 1).to_le_bytes());
+    balloon.set_floor(1 << 40);
+    assert_eq!(balloon.set_ceiling(3 * BLOCK, 0), Ok(true), "a floor is never above the size");
+}
+
+#[test]
+fn without_a_driver_everything_is_answered_at_once() {
+    let mut balloon = balloon(&[]);
+    assert_eq!(balloon.set_ceiling(BLOCK, 7), Ok(true));
+    assert_eq!(balloon.driver(1 << 40), DriverState::Absent);
+    assert_eq!(balloon.request_statistics(7), Err(RequestError::NoDriver));
+    assert_eq!(balloon.queue(0), None);
+    balloon.activate(0, 10);
+    assert_eq!(balloon.driver(10), DriverState::Moving, "the target waited for it");
+    assert_eq!(balloon.request_statistics(11), Err(RequestError::NotOffered));
+    assert_eq!((balloon.queue(1), balloon.queue(2)), (Some(Queue::Deflate), None));
+}
+
+#[test]
+fn a_driver_that_stands_still_is_stuck_and_one_that_moves_is_not() {
+    let mut balloon = live(OFFERED);
+    assert_eq!(balloon.driver(1 << 40), DriverState::Settled);
+    let _ = balloon.set_ceiling(BLOCK, 100);
+    assert_eq!(balloon.driver(5_099), DriverState::Moving);
+    assert_eq!(balloon.driver(5_100), DriverState::Stuck);
+    balloon.gather_numbers(&1u32.to_le_bytes(), 4);
+    balloon.settle(Queue::Inflate, 6_000);
+    assert_eq!(balloon.driver(10_999), DriverState::Moving);
+    balloon.gather_numbers(&1u32.to_le_bytes(), 4);
+    balloon.settle(Queue::Inflate, 9_000);
+    assert_eq!(balloon.driver(11_000), DriverState::Stuck, "the same page again is no progress");
+    balloon.write_config(4, &2048u32.to_le_bytes(), 12_000);
+    assert_eq!(balloon.driver(1 << 40), DriverState::Settled);
+}
+
+#[test]
+fn a_reset_makes_a_fresh_device_but_for_what_the_host_wants() {
+    let mut balloon = live(OFFERED);
+    let _ = balloon.set_ceiling(2 * BLOCK, 0);
+    numbers(&mut balloon, Queue::Inflate, 0..100);
+    balloon.write_config(4, &100u32.to_le_bytes(), 0);
+    balloon.write_config(12, &[1; 4], 0);
+    balloon.write_config(0, &[1; 4], 0);
+    balloon.receive_statistics(&[0; 10], 10, 0);
+    balloon.gather_numbers(&[0; 400], 400);
+    balloon.reset();
+    let report = balloon.report(None, 1);
+    assert_eq!((report.ballooned, report.actual, report.skew, report.driver), (0, 0, 0, DriverState::Absent));
+    assert_eq!((report.ceiling, report.protocol_errors.config_writes), (2 * BLOCK, 1));
+    assert!(report.statistics.unwrap().stale);
+    assert_eq!(&balloon.config()[4..], &[0; 12]);
+    balloon.activate(OFFERED, 2);
+    balloon.settle(Queue::Inflate, 3);
+    assert_eq!(balloon.books().totals().ballooned, 0, "nothing gathered before survives");
+    assert!(balloon.waits_for_statistics());
+    numbers(&mut balloon, Queue::Inflate, 0..100);
+    assert_eq!((balloon.books().totals().ballooned, balloon.errors().duplicate_pages), (100, 0));
+}
+
+/// These pages of the first region are in memory.
+struct Resident(std::ops::Range<u64>);
+
+impl Survey for Resident {
+    fn survey(&mut self, range: HostRange, found: &mut Vec<Extent>) -> std::io::Result<u64> {
+        if range.address() < 2 << 40 {
+            let pages = self.0.end - self.0.start;
+            found.push(Extent { first: self.0.start, pages, huge: false, swapped: false });
+        }
+        Ok(range.bytes() as u64 / PAGE)
+    }
+
+    fn tells_huge_and_swapped(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn residency_corrects_what_was_reported() {
+    let mut balloon = live(OFFERED);
+    balloon.gather_range(0, 10 * PAGE);
+    balloon.settle(Queue::Reporting, 0);
+    numbers(&mut balloon, Queue::Inflate, [20]);
+    // Pages 5 to 20 are in memory.
+    let mut scanner = Scanner::new(Resident(5..21));
+    let reading = balloon.survey(&mut scanner, 1 << 20).unwrap().unwrap();
+    assert_eq!(reading.resident, 16 * PAGE);
+    assert_eq!(reading.ballooned_resident, PAGE, "the guest touched what it had given away");
+    let report = balloon.report(None, 0);
+    assert_eq!((report.reported, report.taken_back_total, report.ballooned), (5 * PAGE, 5 * PAGE, PAGE));
+    assert_eq!(report.reported_total, 10 * PAGE);
+}
+
+#[test]
+fn a_report_survives_as_json() {
+    let mut balloon = live(OFFERED);
+    balloon.receive_statistics(&[4, 0, 9, 0, 0, 0, 0, 0, 0, 0], 10, 5);
+    let report = balloon.report(Some(crate::resident::Residency::default()), 6);
+    let text = serde_json::to_string(&report).unwrap();
+    assert!(text.contains(r#""driver":"settled""#) && text.contains(r#""free_bytes":9"#), "{text}");
+    assert_eq!(serde_json::from_str::<MemoryReport>(&text).unwrap(), report);
+}

@@ -1,0 +1,190 @@
+//! The books themselves: two bits a page and the totals.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use super::{Bitmap, Layout, Run};
+use crate::backing::Released;
+use serde::{Deserialize, Serialize};
+
+/// Which of a VM's pages are ballooned, reported or its own.
+#[derive(Clone, Debug)]
+pub struct Books {
+    layout: Layout,
+    ballooned: Bitmap,
+    reported: Bitmap,
+    totals: Totals,
+}
+
+/// Pages by state, and what was ever returned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// All pages of the VM.
+    pub size: u64,
+    /// Pages in the balloon.
+    pub ballooned: u64,
+    /// Pages last known as reported free and not taken back.
+    pub reported: u64,
+    /// Pages returned by reporting since the machine started, counted each time.
+    pub reported_ever: u64,
+}
+
+impl Totals {
+    /// Pages that are the guest's own.
+    #[must_use]
+    pub fn guest_owned(self) -> u64 {
+        self.size.saturating_sub(self.ballooned).saturating_sub(self.reported)
+    }
+}
+
+/// What an entry changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Pages whose state it changed.
+    pub changed: u64,
+    /// Pages that it could not change: already ballooned, or not ballooned when deflated.
+    pub unchanged: u64,
+}
+
+/// What residency says of the books.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Reported pages that the guest has taken back; they are its own again.
+    pub taken_back: u64,
+    /// Ballooned pages that are resident, by the guest's touch or with a huge page of the host.
+    pub ballooned_resident: u64,
+}
+
+/// Books that contradict themselves. None of their operations leads there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "page books do not add up: {totals:?}, but {ballooned} ballooned and {reported} reported pages are marked"
+)]
+pub struct Imbalance {
+    /// The totals as kept.
+    pub totals: Totals,
+    /// Pages marked ballooned.
+    pub ballooned: u64,
+    /// Pages marked reported.
+    pub reported: u64,
+}
+
+impl Books {
+    /// Books in which every page is the guest's.
+    #[must_use]
+    pub fn new(layout: Layout) -> Self {
+        let size = layout.pages();
+        let totals = Totals { size, ..Totals::default() };
+        Self { layout, ballooned: Bitmap::new(size), reported: Bitmap::new(size), totals }
+    }
+
+    /// Where the memory lies.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Pages by state.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Released pages are in the balloon now, whatever they were. [`Entry::unchanged`] were there before.
+    pub fn balloon(&mut self, released: &Released<'_>) -> Entry {
+        let mut entry = Entry::default();
+        for run in released.runs() {
+            let bit = self.layout.bit(*run);
+            let new = self.ballooned.set(bit, run.count());
+            let reported = self.reported.clear(bit, run.count());
+            self.totals.reported = self.totals.reported.saturating_sub(reported);
+            entry.add(new, run.count());
+        }
+        self.totals.ballooned = self.totals.ballooned.saturating_add(entry.changed);
+        entry
+    }
+
+    /// The driver takes pages out of the balloon; they are the guest's. [`Entry::unchanged`] were not in it.
+    pub fn deflate(&mut self, runs: &[Run]) -> Entry {
+        let mut entry = Entry::default();
+        for run in runs {
+            entry.add(self.ballooned.clear(self.layout.bit(*run), run.count()), run.count());
+        }
+        self.totals.ballooned = self.totals.ballooned.saturating_sub(entry.changed);
+        entry
+    }
+
+    /// Released pages were reported free. [`Entry::unchanged`] are ballooned and stay so; a page that is
+    /// reported again, having been taken back unseen, counts as changed.
+    pub fn report(&mut self, released: &Released<'_>) -> Entry {
+        let mut entry = Entry::default();
+        for run in released.runs() {
+            let bit = self.layout.bit(*run);
+            let ballooned = self.ballooned.count(bit, run.count());
+            let mut new = self.reported.set(bit, run.count());
+            if ballooned > 0 {
+                new = new.saturating_sub(self.reported.subtract(&self.ballooned, bit, run.count()));
+            }
+            self.totals.reported = self.totals.reported.saturating_add(new);
+            entry.add(run.count().saturating_sub(ballooned), run.count());
+        }
+        self.totals.reported_ever = self.totals.reported_ever.saturating_add(entry.changed);
+        entry
+    }
+
+    /// The driver is gone: what was in the balloon is the guest's. What was reported stays so.
+    pub fn reset(&mut self) {
+        self.ballooned.clear_all();
+        self.totals.ballooned = 0;
+    }
+
+    /// Corrects the books by residency: `resident` are the runs that the host says are resident. Pages released
+    /// between the reading and this call lose their mark as reported; the next reading cannot restore it, only
+    /// the next report can. Read and reconcile under one lock.
+    pub fn reconcile(&mut self, resident: impl IntoIterator<Item = Run>) -> Reconciled {
+        let mut result = Reconciled::default();
+        for run in resident {
+            let bit = self.layout.bit(run);
+            let taken_back = self.reported.clear(bit, run.count());
+            self.totals.reported = self.totals.reported.saturating_sub(taken_back);
+            result.taken_back = result.taken_back.saturating_add(taken_back);
+            let intruded = self.ballooned.count(bit, run.count());
+            result.ballooned_resident = result.ballooned_resident.saturating_add(intruded);
+        }
+        result
+    }
+
+    /// Ballooned pages in `run`.
+    #[must_use]
+    pub fn ballooned_in(&self, run: Run) -> u64 {
+        self.ballooned.count(self.layout.bit(run), run.count())
+    }
+
+    /// Reported pages in `run`.
+    #[must_use]
+    pub fn reported_in(&self, run: Run) -> u64 {
+        self.reported.count(self.layout.bit(run), run.count())
+    }
+
+    /// Recounts everything: guest-owned, ballooned and reported pages together are all pages, none is two of
+    /// them.
+    ///
+    /// # Errors
+    /// The totals are not what the bits say.
+    pub fn check(&self) -> Result<(), Imbalance> {
+        let (ballooned, reported) = (self.ballooned.count_all(), self.reported.count_all());
+        let totals = self.totals;
+        let sum =
+            totals.guest_owned().checked_add(totals.ballooned).and_then(|s| s.checked_add(totals.reported));
+        let sound = sum == Some(self.layout.pages())
+            && (totals.ballooned, totals.reported) == (ballooned, reported)
+            && self.ballooned.is_disjoint(&self.reported);
+        if sound { Ok(()) } else { Err(Imbalance { totals, ballooned, reported }) }
+    }
+}
+
+impl Entry {
+    fn add(&mut self, changed: u64, of: u64) {
+        self.changed = self.changed.saturating_add(changed);
+        self.unchanged = self.unchanged.saturating_add(of.saturating_sub(changed));
+    }
+}

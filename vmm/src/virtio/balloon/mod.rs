@@ -1,0 +1,349 @@
+//! virtio-balloon: the pure device of the crate `balloon` behind virtqueues. Wiring only.
+//!
+//! `run` makes a [`Balloon`] over the guest's RAM and attaches it as any device. The control socket and the
+//! timers of the event loop then talk to its transport:
+//!
+//! - [`Transport::set_ceiling`]: `PUT /v1/memory/ceiling`;
+//! - [`Transport::request_statistics`], later [`Transport::memory_report`]: `GET /v1/statistics`, `GET /v1/memory`;
+//! - [`Transport::survey`]: on a slow timer, a step a tick, so that reports know the residency.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#![deny(clippy::cast_sign_loss)]
+
+use super::buffers::{self, Buffer, Buffers};
+use super::config_space;
+use super::device::{BrokenQueue, Device, Effects, Memory};
+use super::mmio::Transport;
+use super::queue::{Batch, Chain, Outcome, drain, drain_together};
+use balloon::backing::{Backing, Host, Kernel, Kind, Mapping};
+use balloon::device::{
+    self, CeilingError, MemoryReport, OFFERED, PFNS_PER_DESCRIPTOR, QUEUE_SIZES, RequestError,
+    STATISTICS_BYTES,
+};
+use balloon::frames::{Books, Layout};
+use balloon::resident::{self, Residency, Scanner};
+use std::io;
+use std::slice;
+use std::sync::OnceLock;
+use std::time::Instant;
+use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
+use virtio_queue::Queue;
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+
+/// Pages that one [`Transport::survey`] looks at: 256 MiB, below a millisecond of page-table walk.
+pub const SURVEY_PAGES: u64 = 64 << 10;
+
+/// Bytes of the longest array of page numbers that is read.
+const ARRAY_BYTES: usize = PFNS_PER_DESCRIPTOR * 4;
+
+/// Descriptors of a buffer of statistics: one, of Linux.
+const STATISTICS_DESCRIPTORS: usize = 32;
+
+/// Guest memory that a balloon cannot manage.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its regions are no layout.
+    #[error("cannot keep books of guest memory")]
+    Layout(#[from] balloon::frames::Error),
+    /// Its mappings are not as its regions.
+    #[error("cannot release guest memory")]
+    Backing(#[from] balloon::backing::Error),
+    /// The host has no more file descriptors.
+    #[error("cannot prepare to release guest memory")]
+    Host(#[from] io::Error),
+}
+
+/// Milliseconds of a clock that never goes back, from the first call on.
+#[must_use]
+pub fn monotonic_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = START.get_or_init(Instant::now).elapsed();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A virtio-balloon behind its transport.
+#[derive(Debug)]
+pub struct Balloon<K> {
+    device: device::Balloon<K>,
+    /// Keeps mapped what the device releases.
+    #[allow(dead_code)]
+    memory: Memory,
+    clock_ms: fn() -> u64,
+    scanner: Scanner<resident::Host>,
+    residency: Option<Residency>,
+    buffers: Buffers,
+    heads: Vec<u16>,
+}
+
+impl Balloon<Host> {
+    /// An empty balloon over all of `memory`, which leaves the guest at least `floor_bytes`. Asks the host what it
+    /// can do, so it is made before a sandbox is closed.
+    ///
+    /// # Errors
+    /// The memory is not made of whole blocks, or the host cannot release it.
+    pub fn over(memory: &Memory, floor_bytes: u64) -> Result<Self, Error> {
+        Self::with_kernel(Host::probe(), memory, floor_bytes, monotonic_ms)
+    }
+}
+
+impl<K: Kernel> Balloon<K> {
+    /// As [`Balloon::over`], with a kernel and a clock of one's own.
+    ///
+    /// # Errors
+    /// As of [`Balloon::over`].
+    pub fn with_kernel(
+        kernel: K,
+        memory: &Memory,
+        floor_bytes: u64,
+        clock_ms: fn() -> u64,
+    ) -> Result<Self, Error> {
+        let regions: Vec<_> = memory.iter().map(|region| (region.start_addr().0, region.len())).collect();
+        let layout = Layout::new(&regions)?;
+        let mappings = memory.iter().map(mapping).collect::<io::Result<_>>()?;
+        let backing = Backing::new(kernel, &layout, mappings)?;
+        Ok(Self {
+            device: device::Balloon::new(Books::new(layout), backing, floor_bytes),
+            memory: memory.clone(),
+            clock_ms,
+            scanner: Scanner::new(resident::Host::probe()),
+            residency: None,
+            buffers: Buffers::default(),
+            heads: Vec::new(),
+        })
+    }
+
+    /// The device itself.
+    pub fn device(&mut self) -> &mut device::Balloon<K> {
+        &mut self.device
+    }
+
+    /// Everything known of the guest's memory.
+    #[must_use]
+    pub fn report(&self) -> MemoryReport {
+        self.device.report(self.residency.clone(), (self.clock_ms)())
+    }
+
+    /// Reads on how much of the guest's memory the host holds, [`SURVEY_PAGES`] pages; true at the end of a
+    /// reading.
+    ///
+    /// # Errors
+    /// The host cannot tell.
+    pub fn survey(&mut self) -> io::Result<bool> {
+        let Self { device, scanner, residency, .. } = self;
+        let Some(reading) = device.survey(scanner, SURVEY_PAGES)? else { return Ok(false) };
+        *residency = Some(reading);
+        Ok(true)
+    }
+
+    /// Returns the driver's buffer if `ask` says so, and reads the one that comes.
+    fn serve_statistics(
+        &mut self,
+        index: usize,
+        queues: &mut [Queue],
+        memory: &Memory,
+        mut ask: bool,
+    ) -> Result<Effects, BrokenQueue> {
+        let Some(queue) = queues.get_mut(index) else { return Ok(Effects::default()) };
+        let Self { device, buffers, clock_ms, .. } = self;
+        drain(index, queue, memory, 2, |chain| {
+            if std::mem::take(&mut ask) {
+                return Outcome::Used(0);
+            }
+            if device.waits_for_statistics() {
+                let mut bytes = [0; STATISTICS_BYTES as usize];
+                let len_bytes = read_statistics(device, buffers, chain, memory, &mut bytes);
+                let read = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(bytes.len());
+                device.receive_statistics(bytes.split_at(read).0, len_bytes, clock_ms());
+            }
+            Outcome::Keep
+        })
+    }
+}
+
+/// A region as the balloon releases it.
+fn mapping(region: &GuestRegionMmap<()>) -> io::Result<Mapping> {
+    let kind = match region.file_offset() {
+        None => Kind::Anonymous,
+        Some(file) => Kind::Shared { file: file.file().try_clone()?.into(), offset: file.start() },
+    };
+    // SAFETY: mapped so, and the balloon keeps it mapped. Guest memory may change at any time by the guest's hand,
+    // which is why vm-memory lends no reference to it: nobody relies on its contents.
+    Ok(unsafe { Mapping::new(region.as_ptr() as usize, region.len(), kind) })
+}
+
+/// Fills `bytes` with the numbers in `chain` and returns how long they are; nothing if the chain is unusable.
+fn read_statistics<K: Kernel>(
+    device: &mut device::Balloon<K>,
+    buffers: &mut Buffers,
+    chain: Chain<'_>,
+    memory: &Memory,
+    bytes: &mut [u8],
+) -> u64 {
+    if buffers.collect(chain, STATISTICS_DESCRIPTORS).is_err() {
+        device.malformed_chain();
+        return 0;
+    }
+    let len_bytes = buffers::total(buffers.readable());
+    let read = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(bytes.len());
+    if !buffers.writable().is_empty()
+        || !buffers::read(memory, buffers.readable(), 0, bytes.split_at_mut(read).0)
+    {
+        device.unusable_buffer();
+        return 0;
+    }
+    len_bytes
+}
+
+/// One pass over the inflate, the deflate or the reporting queue.
+struct Pass<'a, K> {
+    device: &'a mut device::Balloon<K>,
+    buffers: &'a mut Buffers,
+    memory: &'a GuestMemoryMmap<()>,
+    queue: device::Queue,
+    limit: usize,
+    now_ms: u64,
+}
+
+impl<K: Kernel> Pass<'_, K> {
+    fn gather_array(&mut self, buffer: Buffer) {
+        let mut bytes = [0; ARRAY_BYTES];
+        let len = usize::try_from(buffer.len).unwrap_or(usize::MAX).min(ARRAY_BYTES);
+        let (bytes, _) = bytes.split_at_mut(len);
+        if buffers::read(self.memory, slice::from_ref(&buffer), 0, bytes) {
+            self.device.gather_numbers(bytes, buffer.len.into());
+        } else {
+            self.device.unusable_buffer();
+        }
+    }
+}
+
+impl<K: Kernel> Batch for Pass<'_, K> {
+    fn wants_more(&mut self) -> bool {
+        self.device.begin_chain()
+    }
+
+    fn gather(&mut self, chain: Chain<'_>) {
+        if self.buffers.collect(chain, self.limit).is_err() {
+            return self.device.malformed_chain();
+        }
+        let (readable, writable) = (self.buffers.readable().len(), self.buffers.writable().len());
+        if self.queue == device::Queue::Reporting {
+            (0..readable).for_each(|_| self.device.unusable_buffer());
+            for buffer in self.buffers.writable() {
+                self.device.gather_range(buffer.address.0, buffer.len.into());
+            }
+        } else {
+            (0..writable).for_each(|_| self.device.unusable_buffer());
+            for number in 0..readable {
+                if let Some(buffer) = self.buffers.readable().get(number) {
+                    self.gather_array(*buffer);
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        self.device.settle(self.queue, self.now_ms);
+    }
+}
+
+impl<K: Kernel> Device for Balloon<K> {
+    fn id(&self) -> u32 {
+        VIRTIO_ID_BALLOON
+    }
+
+    fn features(&self) -> u64 {
+        OFFERED
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &QUEUE_SIZES
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        config_space::read(&self.device.config(), offset, data);
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        self.device.write_config(offset, data, (self.clock_ms)());
+    }
+
+    fn activate(&mut self, features: u64) {
+        self.device.activate(features, (self.clock_ms)());
+    }
+
+    fn reset(&mut self) {
+        self.device.reset();
+    }
+
+    fn serve(&mut self, index: usize, queues: &mut [Queue], memory: &Memory) -> Result<Effects, BrokenQueue> {
+        let purpose = self.device.queue(index);
+        let (Some(queue), Some(purpose)) = (queues.get_mut(index), purpose) else {
+            return Ok(Effects::default());
+        };
+        if purpose == device::Queue::Statistics {
+            return self.serve_statistics(index, queues, memory, false);
+        }
+        let mut pass = Pass {
+            device: &mut self.device,
+            buffers: &mut self.buffers,
+            memory,
+            queue: purpose,
+            limit: QUEUE_SIZES.get(index).copied().unwrap_or_default().into(),
+            now_ms: (self.clock_ms)(),
+        };
+        drain_together(index, queue, memory, &mut self.heads, &mut pass)
+    }
+}
+
+impl<K: Kernel> Transport<Balloon<K>> {
+    /// Wants the guest to keep at most `bytes`, and tells its driver if that is new.
+    ///
+    /// # Errors
+    /// The ceiling is below the floor or beyond the guest's memory.
+    pub fn set_ceiling(&self, bytes: u64) -> Result<(), CeilingError> {
+        let new = self.with_device(|balloon| balloon.device.set_ceiling(bytes, (balloon.clock_ms)()))?;
+        if new {
+            self.config_changed();
+        }
+        Ok(())
+    }
+
+    /// Asks the guest for statistics; [`Self::memory_report`] has them once they are there, within a second or
+    /// marked stale.
+    ///
+    /// # Errors
+    /// There is nobody to ask, or the last request is not answered.
+    pub fn request_statistics(&self) -> Result<(), RequestError> {
+        let index = self.with_device(|balloon| balloon.device.queue_index(device::Queue::Statistics));
+        let index = index.unwrap_or(usize::MAX);
+        let mut result = Err(RequestError::NoDriver);
+        self.with_live(
+            |balloon, queues, memory| {
+                result = balloon.device.request_statistics((balloon.clock_ms)());
+                if result.is_err() {
+                    return Ok(Effects::default());
+                }
+                balloon.serve_statistics(index, queues, memory, true)
+            },
+            index,
+        );
+        result
+    }
+
+    /// Everything known of the guest's memory.
+    pub fn memory_report(&self) -> MemoryReport {
+        self.with_device(|balloon| balloon.report())
+    }
+
+    /// A step of reading the residency; true at the end of a reading.
+    ///
+    /// # Errors
+    /// The host cannot tell.
+    pub fn survey(&self) -> io::Result<bool> {
+        self.with_device(Balloon::survey)
+    }
+}
+
+#[cfg(test)]
+mod tests;

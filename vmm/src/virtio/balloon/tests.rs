@@ -1,0 +1,236 @@
+//! The balloon behind real rings in real memory: an anonymous region and a memfd one, a hole between them.
+
+#![allow(clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
+
+use super::*;
+use crate::virtio::driver::{Driver, readable, writable};
+use balloon::device::{DriverState, features};
+use std::cell::Cell;
+use std::os::fd::FromRawFd;
+use std::sync::Arc;
+use vm_memory::{Bytes, FileOffset, GuestAddress};
+
+const BLOCK: u64 = balloon::BLOCK_BYTES;
+const HIGH: u64 = 4 * BLOCK;
+/// The driver's arrays.
+const ARRAY: u64 = 0x10_0000;
+
+thread_local! {
+    static NOW_MS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn memory() -> Memory {
+    // SAFETY: the name is a NUL-terminated string that outlives the call.
+    let fd = unsafe { libc::memfd_create(c"balloon".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(fd >= 0);
+    // SAFETY: a new descriptor that nobody else knows.
+    let file = unsafe { std::fs::File::from_raw_fd(fd) };
+    file.set_len(BLOCK).unwrap();
+    let regions = [
+        (GuestAddress(0), BLOCK as usize, None),
+        (GuestAddress(HIGH), BLOCK as usize, Some(FileOffset::new(file, 0))),
+    ];
+    Arc::new(GuestMemoryMmap::from_ranges_with_files(regions).unwrap())
+}
+
+struct Subject {
+    balloon: Balloon<Host>,
+    drivers: Vec<Driver>,
+    queues: Vec<Queue>,
+}
+
+impl Subject {
+    fn new(features: u64) -> Self {
+        let memory = memory();
+        NOW_MS.set(0);
+        let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, || NOW_MS.get());
+        let drivers: Vec<_> =
+            QUEUE_SIZES.iter().zip(1..).map(|(size, at)| Driver::new(&memory, at << 12, *size)).collect();
+        let queues = drivers.iter().map(|driver| driver.queue(true)).collect();
+        let mut subject = Self { balloon: balloon.unwrap(), drivers, queues };
+        subject.balloon.activate(features);
+        subject
+    }
+
+    fn serve(&mut self, index: usize) -> Effects {
+        let memory = self.drivers[0].memory().clone();
+        self.balloon.serve(index, &mut self.queues, &memory).unwrap()
+    }
+
+    fn memory(&self) -> &Memory {
+        self.drivers[0].memory()
+    }
+
+    /// Writes `pages` as an array and returns its descriptor.
+    fn array(&self, at: u64, pages: impl IntoIterator<Item = u32>) -> virtio_queue::desc::split::Descriptor {
+        let bytes: Vec<u8> = pages.into_iter().flat_map(u32::to_le_bytes).collect();
+        self.memory().write_slice(&bytes, GuestAddress(at)).unwrap();
+        readable(at, bytes.len() as u32)
+    }
+
+    fn fill(&self, page: u64) {
+        self.memory().write_slice(&[7; 4096], GuestAddress(page << 12)).unwrap();
+    }
+
+    fn byte(&self, page: u64) -> u8 {
+        self.memory().read_obj(GuestAddress(page << 12)).unwrap()
+    }
+}
+
+#[test]
+fn pages_go_in_and_out_through_rings() {
+    let mut subject = Subject::new(OFFERED);
+    let high = (HIGH >> 12) as u32;
+    for page in [512, 513, 600, u64::from(high)] {
+        subject.fill(page);
+    }
+    let one = subject.array(ARRAY, [512, 513, 1024]);
+    let two = subject.array(ARRAY + 0x1000, [high]);
+    subject.drivers[0].offer(0, &[one, two]);
+    assert_eq!(subject.serve(0), Effects { interrupt: true, again: false });
+    assert_eq!(subject.drivers[0].take_used(), [(0, 0)]);
+    assert_eq!([512, 513, 600, u64::from(high)].map(|page| subject.byte(page)), [0, 0, 7, 0]);
+    let report = subject.balloon.report();
+    assert_eq!((report.ballooned, report.protocol_errors.foreign_pages), (3 * 4096, 1));
+
+    let back = subject.array(ARRAY, [513, high]);
+    subject.drivers[1].offer(5, &[back]);
+    assert!(subject.serve(1).interrupt);
+    assert_eq!(subject.drivers[1].take_used(), [(5, 0)]);
+    assert_eq!(subject.balloon.report().ballooned, 4096);
+}
+
+#[test]
+fn reports_return_memory_to_the_host() {
+    let mut subject = Subject::new(OFFERED);
+    let high = HIGH >> 12;
+    for page in [512, 513, 514, high + 1] {
+        subject.fill(page);
+    }
+    subject.drivers[3].offer(0, &[writable(512 << 12, 0x2000), writable((high + 1) << 12, 0x1000)]);
+    assert!(subject.serve(3).interrupt);
+    assert_eq!(subject.drivers[3].take_used(), [(0, 0)]);
+    assert_eq!([512, 513, 514, high + 1].map(|page| subject.byte(page)), [0, 0, 7, 0]);
+    assert_eq!(subject.balloon.report().reported, 3 * 4096);
+    // A report that the device may only read is no report.
+    subject.drivers[3].offer(0, &[readable(514 << 12, 0x1000)]);
+    let _ = subject.serve(3);
+    assert_eq!((subject.byte(514), subject.balloon.report().protocol_errors.unusable_buffers), (7, 1));
+}
+
+#[test]
+fn every_popped_chain_returns_once_whatever_it_holds() {
+    let mut subject = Subject::new(OFFERED);
+    let good = subject.array(ARRAY, 300..310);
+    subject.drivers[0].offer(0, &[good]);
+    subject.drivers[0].offer(1, &[readable(1 << 40, 64)]);
+    subject.drivers[0].offer(2, &[writable(ARRAY, 64)]);
+    subject.drivers[0].offer(3, &[readable(BLOCK - 4, 8)]);
+    subject.drivers[0].offer(4, &[readable(ARRAY, 0)]);
+    subject.drivers[0].offer(5, &[readable(0, u32::MAX)]);
+    // A loop.
+    let next = virtio_bindings::virtio_ring::VRING_DESC_F_NEXT as u16;
+    subject.drivers[0].store(6, virtio_queue::desc::split::Descriptor::new(ARRAY, 4, next, 6));
+    subject.drivers[0].publish(6);
+    let last = subject.array(ARRAY + 0x1000, [310]);
+    subject.drivers[0].offer(7, &[last]);
+    assert!(subject.serve(0).interrupt);
+    let used: Vec<_> = (0..8).map(|head| (head, 0)).collect();
+    assert_eq!(subject.drivers[0].take_used(), used);
+    let report = subject.balloon.report();
+    assert!(report.ballooned >= 11 * 4096);
+    let errors = report.protocol_errors;
+    assert_eq!((errors.malformed_chains, errors.unusable_buffers, errors.oversized_buffers), (1, 3, 1));
+}
+
+#[test]
+fn a_pass_is_bounded_and_resumed() {
+    let mut subject = Subject::new(OFFERED);
+    let array = subject.array(ARRAY, 512..768);
+    for head in 0..16 {
+        subject.drivers[0].offer(head, &[array]);
+    }
+    assert_eq!(subject.serve(0), Effects { interrupt: true, again: true });
+    assert_eq!(subject.drivers[0].take_used().len(), 8);
+    assert!(!subject.serve(0).again);
+    assert_eq!(subject.drivers[0].take_used().len(), 8);
+}
+
+#[test]
+fn a_broken_ring_is_an_error() {
+    let mut subject = Subject::new(OFFERED);
+    subject.drivers[0].set_avail_index(1000);
+    let memory = subject.memory().clone();
+    assert!(subject.balloon.serve(0, &mut subject.queues, &memory).is_err());
+}
+
+#[test]
+fn queues_are_numbered_by_what_was_negotiated() {
+    let mut subject = Subject::new(features::REPORTING);
+    subject.fill(512);
+    subject.drivers[2].offer(0, &[writable(512 << 12, 0x1000)]);
+    assert!(subject.serve(2).interrupt);
+    assert_eq!((subject.byte(512), subject.balloon.report().reported), (0, 4096));
+    // Without any feature, queue 2 means nothing and is left alone.
+    let mut subject = Subject::new(0);
+    subject.drivers[2].offer(0, &[writable(512 << 12, 0x1000)]);
+    assert_eq!(subject.serve(2), Effects::default());
+}
+
+/// `value` under `tag`.
+fn statistic(tag: u16, value: u64) -> Vec<u8> {
+    [&tag.to_le_bytes()[..], &value.to_le_bytes()].concat()
+}
+
+#[test]
+fn statistics_are_kept_until_asked_for() {
+    let mut subject = Subject::new(OFFERED);
+    let memory = subject.memory().clone();
+    subject.memory().write_slice(&statistic(2, 11), GuestAddress(ARRAY)).unwrap();
+    subject.drivers[2].offer(0, &[readable(ARRAY, 10)]);
+    assert_eq!(subject.serve(2), Effects::default());
+    assert_eq!(subject.serve(2), Effects::default());
+    assert_eq!(subject.drivers[2].take_used(), []);
+    assert_eq!(subject.balloon.report().statistics.unwrap().values.major_faults, Some(11));
+
+    NOW_MS.set(50);
+    subject.balloon.device().request_statistics(50).unwrap();
+    let effects = subject.balloon.serve_statistics(2, &mut subject.queues, &memory, true).unwrap();
+    assert!(effects.interrupt);
+    assert_eq!(subject.drivers[2].take_used(), [(0, 0)]);
+    NOW_MS.set(1050);
+    assert!(subject.balloon.report().statistics.unwrap().stale);
+    subject.memory().write_slice(&statistic(2, 12), GuestAddress(ARRAY)).unwrap();
+    subject.drivers[2].offer(0, &[readable(ARRAY, 10)]);
+    assert_eq!(subject.serve(2), Effects::default());
+    let statistics = subject.balloon.report().statistics.unwrap();
+    assert_eq!((statistics.values.major_faults, statistics.stale, statistics.age_ms), (Some(12), false, 0));
+}
+
+#[test]
+fn residency_is_read_beside_the_books() {
+    let mut subject = Subject::new(OFFERED);
+    subject.fill(512);
+    subject.drivers[3].offer(0, &[writable(600 << 12, 0x10000)]);
+    let _ = subject.serve(3);
+    subject.fill(601);
+    while !subject.balloon.survey().unwrap() {}
+    let report = subject.balloon.report();
+    assert!(report.residency.unwrap().resident >= 2 * 4096);
+    assert_eq!((report.reported, report.taken_back_total), (15 * 4096, 4096));
+}
+
+#[test]
+fn the_control_sockets_requests_go_through_the_transport() {
+    let memory = memory();
+    let balloon = Balloon::over(&memory, BLOCK).unwrap();
+    let transport = Transport::new(balloon, memory.clone()).unwrap();
+    assert_eq!(transport.request_statistics(), Err(RequestError::NoDriver));
+    assert!(matches!(transport.set_ceiling(BLOCK - 4096), Err(CeilingError::BelowFloor { .. })));
+    assert_eq!(transport.set_ceiling(BLOCK), Ok(()));
+    let report = transport.memory_report();
+    assert_eq!((report.ceiling, report.driver), (BLOCK, DriverState::Absent));
+    assert!(transport.interrupt().read().is_err(), "nobody to interrupt");
+    while !transport.survey().unwrap() {}
+    assert!(transport.memory_report().residency.is_some());
+}
