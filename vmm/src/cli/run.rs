@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags};
 use std::error::Error as StdError;
 use std::fs::File;
 use std::io::IsTerminal;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 
@@ -53,7 +54,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
 
     let (guest_ends, pumps) = streams::start(args.interactive)?;
     let raw = args.tty.then(RawMode::set).transpose()?;
-    let vmm = launch::start(&install::vmm()?, prepared.machine(args, guest_ends)?)?;
+    let listener = registration.listen()?;
+    let vmm = launch::start(&install::vmm()?, prepared.machine(args, guest_ends, listener)?)?;
     let mut session = Session { vmm, milestones: Vec::new(), outcome: None, insistence: 0 };
     session.follow(&signals)?;
     // The VMM has reported or is dead: its ends of the pipes close with it.
@@ -141,9 +143,16 @@ fn open_disks(args: &RunArgs, dirs: &Dirs, spec: &mut Spec) -> Result<Vec<Disk>,
 }
 
 impl Prepared {
-    fn machine(self, args: &RunArgs, streams: streams::GuestEnds) -> Result<Machine, Box<dyn StdError>> {
+    fn machine(
+        self,
+        args: &RunArgs,
+        streams: streams::GuestEnds,
+        listener: UnixListener,
+    ) -> Result<Machine, Box<dyn StdError>> {
         Ok(Machine {
             name: self.name,
+            image: args.image.to_string_lossy().into_owned(),
+            listener,
             memory_bytes: args
                 .memory
                 .bytes()
@@ -151,6 +160,7 @@ impl Prepared {
                 .ok_or("-m is too large")?,
             cpus: args.cpus,
             kernel: self.kernel.elf,
+            kernel_release: self.kernel.release,
             initramfs: self.kernel.initramfs,
             command_line: kernel::command_line(args.boot_log),
             layers: self.layers,
