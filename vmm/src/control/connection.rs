@@ -1,7 +1,7 @@
 //! One client's connection: bytes become requests in order, responses become bytes. Pure.
 //!
 //! ```text
-//!           receive            next               answer              outgoing, sent
+//!           receive        take_request         answer              outgoing, sent
 //!   socket ---------> input ---------> [request] ---------> output ------------------> socket
 //! ```
 //!
@@ -75,7 +75,7 @@ impl Connection {
 
     /// The next request, if it is complete and its turn has come. It is out until it is
     /// [answered](Self::answer).
-    pub fn next(&mut self) -> Option<Request> {
+    pub fn take_request(&mut self) -> Option<Request> {
         if !self.is_ready() {
             return None;
         }
@@ -92,7 +92,7 @@ impl Connection {
         None
     }
 
-    /// Whether [`next`](Self::next) is worth calling: it may give a request, or see that none will come.
+    /// Whether [`take_request`](Self::take_request) is worth calling: it may give a request, or see that none will come.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let held_back = self.out.is_some() || self.closing || self.outgoing().len() >= UNREAD_BYTES;
@@ -242,14 +242,14 @@ mod tests {
     fn pipelined_requests_are_answered_in_order() {
         let mut connection = Connection::default();
         connection.receive(&[GET, b"HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n", b"\r\n", GET].concat());
-        assert_eq!(connection.next().unwrap().path, "/v1/vm");
-        assert_eq!(connection.next(), None, "one is out");
+        assert_eq!(connection.take_request().unwrap().path, "/v1/vm");
+        assert_eq!(connection.take_request(), None, "one is out");
         answer(&mut connection);
-        assert_eq!(connection.next().unwrap().method, "HEAD");
+        assert_eq!(connection.take_request().unwrap().method, "HEAD");
         answer(&mut connection);
-        assert!(connection.next().is_some());
+        assert!(connection.take_request().is_some());
         answer(&mut connection);
-        assert_eq!(connection.next(), None);
+        assert_eq!(connection.take_request(), None);
         assert_eq!(read(&mut connection).matches("{}").count(), 2, "HEAD has no content");
         assert!(!connection.is_over());
         assert_eq!(connection.held_bytes(), 0);
@@ -261,7 +261,7 @@ mod tests {
         let mut answers = 0;
         for _ in 0..10_000 {
             connection.receive(GET);
-            while connection.next().is_some() {
+            while connection.take_request().is_some() {
                 answer(&mut connection);
                 answers += 1;
             }
@@ -270,7 +270,7 @@ mod tests {
         assert!(connection.held_bytes() < 4 * REQUEST_BYTES, "{}", connection.held_bytes());
         assert_eq!(connection.room(), 0);
         read(&mut connection);
-        assert!(connection.next().is_some(), "it reads again after {answers}");
+        assert!(connection.take_request().is_some(), "it reads again after {answers}");
     }
 
     #[test]
@@ -278,11 +278,11 @@ mod tests {
         let mut connection = Connection::default();
         connection.receive(&[GET, &GET[..10]].concat());
         connection.end();
-        assert!(connection.next().is_some());
-        assert_eq!(connection.next(), None);
+        assert!(connection.take_request().is_some());
+        assert_eq!(connection.take_request(), None);
         assert!(!connection.is_over(), "an answer is due");
         answer(&mut connection);
-        assert_eq!(connection.next(), None);
+        assert_eq!(connection.take_request(), None);
         assert!(!connection.is_over(), "an answer is unread");
         assert!(read(&mut connection).starts_with("HTTP/1.1 200"));
         assert!(connection.is_over());
@@ -292,9 +292,9 @@ mod tests {
     fn what_cannot_be_understood_ends_the_connection() {
         let mut connection = Connection::default();
         connection.receive(&[GET, b"nonsense\r\n\r\n", GET].concat());
-        assert!(connection.next().is_some());
+        assert!(connection.take_request().is_some());
         answer(&mut connection);
-        assert_eq!(connection.next(), None);
+        assert_eq!(connection.take_request(), None);
         let text = read(&mut connection);
         assert!(text.contains("HTTP/1.1 400 Bad Request") && text.contains("Connection: close"), "{text}");
         assert!(connection.is_over());
@@ -309,7 +309,7 @@ mod tests {
             let text = format!("GET / HTTP/1.0\r\nX: {fill}\r\n\r\n");
             for byte in text.as_bytes() {
                 connection.receive(&[*byte]);
-                if connection.next().is_some() {
+                if connection.take_request().is_some() {
                     connection.answer(&Response { status: Status::NotFound, allow: None, body: vec![] });
                 }
             }
@@ -321,13 +321,13 @@ mod tests {
     fn a_content_is_waited_for() {
         let mut connection = Connection::default();
         connection.receive(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
-        assert_eq!(connection.next(), None);
-        assert_eq!(connection.next(), None);
+        assert_eq!(connection.take_request(), None);
+        assert_eq!(connection.take_request(), None);
         assert_eq!(read(&mut connection), "HTTP/1.1 100 Continue\r\n\r\n");
         connection.receive(b"12345GET");
-        assert_eq!(connection.next().unwrap().body, b"12345");
+        assert_eq!(connection.take_request().unwrap().body, b"12345");
         answer(&mut connection);
-        assert_eq!(connection.next(), None);
+        assert_eq!(connection.take_request(), None);
         assert_eq!(connection.room(), REQUEST_BYTES - 3);
     }
 }

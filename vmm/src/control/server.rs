@@ -237,7 +237,7 @@ impl Client {
             return false;
         }
         for _ in 0..PASS {
-            let Some(request) = self.connection.next() else { break };
+            let Some(request) = self.connection.take_request() else { break };
             self.since = Instant::now();
             match routes::route(&request, vm, memory) {
                 Answer::Now(response) => self.connection.answer(&response),

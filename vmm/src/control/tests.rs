@@ -235,7 +235,7 @@ fn wrong_paths_and_methods_say_what_there_is() {
 fn talk<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let (mut connection, mut memory, mut read) = (Connection::default(), Scripted::new(), Vec::new());
     let mut turn = |connection: &mut Connection| {
-        while let Some(request) = connection.next() {
+        while let Some(request) = connection.take_request() {
             let answer = match routes::route(&request, &vm(), &mut memory) {
                 Answer::Now(response) => response,
                 Answer::Statistics => routes::statistics(&mut memory),
