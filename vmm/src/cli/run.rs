@@ -1,6 +1,7 @@
 //! `ballast run`: from the command line to the workload's exit code.
 
 use super::dirs::Dirs;
+use super::format::printable;
 use super::launch::{self, Disk, Machine, Vmm};
 use super::run_args::RunArgs;
 use super::signals::Signals;
@@ -279,11 +280,6 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
             ExitCode::from(signal.saturating_add(128))
         }
     }
-}
-
-/// Text of the guest without what could change the user's terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 fn eprint(text: &str) {

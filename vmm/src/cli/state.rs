@@ -5,10 +5,10 @@
 //! directory whose lock nobody holds, and the next start sweeps it.
 
 use rustix::fs::FlockOperation;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -117,7 +117,12 @@ impl Registration {
         let path = self.directory.join(SOCKET);
         // What is there was left by a process that is dead: the name is ours.
         let _ = std::fs::remove_file(&path);
-        UnixListener::bind(&path).map_err(|source| Error::Socket { path, source })
+        // The directory keeps others out; the socket does it again, whatever the umask.
+        UnixListener::bind(&path)
+            .and_then(|listener| {
+                std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map(|()| listener)
+            })
+            .map_err(|source| Error::Socket { path, source })
     }
 }
 
@@ -269,12 +274,12 @@ mod tests {
 
     #[test]
     fn nobody_else_reaches_the_socket() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let _web = Registration::new(dir.path(), Some("web")).unwrap();
-        for directory in ["vms", "vms/web"] {
-            let mode = std::fs::metadata(dir.path().join(directory)).unwrap().permissions().mode();
-            assert_eq!(mode & 0o077, 0, "{directory}");
+        let web = Registration::new(dir.path(), Some("web")).unwrap();
+        let _listener = web.listen().unwrap();
+        for path in ["vms", "vms/web", "vms/web/control.sock"] {
+            let mode = std::fs::metadata(dir.path().join(path)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{path}");
         }
     }
 
