@@ -11,6 +11,7 @@ pub mod block;
 pub mod bytes;
 pub mod console;
 pub mod driver;
+pub mod http;
 pub mod image_config;
 pub mod size;
 pub mod smaps;
@@ -26,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("agent_frames", agent_frames::run),
     ("block", block::run),
     ("console", console::run),
+    ("http", http::run),
     ("image_config", image_config::run),
     ("size", size::run),
     ("smaps", smaps::run),
