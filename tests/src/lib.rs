@@ -13,6 +13,7 @@
 
 pub mod archive;
 pub mod ballast;
+pub mod control;
 pub mod fuzz;
 pub mod process;
 pub mod run;

@@ -12,6 +12,8 @@ use std::os::fd::RawFd;
 pub struct VmConfig {
     /// The name in messages.
     pub name: String,
+    /// The image, as the user named it.
+    pub image: String,
     /// Guest memory in bytes, a multiple of [`balloon::BLOCK_BYTES`].
     pub memory_bytes: u64,
     /// Number of vCPUs.
@@ -20,6 +22,8 @@ pub struct VmConfig {
     pub kvm: RawFd,
     /// The kernel, an uncompressed ELF image.
     pub kernel: RawFd,
+    /// Release of the kernel, as `uname -r` will say.
+    pub kernel_release: String,
     /// The initramfs: agent and modules.
     pub initramfs: RawFd,
     /// The kernel command line, without what the VMM adds for its devices.
@@ -34,6 +38,9 @@ pub struct VmConfig {
     pub spec: RawFd,
     /// Where outcome and resize requests travel: a socket shared with `ballast`.
     pub control: RawFd,
+    /// The control socket's listening end, where others ask and say things about this microVM over HTTP
+    /// ([`crate::control`]).
+    pub listener: RawFd,
     /// Show the kernel's messages from the first line on, through an emulated serial port: slow.
     pub boot_log: bool,
 }

@@ -4,6 +4,7 @@ pub mod bus;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod ending;
 #[cfg(feature = "cli")]
 pub mod image;

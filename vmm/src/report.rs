@@ -22,7 +22,7 @@ pub enum Report {
 /// Text of the guest without what could change a terminal. It also bounds a report: of a control character JSON
 /// makes six bytes, of its replacement three.
 #[must_use]
-pub fn printable(text: &str) -> String {
+pub fn readable(text: &str) -> String {
     let shown = |c: char| matches!(c, '\t' | '\n') || !c.is_control();
     text.chars().map(|c| if shown(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
@@ -112,10 +112,10 @@ mod tests {
     #[test]
     fn whatever_the_guests_kernel_says_fits_a_report() {
         for worst in ['\0', '\x1b', '"', '\\', '\u{fffd}', '\n'] {
-            let kernel_log = printable(&worst.to_string().repeat(16 << 10));
+            let kernel_log = readable(&worst.to_string().repeat(16 << 10));
             let outcome = Outcome::Failed { message: "x".repeat(1 << 10), kernel_log };
             assert!(serde_json::to_vec(&Report::Ended(outcome)).unwrap().len() <= MAX_BYTES, "{worst:?}");
         }
-        assert_eq!(printable("a\x1b[2J\r\n"), "a\u{fffd}[2J\u{fffd}\n");
+        assert_eq!(readable("a\x1b[2J\r\n"), "a\u{fffd}[2J\u{fffd}\n");
     }
 }

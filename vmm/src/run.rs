@@ -1,8 +1,12 @@
 //! Builds one microVM from its configuration and runs it to its end. Wiring: every part is a local here.
 
 use crate::config::VmConfig;
+use crate::control::api::VmDocument;
+use crate::control::memory::Fixed;
+use crate::control::server::Server;
 use crate::link::Link;
 use crate::machine::memory::{self, SharedZone};
+use crate::machine::resident::Meter;
 use crate::machine::serial::{self, SerialPort};
 use crate::machine::stop::{PowerRegisters, StopSignal};
 use crate::machine::vcpu::{self, Buses};
@@ -168,6 +172,12 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let streams = Streams::new(console, Link::new(&spec), ends, Arc::clone(&stop), Settled::clone(&settled))
         .map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(streams));
+    let mut meter = Meter::new(Arc::clone(&memory));
+    let fixed = Fixed { size_bytes: config.memory_bytes, resident: move || meter.read() };
+    let listener = OwnedFd::from(file(config.listener)).into();
+    let server =
+        Server::new(listener, document(config), Box::new(fixed)).map_err(host("serve the control socket"))?;
+    events.add_subscriber(Box::new(server));
 
     let vcpus =
         (0..config.cpus).map(|cpu| vm.add_vcpu(cpu, config.cpus, entry)).collect::<Result<Vec<_>, _>>()?;
@@ -188,6 +198,20 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     control.set_nonblocking(false).map_err(host("wait for ballast"))?;
     streams::send_report(&control, &Report::Ended(outcome));
     Ok(())
+}
+
+/// What clients of the control socket are told of this VM; its times are the server's.
+fn document(config: &VmConfig) -> VmDocument {
+    VmDocument {
+        name: config.name.clone(),
+        image: config.image.clone(),
+        kernel_release: config.kernel_release.clone(),
+        pid: std::process::id(),
+        cpus: config.cpus,
+        memory_bytes: config.memory_bytes,
+        started_at_ms: 0,
+        uptime_ms: 0,
+    }
 }
 
 fn transport<D: crate::virtio::device::Device>(

@@ -352,7 +352,7 @@ impl Streams {
 
     fn kernel_log(&self) -> String {
         let bytes: Vec<u8> = self.kernel_log.iter().copied().collect();
-        report::printable(&String::from_utf8_lossy(&bytes))
+        report::readable(&String::from_utf8_lossy(&bytes))
     }
 
     fn report(&self, report: &Report) {

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -118,14 +119,18 @@ impl Bench {
     }
 
     fn ballast(&self, command_line: &str) -> Result<f64> {
+        let directory = tempfile::tempdir()?;
         let start = Instant::now();
         let (_stdout, stdout) = std::io::pipe()?;
         let (_stderr, stderr) = std::io::pipe()?;
         let machine = Machine {
             name: "bench".into(),
+            image: String::new(),
+            listener: UnixListener::bind(directory.path().join("control.sock"))?,
             memory_bytes: MEMORY_MIB << 20,
             cpus: 1,
             kernel: self.elf.clone(),
+            kernel_release: String::new(),
             initramfs: self.initramfs.clone(),
             command_line: command_line.into(),
             layers: Vec::new(),

@@ -14,6 +14,7 @@ pub mod bytes;
 pub mod console;
 pub mod driver;
 pub mod fenced;
+pub mod http;
 pub mod image_config;
 pub mod size;
 pub mod smaps;
@@ -32,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("balloon_registers", balloon_registers::run),
     ("block", block::run),
     ("console", console::run),
+    ("http", http::run),
     ("image_config", image_config::run),
     ("size", size::run),
     ("smaps", smaps::run),

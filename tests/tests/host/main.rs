@@ -1,4 +1,5 @@
 //! Promises that are kept before a guest runs: one a file. Run by ci/promises.
 
 mod archives;
+mod nobody_runs;
 mod refusals;

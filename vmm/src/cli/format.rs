@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use std::io::{self, Write};
+use std::time::Duration;
 
 /// `--format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -38,9 +39,34 @@ pub fn write_table<const N: usize>(
     rows.iter().try_for_each(|row| write_row(row.each_ref().map(String::as_str)))
 }
 
+/// `text` of somebody else without what could change the user's terminal.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// How long something lasted, in one unit: `42 s`, `3 min`, `5 h`, `9 d`.
+#[must_use]
+pub fn lasted(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_one_unit() {
+        for (seconds, text) in [(0, "0 s"), (59, "59 s"), (60, "1 min"), (7199, "1 h"), (172_800, "2 d")] {
+            assert_eq!(lasted(Duration::from_secs(seconds)), text);
+        }
+    }
 
     #[test]
     fn columns_line_up() {

@@ -6,7 +6,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -52,12 +52,18 @@ fn host(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
 pub struct Machine {
     /// The name in messages.
     pub name: String,
+    /// The image, as the user named it.
+    pub image: String,
+    /// The control socket, listening.
+    pub listener: UnixListener,
     /// Guest memory in bytes.
     pub memory_bytes: u64,
     /// Number of vCPUs.
     pub cpus: u8,
     /// ELF kernel.
     pub kernel: PathBuf,
+    /// Its release.
+    pub kernel_release: String,
     /// Initramfs.
     pub initramfs: PathBuf,
     /// Kernel command line.
@@ -135,10 +141,12 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
 
     let config = VmConfig {
         name: machine.name,
+        image: machine.image,
         memory_bytes: machine.memory_bytes,
         cpus: machine.cpus,
         kvm: fds.add(kvm),
         kernel: fds.open(&machine.kernel)?,
+        kernel_release: machine.kernel_release,
         initramfs: fds.open(&machine.initramfs)?,
         command_line: machine.command_line,
         layers: machine.layers.into_iter().map(|file| LayerConfig { file: fds.add(file) }).collect(),
@@ -158,6 +166,7 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
         },
         spec: fds.memfd("ballast-spec", &machine.spec)?,
         control: fds.add(theirs),
+        listener: fds.add(machine.listener),
         boot_log: machine.boot_log,
     };
     let text = serde_json::to_vec(&config).map_err(|e| host("describe the microVM")(e.into()))?;

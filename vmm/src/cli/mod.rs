@@ -1,13 +1,17 @@
 //! The command line of `ballast`: one file a verb. Only [`main`] is called from outside.
 
+pub mod client;
 pub mod dirs;
 pub mod doctor;
 pub mod format;
 pub mod image;
+pub mod inspect;
 pub mod install;
 pub mod launch;
+pub mod ps;
 pub mod run;
 pub mod run_args;
+pub mod set;
 pub mod signals;
 pub mod state;
 pub mod streams;
@@ -34,6 +38,9 @@ struct Line {
 #[derive(Subcommand, Debug)]
 enum Verb {
     Run(Box<run_args::RunArgs>),
+    Ps(ps::PsArgs),
+    Inspect(inspect::InspectArgs),
+    Set(set::SetArgs),
     /// Import, list and remove images
     #[command(subcommand)]
     Image(image::ImageVerb),
@@ -70,6 +77,9 @@ pub fn main() -> ExitCode {
 fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
     match verb {
         Verb::Run(args) => run::run(&args),
+        Verb::Ps(args) => ps::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
+        Verb::Set(args) => set::run(&args),
         Verb::Image(verb) => image::run(&verb),
         Verb::Volume(verb) => volume::run(&verb),
         Verb::Doctor(args) => doctor::run(&args),

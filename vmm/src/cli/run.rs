@@ -1,6 +1,7 @@
 //! `ballast run`: from the command line to the workload's exit code.
 
 use super::dirs::Dirs;
+use super::format::printable;
 use super::launch::{self, Disk, Machine, Vmm};
 use super::run_args::RunArgs;
 use super::signals::Signals;
@@ -11,7 +12,7 @@ use super::{install, timings, workload};
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::kernel;
-use crate::report::{MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us, printable};
+use crate::report::{MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us};
 use crate::volume::{self, DiskArgument, OpenDisk, VolumeArgument, Volumes};
 use balloon::BLOCK_BYTES;
 use balloon::size::Size;
@@ -20,6 +21,7 @@ use rustix::event::{PollFd, PollFlags};
 use std::error::Error as StdError;
 use std::fs::File;
 use std::io::IsTerminal;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 
@@ -55,7 +57,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let signals = Signals::block()?;
     let (guest_ends, pumps) = streams::start(args.interactive)?;
     let raw = args.tty.then(RawMode::set).transpose()?;
-    let vmm = launch::start(&install::vmm()?, prepared.machine(args, guest_ends)?)?;
+    let listener = registration.listen()?;
+    let vmm = launch::start(&install::vmm()?, prepared.machine(args, guest_ends, listener)?)?;
     let mut session = Session { vmm, milestones: Vec::new(), outcome: None, insistence: 0 };
     session.follow(&signals)?;
     // The VMM has reported or is dead: its ends of the pipes close with it.
@@ -150,9 +153,16 @@ fn open_disks(args: &RunArgs, dirs: &Dirs, spec: &mut Spec) -> Result<Vec<Disk>,
 }
 
 impl Prepared {
-    fn machine(self, args: &RunArgs, streams: streams::GuestEnds) -> Result<Machine, Box<dyn StdError>> {
+    fn machine(
+        self,
+        args: &RunArgs,
+        streams: streams::GuestEnds,
+        listener: UnixListener,
+    ) -> Result<Machine, Box<dyn StdError>> {
         Ok(Machine {
             name: self.name,
+            image: args.image.to_string_lossy().into_owned(),
+            listener,
             memory_bytes: args
                 .memory
                 .bytes()
@@ -160,6 +170,7 @@ impl Prepared {
                 .ok_or("-m is too large")?,
             cpus: args.cpus,
             kernel: self.kernel.elf,
+            kernel_release: self.kernel.release,
             initramfs: self.kernel.initramfs,
             command_line: kernel::command_line(args.boot_log),
             layers: self.layers,
@@ -235,7 +246,7 @@ impl Session {
 
     fn on_report(&mut self, text: &[u8]) {
         match serde_json::from_slice(text) {
-            Ok(Report::Notice(text)) => eprint(&format!("ballast: {}\n", one_line(&text))),
+            Ok(Report::Notice(text)) => eprint(&format!("ballast: {}\n", printable(&text))),
             Ok(Report::Milestone(milestone)) => self.milestones.push(milestone),
             Ok(Report::Ended(outcome)) => self.outcome = Some(outcome),
             Err(error) => log::warn!("cannot understand a report of ballast-vmm: {error}"),
@@ -256,14 +267,14 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
             ExitCode::from(code)
         }
         Some(Outcome::NotStarted { code, message }) => {
-            eprint(&format!("ballast: {}\n", one_line(&message)));
+            eprint(&format!("ballast: {}\n", printable(&message)));
             ExitCode::from(code)
         }
         Some(Outcome::Interrupted { signal }) => ExitCode::from(signal.saturating_add(128)),
         Some(Outcome::Failed { message, kernel_log }) => {
-            eprint(&format!("ballast: {}\n", one_line(&message)));
+            eprint(&format!("ballast: {}\n", printable(&message)));
             for line in kernel_log.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev() {
-                eprint(&format!("  {}\n", one_line(line.trim_end())));
+                eprint(&format!("  {}\n", printable(line.trim_end())));
             }
             ExitCode::from(FAILED)
         }
@@ -283,11 +294,6 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
             ExitCode::from(signal.saturating_add(128))
         }
     }
-}
-
-/// Text of the guest as a part of one line.
-fn one_line(text: &str) -> String {
-    printable(text).replace('\n', "\u{fffd}")
 }
 
 fn eprint(text: &str) {

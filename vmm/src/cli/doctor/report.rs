@@ -1,6 +1,7 @@
 //! From findings to text. Pure.
 
 use super::judge::{Finding, Status};
+use crate::cli::format::printable;
 use serde::Serialize;
 
 /// The machine-readable report.
@@ -42,10 +43,6 @@ pub(super) fn table(findings: &[Finding], colour: bool) -> String {
         _ => format!("\n{against} things stand against `ballast run`.\n"),
     });
     text
-}
-
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

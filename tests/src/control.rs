@@ -1,0 +1,35 @@
+//! A client of a microVM's control socket, as small as curl's part in it.
+
+use crate::ballast::Ballast;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Even an emulated VMM answers long before.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Where the control socket of `name` is.
+#[must_use]
+pub fn socket(ballast: &Ballast, name: &str) -> PathBuf {
+    ballast.path("state/vms").join(name).join("control.sock")
+}
+
+/// The head and the content of the answer to `METHOD PATH`.
+///
+/// # Errors
+/// The socket cannot be reached, or nothing comes back.
+pub fn ask(socket: &Path, method: &str, path: &str, content: &str) -> io::Result<(String, String)> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let length = content.len();
+    // Who is refused may be so before it has said all.
+    let _ = write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{content}"
+    );
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, content) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    Ok((head.to_owned(), content.to_owned()))
+}

@@ -1,0 +1,82 @@
+//! What a client of the control socket may send: the cut of the bytes means nothing, what is held is bounded, and
+//! every answer is well formed.
+
+use super::bytes::Bytes;
+use vmm::control::api::VmDocument;
+use vmm::control::connection::{Connection, UNREAD_BYTES};
+use vmm::control::http::REQUEST_BYTES;
+use vmm::control::memory::Fixed;
+use vmm::control::routes::{self, Answer};
+
+pub fn run(input: &[u8]) {
+    let mut bytes = Bytes(input);
+    let cut = usize::from(bytes.u8()) + 1;
+    let whole = answers(std::iter::once(bytes.0));
+    assert_eq!(answers(bytes.0.chunks(cut)), whole);
+    assert_eq!(answers(bytes.0.chunks(1)), whole);
+}
+
+/// What a client that sends `pieces` and then half-closes reads.
+fn answers<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut connection = Connection::default();
+    let mut read = Vec::new();
+    for mut piece in pieces {
+        while !piece.is_empty() && connection.room() > 0 {
+            let (now, later) = piece.split_at(connection.room().min(piece.len()));
+            connection.receive(now);
+            answer(&mut connection, &mut read);
+            piece = later;
+        }
+    }
+    connection.end();
+    answer(&mut connection, &mut read);
+    assert!(connection.is_over());
+    read
+}
+
+fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
+    let vm = VmDocument {
+        name: "vm".into(),
+        image: "image".into(),
+        kernel_release: "6.1".into(),
+        pid: 1,
+        cpus: 1,
+        memory_bytes: 1 << 30,
+        started_at_ms: 0,
+        uptime_ms: 0,
+    };
+    let mut memory = Fixed { size_bytes: 1 << 30, resident: || None };
+    loop {
+        let request = connection.take_request();
+        if let Some(request) = &request {
+            match routes::route(request, &vm, &mut memory) {
+                Answer::Now(response) => connection.answer(&response),
+                Answer::Statistics => panic!("there is nobody to ask"),
+            }
+        }
+        assert!(connection.outgoing().len() < UNREAD_BYTES + 4096);
+        assert!(connection.held_bytes() <= 3 * REQUEST_BYTES);
+        check(connection.outgoing());
+        read.extend_from_slice(connection.outgoing());
+        connection.sent(connection.outgoing().len());
+        if request.is_none() {
+            return;
+        }
+    }
+}
+
+/// Expects whole responses; the head of one may stand without its content, after HEAD.
+fn check(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let text = std::str::from_utf8(bytes).expect("an answer that is no text");
+        assert!(text.starts_with("HTTP/1.1 "), "{text}");
+        let end = text.find("\r\n\r\n").expect("a head without an end") + 4;
+        let content = &text[end..];
+        let length = match content.find("HTTP/1.1 ") {
+            Some(next) => next,
+            None => content.len(),
+        };
+        assert!(length == 0 || content[..length].ends_with("}\n"), "{text}");
+        bytes = &bytes[end + length..];
+    }
+}

@@ -1,0 +1,130 @@
+//! A running microVM can be asked and told things, by whom it belongs to and by nobody else.
+
+use rustix::process::{Signal, kill_process};
+use rustix::thread::set_thread_res_uid;
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
+use tests::control::{ask, socket};
+use tests::run::Running;
+use tests::{Ballast, process, setup};
+
+/// A microVM named `web` whose workload has said "up" and stays.
+fn web(ballast: &Ballast) -> Running {
+    let run = ballast.run("busybox", &["sh", "-c", "echo up; sleep 1000"]);
+    let running = run.options(["--name", "web", "-m", "192m"]).start();
+    running.wait_for("up");
+    running
+}
+
+#[test]
+fn the_socket_answers_while_the_workload_floods_its_output() {
+    let ballast = setup();
+    let running = ballast.run("busybox", &["yes"]).options(["--name", "loud"]).start();
+    running.wait_for("y\n");
+    for _ in 0..20 {
+        let (head, content) = ask(&socket(&ballast, "loud"), "GET", "/v1/vm", "").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(
+            content.contains("\"name\":\"loud\"") && content.contains("\"image\":\"busybox\""),
+            "{content}"
+        );
+    }
+    running.signal(Signal::TERM);
+    running.end().exits(143);
+}
+
+#[test]
+fn inspect_shows_the_memory_and_ps_the_microvm() {
+    let ballast = setup();
+    let running = web(&ballast);
+    let table = ballast.command(&["inspect", "web"]).end().exits(0);
+    println!("{table}");
+    let text = String::from_utf8_lossy(&table.stdout).into_owned();
+    for row in ["name      web\n", "memory    192 MiB\n", "kernel    6.1"] {
+        assert!(text.contains(row), "no '{row}'; {table}");
+    }
+    // The host's truth: a booted kernel holds something, and never more than the guest has.
+    let (_, content) = ask(&socket(&ballast, "web"), "GET", "/v1/memory", "").unwrap();
+    let resident = content.split("\"resident_bytes\":").nth(1).unwrap().split(',').next().unwrap();
+    let resident: u64 = resident.parse().unwrap();
+    assert!((20 << 20..=192 << 20).contains(&resident), "{content}");
+
+    let list = ballast.command(&["ps"]).end().exits(0);
+    println!("{list}");
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(text.contains(&format!("web   {}", running.vmm())), "{list}");
+    assert!(text.contains("192 MiB") && text.contains("busybox"), "{list}");
+}
+
+#[test]
+fn a_microvm_that_hangs_is_listed_as_such() {
+    let ballast = setup();
+    let running = web(&ballast);
+    kill_process(running.vmm(), Signal::STOP).unwrap();
+    let list = ballast.command(&["ps"]).end().exits(0);
+    assert!(String::from_utf8_lossy(&list.stdout).contains("no answer"), "{list}");
+    ballast.command(&["inspect", "web"]).end().refuses().says("does not answer");
+    kill_process(running.vmm(), Signal::CONT).unwrap();
+    ballast.command(&["inspect", "web"]).end().exits(0);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_sentence() {
+    let ballast = setup();
+    let _running = web(&ballast);
+    ballast.command(&["inspect", "wed"]).end().refuses().says("'web'");
+    ballast.command(&["set", "web", "--memory-ceiling", "1t"]).end().refuses();
+    let socket = socket(&ballast, "web");
+    for (method, path, content, status) in [
+        ("GET", "/v2", "", "404"),
+        ("POST", "/v1/memory", "{}", "405"),
+        ("PUT", "/v1/memory/ceiling", "much", "400"),
+    ] {
+        let (head, content) = ask(&socket, method, path, content).unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(content.starts_with("{\"error\":{\"message\":\""), "{content}");
+    }
+}
+
+#[test]
+fn a_killed_ballast_leaves_no_socket_that_the_next_start_does_not_sweep() {
+    let ballast = setup();
+    let running = web(&ballast);
+    let vmm = running.vmm();
+    running.signal(Signal::KILL);
+    running.end().exits(-9);
+    process::wait_until_gone(vmm);
+    ballast.command(&["inspect", "web"]).end().refuses().says("no microVM named 'web'");
+    ballast.command(&["ps", "--format", "json"]).end().exits(0).prints("[]\n");
+    ballast.run("busybox", &["true"]).options(["--name", "next"]).end().exits(0);
+    assert_eq!(std::fs::read_dir(ballast.path("state/vms")).unwrap().count(), 0);
+}
+
+#[test]
+fn another_user_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("only root can become somebody else");
+    }
+    let ballast = setup();
+    let _running = web(&ballast);
+    let socket = socket(&ballast, "web");
+    let as_nobody = || {
+        let socket = socket.clone();
+        let thread = move || {
+            // This thread's alone.
+            let nobody = rustix::process::Uid::from_raw(65534);
+            set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            ask(&socket, "GET", "/v1/memory", "")
+        };
+        std::thread::spawn(thread).join().unwrap()
+    };
+    // The directories keep others out, and so does the VMM where somebody has opened them.
+    assert_eq!(as_nobody().unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+    for name in [".", "state", "state/vms", "state/vms/web"] {
+        set_permissions(ballast.path(name), Permissions::from_mode(0o755)).unwrap();
+    }
+    set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
+    let (head, content) = as_nobody().unwrap();
+    assert!(head.starts_with("HTTP/1.1 403 ") && !content.contains("_bytes"), "{head} {content}");
+    assert!(ask(&socket, "GET", "/v1/memory", "").unwrap().0.starts_with("HTTP/1.1 200 "));
+}

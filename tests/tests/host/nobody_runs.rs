@@ -1,0 +1,30 @@
+//! Where no microVM runs, the verbs on running ones say so.
+
+use tests::Ballast;
+
+#[test]
+fn the_list_is_empty() {
+    let ballast = Ballast::empty();
+    let headings = "NAME  PID  UP  CPUS  MEMORY  RESIDENT  IMAGE\n";
+    ballast.command(&["ps"]).end().exits(0).prints(headings);
+    ballast.command(&["ps", "--format", "json"]).end().exits(0).prints("[]\n");
+}
+
+#[test]
+fn nobody_can_be_asked() {
+    let ballast = Ballast::empty();
+    ballast.command(&["inspect", "web"]).end().refuses().says("no microVM named 'web' is running; none is");
+    ballast.command(&["set", "web", "--memory-ceiling", "auto"]).end().refuses().says("none is");
+}
+
+#[test]
+fn a_ceiling_is_a_size() {
+    Ballast::empty().command(&["set", "web", "--memory-ceiling", "half"]).end().refuses().says("512m");
+}
+
+#[test]
+fn a_state_directory_too_deep_for_a_socket() {
+    let ballast = Ballast::empty();
+    let deep = ballast.path(&"d".repeat(100));
+    ballast.run("image", &["true"]).env("BALLAST_STATE", deep).end().refuses().says("BALLAST_STATE");
+}

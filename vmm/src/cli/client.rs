@@ -1,0 +1,253 @@
+//! Asks a running microVM over its control socket, within a deadline. Wiring; the documents are
+//! [`crate::control::api`]'s.
+//!
+//! The other end is a VMM that a hostile guest may have taken over: what it sends is bounded and only data.
+
+use super::format::printable;
+use super::state::{self, Running};
+use crate::control::api::ErrorDocument;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A VMM answers at once, except for statistics, for which it gives the guest a second.
+const LIMIT: Duration = Duration::from_secs(3);
+/// Longest answer that is read.
+const ANSWER_BYTES: u64 = 1 << 20;
+
+/// A microVM was not asked, or did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is none of that name.
+    #[error("no microVM named '{name}' is running{}", others(running))]
+    NoSuchVm {
+        /// What was looked for.
+        name: String,
+        /// The names that there are.
+        running: Vec<String>,
+    },
+    /// The state directory cannot be read.
+    #[error("cannot see which microVMs run in {}: are they another user's?", path.display())]
+    State {
+        /// The state directory.
+        path: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// Its VMM is not there yet.
+    #[error("microVM '{0}' has not started yet: try again in a moment")]
+    Starting(String),
+    /// Its VMM is gone and its `ballast` not yet.
+    #[error("microVM '{0}' is ending")]
+    Ending(String),
+    /// Its VMM is there and silent.
+    #[error("microVM '{0}' does not answer: is its ballast-vmm stopped, or the host short of memory?")]
+    NoAnswer(String),
+    /// What it said is no answer.
+    #[error("microVM '{0}' gives an answer that cannot be understood: is it of another version of Ballast?")]
+    Garbled(String),
+    /// It says no.
+    #[error("{0}")]
+    Refused(String),
+    /// The host refuses something small.
+    #[error("cannot ask microVM '{name}'")]
+    Host {
+        /// Which.
+        name: String,
+        /// The host's answer.
+        source: io::Error,
+    },
+}
+
+fn others(running: &[String]) -> String {
+    match running {
+        [] => "; none is".into(),
+        [one] => format!("; '{one}' is"),
+        [some @ .., last] => format!("; '{}' and '{last}' are", some.join("', '")),
+    }
+}
+
+/// All running microVMs.
+///
+/// # Errors
+/// The state directory cannot be read.
+pub fn running(state: &Path) -> Result<Vec<Running>, Error> {
+    state::running(state).map_err(|source| Error::State { path: state.into(), source })
+}
+
+/// The running microVM of that name.
+///
+/// # Errors
+/// There is none.
+pub fn find(state: &Path, name: &str) -> Result<Running, Error> {
+    let mut all = running(state)?;
+    match all.iter().position(|vm| vm.name == name) {
+        Some(at) => Ok(all.swap_remove(at)),
+        None => Err(Error::NoSuchVm {
+            name: printable(name),
+            running: all.into_iter().map(|vm| vm.name).collect(),
+        }),
+    }
+}
+
+/// Reads a document.
+///
+/// # Errors
+/// The microVM does not answer, or refuses.
+pub fn get<T: DeserializeOwned>(vm: &Running, path: &str) -> Result<T, Error> {
+    ask(vm, &format!("GET {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\n\r\n"))
+}
+
+/// Sends a document and reads the one that comes back.
+///
+/// # Errors
+/// The microVM does not answer, or refuses.
+pub fn put<T: DeserializeOwned>(vm: &Running, path: &str, document: &impl Serialize) -> Result<T, Error> {
+    let body = serde_json::to_string(document)
+        .map_err(|error| Error::Host { name: vm.name.clone(), source: error.into() })?;
+    let length = body.len();
+    ask(
+        vm,
+        &format!(
+            "PUT {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        ),
+    )
+}
+
+fn ask<T: DeserializeOwned>(vm: &Running, request: &str) -> Result<T, Error> {
+    let name = || vm.name.clone();
+    let answer = exchange(&vm.socket, request.as_bytes()).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => Error::Starting(name()),
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            Error::Ending(name())
+        }
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::NoAnswer(name()),
+        _ => Error::Host { name: name(), source },
+    })?;
+    if answer.is_empty() {
+        return Err(Error::Ending(name()));
+    }
+    let (status, document) = parse(&answer).ok_or_else(|| Error::Garbled(name()))?;
+    if status == 200 {
+        return serde_json::from_slice(document).map_err(|_| Error::Garbled(name()));
+    }
+    match serde_json::from_slice::<ErrorDocument>(document) {
+        Ok(document) => Err(Error::Refused(printable(&document.error.message))),
+        Err(_) => Err(Error::Garbled(name())),
+    }
+}
+
+/// Sends `request` and reads to the end.
+fn exchange(socket: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
+    let until = Instant::now() + LIMIT;
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connecting waits too, while other clients wait to be accepted.
+    set_socket_timeout(&fd, Timeout::Send, Some(LIMIT))?;
+    rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)?;
+    let mut stream = UnixStream::from(fd);
+    match stream.write_all(request) {
+        // Who may not ask is told so at once, and then not listened to.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
+    let mut answer = Vec::new();
+    let mut buffer = vec![0; 16 << 10];
+    while (answer.len() as u64) < ANSWER_BYTES {
+        let left = until.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(bytes) => answer.extend_from_slice(buffer.get(..bytes).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset && !answer.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(answer)
+}
+
+/// Status and content of a whole response.
+fn parse(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let mut fields = [httparse::EMPTY_HEADER; 16];
+    let mut response = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(head) = response.parse(bytes).ok()? else { return None };
+    let status = response.code?;
+    let field = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"))?;
+    let length: usize = std::str::from_utf8(field.value).ok()?.trim().parse().ok()?;
+    Some((status, bytes.get(head..head.checked_add(length)?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::MemoryDocument;
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    fn vm(directory: &Path) -> Running {
+        Running { name: "web".into(), pid: None, socket: directory.join("control.sock") }
+    }
+
+    /// Asks a VMM that says `answer` and nothing else.
+    fn asked(answer: &'static [u8]) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let vm = vm(directory.path());
+        let listener = UnixListener::bind(&vm.socket).unwrap();
+        let server = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
+            let _ = stream.write_all(answer);
+        });
+        let error = get::<MemoryDocument>(&vm, "/v1/memory").unwrap_err().to_string();
+        server.join().unwrap();
+        error
+    }
+
+    #[test]
+    fn refusals_are_passed_on_without_what_could_change_the_terminal() {
+        let answer =
+            b"HTTP/1.1 422 No\r\nContent-Length: 36\r\n\r\n{\"error\":{\"message\":\"no\\u001b[2J\"}}\n";
+        assert_eq!(asked(answer), "no\u{fffd}[2J");
+    }
+
+    #[test]
+    fn nonsense_is_called_so() {
+        for answer in [
+            &b"hello\r\n\r\n"[..],
+            b"HTTP/1.1 200 OK\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{}",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n{}",
+            b"HTTP/1.1 500 OK\r\nContent-Length: 2\r\n\r\n[]",
+        ] {
+            assert!(asked(answer).contains("cannot be understood"), "{answer:?}");
+        }
+        assert!(asked(b"").contains("ending"));
+    }
+
+    #[test]
+    fn a_vm_that_is_not_ready_is_told_from_one_that_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let vm = vm(directory.path());
+        let error = || get::<MemoryDocument>(&vm, "/v1/memory").unwrap_err();
+        assert!(matches!(error(), Error::Starting(_)));
+        let listener = UnixListener::bind(&vm.socket).unwrap();
+        assert!(matches!(error(), Error::NoAnswer(_)));
+        drop(listener);
+        assert!(matches!(error(), Error::Ending(_)));
+    }
+
+    #[test]
+    fn who_looks_for_nobody_hears_who_there_is() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let error = |running| Error::NoSuchVm { name: "x".into(), running: names(running) }.to_string();
+        assert_eq!(error(&[]), "no microVM named 'x' is running; none is");
+        assert_eq!(error(&["a"]), "no microVM named 'x' is running; 'a' is");
+        assert_eq!(error(&["a", "b", "c"]), "no microVM named 'x' is running; 'a', 'b' and 'c' are");
+    }
+}

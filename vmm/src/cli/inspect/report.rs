@@ -1,0 +1,204 @@
+//! A microVM in lines for people. Pure.
+//!
+//! They read of guest memory, never of the balloon's size: what the guest has, may have, and costs the host.
+
+use super::Inspected;
+use crate::cli::format::{lasted, printable};
+use crate::control::api::{DriverState, GuestStatistics, MemoryDocument, VmDocument};
+use balloon::size::Size;
+use std::time::Duration;
+
+fn size(bytes: u64) -> String {
+    Size::from_bytes(bytes).to_string()
+}
+
+/// A line a fact, each with a word in front.
+pub(super) fn table(inspected: &Inspected) -> String {
+    let mut rows = vm_rows(&inspected.vm);
+    rows.extend(memory_rows(&inspected.memory));
+    rows.extend(inspected.statistics.as_ref().map(|statistics| ("guest says", guest_row(statistics))));
+    let width = rows.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
+    rows.iter().map(|(word, fact)| format!("{word:width$}  {}\n", printable(fact))).collect()
+}
+
+fn vm_rows(vm: &VmDocument) -> Vec<(&'static str, String)> {
+    vec![
+        ("name", vm.name.clone()),
+        ("image", vm.image.clone()),
+        ("kernel", vm.kernel_release.clone()),
+        ("process", vm.pid.to_string()),
+        ("up", lasted(Duration::from_millis(vm.uptime_ms))),
+        ("CPUs", vm.cpus.to_string()),
+    ]
+}
+
+fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
+    let mut rows =
+        vec![("memory", guest_memory(memory)), ("ceiling", ceiling(memory)), ("resident", resident(memory))];
+    if memory.reported_total_bytes > 0 {
+        let [now, ever] = [memory.reported_bytes, memory.reported_total_bytes].map(size);
+        rows.push(("reported", format!("{now} free in the guest and returned to the host, {ever} so far")));
+    }
+    rows.push(("driver", driver(memory.driver).into()));
+    // On its way the driver's word is always a little behind.
+    if memory.skew_bytes != 0 && memory.driver != DriverState::Moving {
+        let amount = size(memory.skew_bytes.unsigned_abs());
+        let (more, less) = if memory.skew_bytes > 0 { ("guest", "host") } else { ("host", "guest") };
+        rows.push(("skew", format!("the {more} counts {amount} more as returned than the {less}")));
+    }
+    let errors: Vec<_> = memory
+        .protocol_errors
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    if !errors.is_empty() {
+        rows.push(("driver's faults", errors.join(", ")));
+    }
+    rows
+}
+
+/// What the guest has: `400 MiB of 512 MiB`.
+pub(in crate::cli) fn guest_memory(memory: &MemoryDocument) -> String {
+    let [now, all] = [memory.guest_bytes, memory.size_bytes].map(size);
+    if memory.guest_bytes == memory.size_bytes { all } else { format!("{now} of {all}") }
+}
+
+fn ceiling(memory: &MemoryDocument) -> String {
+    let bytes = size(memory.ceiling.bytes);
+    if memory.driver == DriverState::Absent {
+        return format!("{bytes}, fixed");
+    }
+    let how = if memory.ceiling.auto { "automatic" } else { "set by hand" };
+    let [floor, max] = [memory.floor_bytes, memory.max_bytes].map(size);
+    format!("{bytes}, {how}; can be {floor} to {max}")
+}
+
+fn resident(memory: &MemoryDocument) -> String {
+    match (memory.resident_bytes, memory.huge_page_bytes) {
+        (None, _) => "unknown".into(),
+        (Some(bytes), None) => format!("{} of the host's memory", size(bytes)),
+        (Some(bytes), Some(huge)) => {
+            let percent = huge.saturating_mul(100).checked_div(bytes).unwrap_or(0);
+            format!("{} of the host's memory, {percent} % in huge pages", size(bytes))
+        }
+    }
+}
+
+fn driver(state: DriverState) -> &'static str {
+    match state {
+        DriverState::Absent => "none: memory is fixed",
+        DriverState::Settled => "the guest has reached its ceiling",
+        DriverState::Moving => "the guest is on its way to its ceiling",
+        DriverState::Stuck => "the guest cannot reach its ceiling, or will not",
+    }
+}
+
+fn guest_row(statistics: &GuestStatistics) -> String {
+    let parts = [
+        (statistics.available_bytes, "available"),
+        (statistics.free_bytes, "free"),
+        (statistics.disk_caches_bytes, "page cache"),
+    ];
+    let mut words: Vec<_> =
+        parts.iter().filter_map(|(bytes, what)| Some(format!("{} {what}", size((*bytes)?)))).collect();
+    if statistics.stale {
+        words.push(format!(
+            "{} ago: it does not answer now",
+            lasted(Duration::from_millis(statistics.age_ms))
+        ));
+    }
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::api::CeilingState;
+
+    const MIB: u64 = 1 << 20;
+
+    fn inspected() -> Inspected {
+        Inspected {
+            vm: VmDocument {
+                name: "web".into(),
+                image: "ngi\u{1b}nx".into(),
+                kernel_release: "6.1.0".into(),
+                pid: 42,
+                cpus: 2,
+                memory_bytes: 512 * MIB,
+                started_at_ms: 0,
+                uptime_ms: 200_000,
+            },
+            memory: MemoryDocument {
+                size_bytes: 512 * MIB,
+                max_bytes: 512 * MIB,
+                floor_bytes: 128 * MIB,
+                ceiling: CeilingState { bytes: 512 * MIB, auto: true },
+                guest_bytes: 512 * MIB,
+                ballooned_bytes: 0,
+                actual_bytes: 0,
+                skew_bytes: 0,
+                reported_bytes: 0,
+                reported_total_bytes: 0,
+                resident_bytes: Some(100 * MIB),
+                huge_page_bytes: None,
+                driver: DriverState::Absent,
+                protocol_errors: [("duplicate_pages".to_owned(), 0)].into(),
+            },
+            statistics: None,
+        }
+    }
+
+    #[test]
+    fn a_vm_without_a_driver_is_told_in_nine_lines() {
+        let expected = "\
+name      web
+image     ngi\u{fffd}nx
+kernel    6.1.0
+process   42
+up        3 min
+CPUs      2
+memory    512 MiB
+ceiling   512 MiB, fixed
+resident  100 MiB of the host's memory
+driver    none: memory is fixed
+";
+        assert_eq!(table(&inspected()), expected);
+    }
+
+    #[test]
+    fn all_that_can_be_wrong_is_said() {
+        let mut inspected = inspected();
+        inspected.memory = MemoryDocument {
+            ceiling: CeilingState { bytes: 300 * MIB, auto: false },
+            guest_bytes: 400 * MIB,
+            skew_bytes: -2 * MIB as i64,
+            reported_bytes: MIB,
+            reported_total_bytes: 9 * MIB,
+            huge_page_bytes: Some(75 * MIB),
+            driver: DriverState::Stuck,
+            protocol_errors: [("duplicate_pages".to_owned(), 3)].into(),
+            ..inspected.memory
+        };
+        inspected.statistics = Some(GuestStatistics {
+            available_bytes: Some(200 * MIB),
+            stale: true,
+            age_ms: 5000,
+            ..GuestStatistics::default()
+        });
+        let text = table(&inspected);
+        for line in [
+            "memory           400 MiB of 512 MiB",
+            "ceiling          300 MiB, set by hand; can be 128 MiB to 512 MiB",
+            "resident         100 MiB of the host's memory, 75 % in huge pages",
+            "reported         1 MiB free in the guest and returned to the host, 9 MiB so far",
+            "driver           the guest cannot reach its ceiling, or will not",
+            "skew             the host counts 2 MiB more as returned than the guest",
+            "driver's faults  3 duplicate_pages",
+            "guest says       200 MiB available, 5 s ago: it does not answer now",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line}\n---\n{text}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The JSON documents of the control socket. Pure types; `vmm/openapi.yaml` describes them for others, and the
+//! command line reads them with these.
+//!
+//! Sizes are in bytes and end in `_bytes`, times in milliseconds and end in `_ms`.
+
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `GET /v1/vm`: what this microVM is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmDocument {
+    /// Its name.
+    pub name: String,
+    /// The image, as it was named to `ballast run`.
+    pub image: String,
+    /// Release of the guest's kernel, as `uname -r` says it there.
+    pub kernel_release: String,
+    /// Process of its VMM.
+    pub pid: u32,
+    /// Number of vCPUs.
+    pub cpus: u8,
+    /// Size of guest memory.
+    pub memory_bytes: u64,
+    /// When its VMM started, in milliseconds since 1970 of the host's clock.
+    pub started_at_ms: u64,
+    /// How long ago that was.
+    pub uptime_ms: u64,
+}
+
+/// What is known of the guest's balloon driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriverState {
+    /// There is none, or none yet: memory is fixed.
+    Absent,
+    /// It has reached the ceiling.
+    Settled,
+    /// It is on its way to the ceiling.
+    Moving,
+    /// It should be and is not.
+    Stuck,
+}
+
+/// The guest memory that the balloon leaves the guest once its driver has done its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CeilingState {
+    /// How much.
+    pub bytes: u64,
+    /// Ballast chose it; otherwise a user did.
+    pub auto: bool,
+}
+
+/// `GET /v1/memory`: the books, the guest's word and the host's truth side by side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryDocument {
+    /// All of guest memory.
+    pub size_bytes: u64,
+    /// Highest ceiling.
+    pub max_bytes: u64,
+    /// Lowest ceiling.
+    pub floor_bytes: u64,
+    /// What the guest is to have.
+    pub ceiling: CeilingState,
+    /// What the guest has now: size less ballooned.
+    pub guest_bytes: u64,
+    /// In the balloon by our books: given back to the host.
+    pub ballooned_bytes: u64,
+    /// In the balloon by the driver's word.
+    pub actual_bytes: u64,
+    /// The driver's word less our books. Not zero at rest: somebody did not do what it said.
+    pub skew_bytes: i64,
+    /// Free by the guest's report, given back to the host and not seen to be taken again.
+    pub reported_bytes: u64,
+    /// Ever given back by reports, each time counted.
+    pub reported_total_bytes: u64,
+    /// Guest memory that the host really holds, at its last reading; null if the host does not say.
+    pub resident_bytes: Option<u64>,
+    /// Of it, in huge pages; null if the host does not say.
+    pub huge_page_bytes: Option<u64>,
+    /// How the guest's driver does.
+    pub driver: DriverState,
+    /// What the driver did wrong, by kind. Kinds that never happened may be absent.
+    pub protocol_errors: BTreeMap<String, u64>,
+}
+
+/// `PUT /v1/memory/ceiling`: one of both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CeilingRequest {
+    /// A ceiling that holds until another word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// True: the ceiling is Ballast's again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auto: Option<bool>,
+}
+
+/// `GET /v1/statistics`: what the guest says of itself. Numbers that its kernel does not report are absent.
+/// Cumulative since its boot unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestStatistics {
+    /// How old the numbers are.
+    pub age_ms: u64,
+    /// The guest did not answer in time: these are older numbers.
+    pub stale: bool,
+    /// Bytes swapped in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_in_bytes: Option<u64>,
+    /// Bytes swapped out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_out_bytes: Option<u64>,
+    /// Faults that needed the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub major_faults: Option<u64>,
+    /// Faults that needed none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minor_faults: Option<u64>,
+    /// Unused memory, now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// All memory that the guest's kernel manages, now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// Memory to be had without swapping, as the guest estimates it, now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available_bytes: Option<u64>,
+    /// Page cache, now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_caches_bytes: Option<u64>,
+    /// hugetlb pages allocated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hugetlb_allocations: Option<u64>,
+    /// hugetlb pages that could not be allocated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hugetlb_failures: Option<u64>,
+    /// Processes killed for want of memory (Linux 6.12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+    /// Allocations that waited for reclaim (Linux 6.12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation_stalls: Option<u64>,
+    /// Bytes scanned in the background (Linux 6.12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub async_scanned_bytes: Option<u64>,
+    /// Bytes scanned by whoever needed memory (Linux 6.12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_scanned_bytes: Option<u64>,
+    /// Bytes reclaimed in the background (Linux 6.12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub async_reclaimed_bytes: Option<u64>,
+    /// Bytes reclaimed by whoever needed memory (Linux 6.12).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_reclaimed_bytes: Option<u64>,
+}
+
+/// Every response that is not 200.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDocument {
+    /// Its only member.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// A sentence for people.
+    pub message: String,
+    /// With a refused ceiling, the lowest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor_bytes: Option<u64>,
+    /// With a refused ceiling, the highest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+}
+
+impl ErrorDocument {
+    /// An error that a sentence explains.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { error: ErrorDetail { message: message.into(), floor_bytes: None, max_bytes: None } }
+    }
+}

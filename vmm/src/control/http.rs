@@ -1,0 +1,389 @@
+//! Requests and responses of HTTP/1.1 (RFC 9110, RFC 9112) as bytes. Pure; the grammar itself is `httparse`'s.
+//!
+//! Understood is what the control socket needs: bodies of a known length, no transfer codings, no
+//! upgrades. [`crate::control::connection`] finds where a head ends and calls this.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#![deny(clippy::cast_sign_loss)]
+
+use serde::Serialize;
+
+/// Longest request, head and body together.
+pub const REQUEST_BYTES: usize = 64 << 10;
+/// Most header fields of a request. curl sends four.
+const FIELDS: usize = 64;
+
+/// A whole request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// `GET`, `PUT` and so on, as the client wrote it.
+    pub method: String,
+    /// The target's path, without its query.
+    pub path: String,
+    /// The content.
+    pub body: Vec<u8>,
+}
+
+/// The first part of a request, up to its empty line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// As in [`Request`].
+    pub method: String,
+    /// As in [`Request`].
+    pub path: String,
+    /// Length of the content that follows.
+    pub body_bytes: usize,
+    /// The client wants no further request on this connection.
+    pub close: bool,
+    /// The client waits for a word before it sends the content.
+    pub expects_continue: bool,
+}
+
+/// The status of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Status {
+    /// It is done.
+    Ok = 200,
+    /// The request cannot be understood.
+    BadRequest = 400,
+    /// The client may not ask anything.
+    Forbidden = 403,
+    /// There is nothing of that name.
+    NotFound = 404,
+    /// It has no such method.
+    MethodNotAllowed = 405,
+    /// The microVM is in no state for it.
+    Conflict = 409,
+    /// A content needs its length.
+    LengthRequired = 411,
+    /// The content is too long.
+    ContentTooLarge = 413,
+    /// The client expects what nobody offers.
+    ExpectationFailed = 417,
+    /// The content is understood and refused.
+    Unprocessable = 422,
+    /// The head is too long.
+    HeadTooLarge = 431,
+    /// Ballast failed.
+    Internal = 500,
+    /// The guest did not answer in time.
+    GuestTimeout = 504,
+    /// Another version of HTTP.
+    Version = 505,
+}
+
+impl Status {
+    /// The number.
+    #[must_use]
+    pub fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// The words behind the number, for people.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::BadRequest => "Bad Request",
+            Self::Forbidden => "Forbidden",
+            Self::NotFound => "Not Found",
+            Self::MethodNotAllowed => "Method Not Allowed",
+            Self::Conflict => "Conflict",
+            Self::LengthRequired => "Length Required",
+            Self::ContentTooLarge => "Content Too Large",
+            Self::ExpectationFailed => "Expectation Failed",
+            Self::Unprocessable => "Unprocessable Content",
+            Self::HeadTooLarge => "Request Header Fields Too Large",
+            Self::Internal => "Internal Server Error",
+            Self::GuestTimeout => "Gateway Timeout",
+            Self::Version => "HTTP Version Not Supported",
+        }
+    }
+}
+
+/// A response: a JSON document and what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// How it went.
+    pub status: Status,
+    /// With [`Status::MethodNotAllowed`], the methods that there are.
+    pub allow: Option<&'static str>,
+    /// The JSON document.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// `document` with `status`.
+    #[must_use]
+    pub fn json(status: Status, document: &impl Serialize) -> Self {
+        match serde_json::to_vec(document) {
+            Ok(body) => Self { status, allow: None, body },
+            // None of our documents has a map whose keys are no strings, which is all that can fail.
+            Err(_) => Self { status: Status::Internal, allow: None, body: b"{}".to_vec() },
+        }
+    }
+
+    /// Appends the response to `output`; without its content as the answer to HEAD.
+    pub fn write(&self, head_only: bool, close: bool, output: &mut Vec<u8>) {
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+            self.status.code(),
+            self.status.reason(),
+            self.body.len().saturating_add(1),
+        );
+        if let Some(allow) = self.allow {
+            head.push_str("Allow: ");
+            head.push_str(allow);
+            head.push_str("\r\n");
+        }
+        if close {
+            head.push_str("Connection: close\r\n");
+        }
+        head.push_str("\r\n");
+        output.extend_from_slice(head.as_bytes());
+        if !head_only {
+            output.extend_from_slice(&self.body);
+            // For whoever reads it in a terminal.
+            output.push(b'\n');
+        }
+    }
+}
+
+/// A request that is answered without being routed, and after which the connection is of no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What to answer.
+    pub status: Status,
+    /// Why, for people.
+    pub message: &'static str,
+}
+
+fn refuse<T>(status: Status, message: &'static str) -> Result<T, Refusal> {
+    Err(Refusal { status, message })
+}
+
+/// Reads a head, from its first byte to its empty line, and says how many bytes that were.
+///
+/// # Errors
+/// It is no head of HTTP/1, or one of a request that nobody can answer.
+pub fn parse_head(bytes: &[u8]) -> Result<(Head, usize), Refusal> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    let length = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Err(httparse::Error::TooManyHeaders) => {
+            return refuse(Status::HeadTooLarge, "the request has more than 64 header fields");
+        }
+        Err(httparse::Error::Version) => {
+            return refuse(Status::Version, "only HTTP/1.0 and HTTP/1.1 are spoken");
+        }
+        Ok(httparse::Status::Partial) | Err(_) => {
+            return refuse(Status::BadRequest, "this is no request of HTTP/1.1");
+        }
+    };
+    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+        return refuse(Status::BadRequest, "this is no request of HTTP/1.1");
+    };
+    let mut meaning = Fields::default();
+    for field in request.headers.iter() {
+        meaning.read(field.name, field.value)?;
+    }
+    if version == 1 && meaning.hosts != 1 {
+        return refuse(Status::BadRequest, "a request of HTTP/1.1 has one Host");
+    }
+    let body_bytes = meaning.body_bytes(method)?;
+    if body_bytes > REQUEST_BYTES.saturating_sub(length) {
+        return refuse(Status::ContentTooLarge, "a request has at most 64 KiB");
+    }
+    let head = Head {
+        method: method.into(),
+        path: path(target).into(),
+        body_bytes,
+        close: version == 0 || meaning.close,
+        expects_continue: version == 1 && meaning.expects_continue && body_bytes > 0,
+    };
+    Ok((head, length))
+}
+
+/// What the header fields say, as far as it matters.
+#[derive(Default)]
+struct Fields {
+    hosts: u32,
+    length: Option<u64>,
+    transfer_coding: bool,
+    close: bool,
+    expects_continue: bool,
+}
+
+impl Fields {
+    fn read(&mut self, name: &str, value: &[u8]) -> Result<(), Refusal> {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if is("host") {
+            self.hosts = self.hosts.saturating_add(1);
+        } else if is("content-length") {
+            // Two lengths, even equal ones, are how requests are smuggled past whoever reads the other.
+            let length = parse_length(value).filter(|_| self.length.is_none());
+            let Some(length) = length else {
+                return refuse(Status::BadRequest, "Content-Length is no single number");
+            };
+            self.length = Some(length);
+        } else if is("transfer-encoding") {
+            self.transfer_coding = true;
+        } else if is("connection") {
+            let mut words = value.split(|byte| *byte == b',');
+            self.close |= words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"));
+        } else if is("expect") {
+            if !value.trim_ascii().eq_ignore_ascii_case(b"100-continue") {
+                return refuse(Status::ExpectationFailed, "nothing but 100-continue can be expected");
+            }
+            self.expects_continue = true;
+        }
+        Ok(())
+    }
+
+    fn body_bytes(&self, method: &str) -> Result<usize, Refusal> {
+        match (self.transfer_coding, self.length) {
+            (true, Some(_)) => {
+                refuse(Status::BadRequest, "a request has a Content-Length or a Transfer-Encoding, not both")
+            }
+            (true, None) => {
+                refuse(Status::LengthRequired, "transfer codings are not spoken: send Content-Length")
+            }
+            (false, None) if matches!(method, "PUT" | "POST" | "PATCH") => {
+                refuse(Status::LengthRequired, "say how long the content is: send Content-Length")
+            }
+            (false, length) => Ok(usize::try_from(length.unwrap_or(0)).unwrap_or(usize::MAX)),
+        }
+    }
+}
+
+/// Digits only: no sign, no blank, no list (RFC 9110, 8.6). What does not fit 64 bits is as good as their maximum.
+fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digits = value.iter().map(|digit| u64::from(digit.wrapping_sub(b'0')));
+    Some(digits.fold(0, |length, digit| u64::saturating_add(u64::saturating_mul(length, 10), digit)))
+}
+
+/// The path of a target in origin form or absolute form (RFC 9112, 3.2).
+fn path(target: &str) -> &str {
+    let path = match target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://")) {
+        Some(_) => {
+            let rest = target.get(7..).unwrap_or_default();
+            rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or_default()
+        }
+        None => target,
+    };
+    match path.split_once('?').map_or(path, |(path, _)| path) {
+        "" => "/",
+        path => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(text: &str) -> Result<Head, Status> {
+        parse_head(text.as_bytes())
+            .map(|(head, length)| {
+                assert_eq!(length, text.len());
+                head
+            })
+            .map_err(|refusal| refusal.status)
+    }
+
+    #[test]
+    fn what_curl_sends_is_understood() {
+        let text = "PUT /v1/memory/ceiling HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\
+                    Content-Length: 20\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n";
+        let expected = Head {
+            method: "PUT".into(),
+            path: "/v1/memory/ceiling".into(),
+            body_bytes: 20,
+            close: false,
+            expects_continue: false,
+        };
+        assert_eq!(head(text), Ok(expected));
+    }
+
+    #[test]
+    fn versions_and_connection_options_say_whether_to_go_on() {
+        let close = |text| head(text).map(|head| head.close);
+        assert_eq!(close("GET / HTTP/1.1\r\nHost:\r\n\r\n"), Ok(false));
+        assert_eq!(close("GET / HTTP/1.1\r\nhost: a\r\nconnection: x , Close\r\n\r\n"), Ok(true));
+        assert_eq!(close("GET / HTTP/1.0\r\n\r\n"), Ok(true));
+        assert_eq!(close("GET / HTTP/1.1\r\n\r\n"), Err(Status::BadRequest));
+        assert_eq!(close("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), Err(Status::BadRequest));
+        assert_eq!(close("GET / HTTP/2.0\r\nHost: a\r\n\r\n"), Err(Status::Version));
+        assert_eq!(close("hello\r\n\r\n"), Err(Status::BadRequest));
+    }
+
+    #[test]
+    fn lengths_are_single_plain_numbers() {
+        let put = |fields: &str| {
+            head(&format!("PUT / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).map(|head| head.body_bytes)
+        };
+        assert_eq!(put("Content-Length: 7\r\n"), Ok(7));
+        assert_eq!(put("Content-Length: 007\r\n"), Ok(7));
+        assert_eq!(put(""), Err(Status::LengthRequired));
+        assert_eq!(put("Transfer-Encoding: chunked\r\n"), Err(Status::LengthRequired));
+        assert_eq!(put("Transfer-Encoding: chunked\r\nContent-Length: 7\r\n"), Err(Status::BadRequest));
+        assert_eq!(put("Content-Length: 7\r\nContent-Length: 7\r\n"), Err(Status::BadRequest));
+        for value in ["", "+7", "-7", "7, 7", "0x7", "7 7", "\u{661}"] {
+            assert_eq!(put(&format!("Content-Length: {value}\r\n")), Err(Status::BadRequest), "{value}");
+        }
+        for value in ["65536", "99999999999999999999999999"] {
+            assert_eq!(put(&format!("Content-Length: {value}\r\n")), Err(Status::ContentTooLarge), "{value}");
+        }
+        assert_eq!(head("GET / HTTP/1.1\r\nHost: a\r\n\r\n").map(|head| head.body_bytes), Ok(0));
+    }
+
+    #[test]
+    fn only_one_expectation_is_met() {
+        let expect = |value: &str| {
+            head(&format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: {value}\r\n\r\n"))
+                .map(|head| head.expects_continue)
+        };
+        assert_eq!(expect("100-Continue"), Ok(true));
+        assert_eq!(expect("coffee"), Err(Status::ExpectationFailed));
+    }
+
+    #[test]
+    fn targets_lose_what_is_no_path() {
+        for (target, expected) in [
+            ("/v1/vm", "/v1/vm"),
+            ("/v1/vm?pretty", "/v1/vm"),
+            ("http://localhost/v1/vm?x", "/v1/vm"),
+            ("HTTP://localhost", "/"),
+            ("http://localhost?x", "/"),
+            ("*", "*"),
+        ] {
+            assert_eq!(path(target), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn too_many_fields_are_refused() {
+        let fields = |count| "X: y\r\n".repeat(count);
+        assert!(head(&format!("GET / HTTP/1.0\r\n{}\r\n", fields(64))).is_ok());
+        assert_eq!(head(&format!("GET / HTTP/1.0\r\n{}\r\n", fields(65))), Err(Status::HeadTooLarge));
+    }
+
+    #[test]
+    fn responses_say_all_that_clients_need() {
+        let response =
+            Response { status: Status::MethodNotAllowed, allow: Some("GET"), body: b"{}".to_vec() };
+        let text = |head_only, close| {
+            let mut output = Vec::new();
+            response.write(head_only, close, &mut output);
+            String::from_utf8(output).unwrap()
+        };
+        let head = "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: application/json\r\nContent-Length: 3\r\nAllow: GET\r\n";
+        assert_eq!(text(false, false), format!("{head}\r\n{{}}\n"));
+        assert_eq!(text(true, true), format!("{head}Connection: close\r\n\r\n"));
+    }
+}

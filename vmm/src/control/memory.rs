@@ -1,0 +1,106 @@
+//! What the control socket asks of a VM's memory. Pure; the VMM's wiring implements it.
+
+#![forbid(unsafe_code)]
+
+use super::api::{CeilingState, DriverState, GuestStatistics, MemoryDocument};
+use std::collections::BTreeMap;
+use vmm_sys_util::eventfd::EventFd;
+
+/// A ceiling that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ceiling {
+    /// So many bytes, until another word. Between floor and max: [`crate::control::routes`] has seen to it.
+    Bytes(u64),
+    /// As Ballast sees fit.
+    Auto,
+}
+
+/// A request about memory that cannot be met now. The message is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Nobody in the guest can move memory.
+    #[error("the guest has no balloon driver, or none yet: its memory is fixed")]
+    NoDriver,
+    /// There is a driver, and it does not speak of statistics.
+    #[error("the guest's balloon driver offers no statistics")]
+    NoStatistics,
+}
+
+/// The memory of a running VM. All calls are made on the thread of the event loop and return at once.
+pub trait Memory {
+    /// Everything there is to say now. Called for each request: what is costly to find out is kept for a while.
+    fn snapshot(&mut self) -> MemoryDocument;
+
+    /// Sets the ceiling.
+    ///
+    /// # Errors
+    /// There is no driver to reach it; nothing changed.
+    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Unavailable>;
+
+    /// Asks the guest for new statistics, or joins a request that is under way.
+    ///
+    /// # Errors
+    /// The guest cannot answer.
+    fn request_statistics(&mut self) -> Result<(), Unavailable>;
+
+    /// Whether the guest was asked and has not answered. It may never.
+    fn statistics_pending(&self) -> bool;
+
+    /// The last statistics that came, if any did. [`GuestStatistics::stale`] says that they are no answer to the
+    /// last request.
+    fn statistics(&mut self) -> Option<GuestStatistics>;
+
+    /// Readable when statistics have come or will not come; drained by the socket's server.
+    fn statistics_event(&self) -> Option<&EventFd>;
+}
+
+/// The memory of a VM without a balloon: its size is its ceiling, whatever happens.
+#[derive(Debug)]
+pub struct Fixed<R> {
+    /// Bytes of guest memory.
+    pub size_bytes: u64,
+    /// Says how many bytes of it the host holds, if the host says.
+    pub resident: R,
+}
+
+impl<R: FnMut() -> Option<u64>> Memory for Fixed<R> {
+    fn snapshot(&mut self) -> MemoryDocument {
+        let size_bytes = self.size_bytes;
+        MemoryDocument {
+            size_bytes,
+            max_bytes: size_bytes,
+            floor_bytes: size_bytes,
+            ceiling: CeilingState { bytes: size_bytes, auto: true },
+            guest_bytes: size_bytes,
+            ballooned_bytes: 0,
+            actual_bytes: 0,
+            skew_bytes: 0,
+            reported_bytes: 0,
+            reported_total_bytes: 0,
+            resident_bytes: (self.resident)(),
+            huge_page_bytes: None,
+            driver: DriverState::Absent,
+            protocol_errors: BTreeMap::new(),
+        }
+    }
+
+    fn set_ceiling(&mut self, _ceiling: Ceiling) -> Result<(), Unavailable> {
+        Err(Unavailable::NoDriver)
+    }
+
+    fn request_statistics(&mut self) -> Result<(), Unavailable> {
+        Err(Unavailable::NoDriver)
+    }
+
+    fn statistics_pending(&self) -> bool {
+        false
+    }
+
+    fn statistics(&mut self) -> Option<GuestStatistics> {
+        None
+    }
+
+    fn statistics_event(&self) -> Option<&EventFd> {
+        None
+    }
+}

@@ -1,0 +1,171 @@
+//! `vmm/openapi.yaml` says what the socket does: every path, method, status and member, none more and none less.
+
+use super::api::{CeilingRequest, DriverState, GuestStatistics};
+use super::memory::{Fixed, Memory};
+use super::routes::{self, ROUTES};
+use super::tests::{Scripted, ask};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+fn openapi() -> Value {
+    serde_yaml_ng::from_str(include_str!("../../openapi.yaml")).unwrap()
+}
+
+/// Checks `value` against a schema, strictly: what the schema does not know is a fault too. Only the keywords that
+/// the document uses are known here, and others are refused.
+fn check(openapi: &Value, schema: &Value, value: &Value, at: &str) {
+    for (keyword, argument) in schema.as_object().unwrap() {
+        match keyword.as_str() {
+            "$ref" => {
+                let path = argument.as_str().unwrap().strip_prefix('#').unwrap();
+                check(
+                    openapi,
+                    openapi.pointer(path).unwrap_or_else(|| panic!("{path} is nowhere")),
+                    value,
+                    at,
+                );
+            }
+            "type" => {
+                let kind = match value {
+                    Value::Null => "null",
+                    Value::Bool(_) => "boolean",
+                    Value::Number(number) if number.is_i64() || number.is_u64() => "integer",
+                    Value::Number(_) => "number",
+                    Value::String(_) => "string",
+                    Value::Array(_) => "array",
+                    Value::Object(_) => "object",
+                };
+                let kinds = argument.as_array().cloned().unwrap_or_else(|| vec![argument.clone()]);
+                assert!(kinds.contains(&json!(kind)), "{at} is {kind}");
+            }
+            "properties" => {
+                for (name, value) in value.as_object().unwrap() {
+                    let schema = argument.get(name).unwrap_or_else(|| panic!("{at}.{name} is not described"));
+                    check(openapi, schema, value, &format!("{at}.{name}"));
+                }
+            }
+            "required" => {
+                for name in argument.as_array().unwrap() {
+                    assert!(value.get(name.as_str().unwrap()).is_some(), "{at} has no {name}");
+                }
+            }
+            "additionalProperties" if argument.is_object() => {
+                value.as_object().unwrap().values().for_each(|value| check(openapi, argument, value, at));
+            }
+            "minimum" => assert!(value.as_f64().is_none_or(|v| v >= argument.as_f64().unwrap()), "{at}"),
+            "maximum" => assert!(value.as_f64().is_none_or(|v| v <= argument.as_f64().unwrap()), "{at}"),
+            "enum" => assert!(argument.as_array().unwrap().contains(value), "{at} is {value}"),
+            "const" => assert_eq!(argument, value, "{at}"),
+            "minProperties" => assert!(value.as_object().unwrap().len() as u64 >= argument.as_u64().unwrap()),
+            "maxProperties" => assert!(value.as_object().unwrap().len() as u64 <= argument.as_u64().unwrap()),
+            "description" | "additionalProperties" => {}
+            other => panic!("{at}: the keyword {other} is not known to this test"),
+        }
+    }
+}
+
+/// Asks, and checks the answer against what is described for its status.
+fn answer(memory: &mut dyn Memory, method: &str, path: &str, body: &str) -> u16 {
+    let openapi = openapi();
+    let (status, document) = match ask(memory, method, path, body) {
+        (0, _) => {
+            let response = routes::statistics(memory);
+            (response.status.code(), serde_json::from_slice(&response.body).unwrap())
+        }
+        answer => answer,
+    };
+    let responses = &openapi["paths"][path][method.to_lowercase()]["responses"];
+    let schema = &responses[status.to_string()]["content"]["application/json"]["schema"];
+    assert!(schema.is_object(), "{method} {path} gives {status}, which is not described");
+    check(&openapi, schema, &document, path);
+    status
+}
+
+#[test]
+fn every_route_is_described_and_nothing_else() {
+    let openapi = openapi();
+    let described: BTreeSet<(String, String)> = openapi["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, methods)| {
+            methods.as_object().unwrap().keys().map(|method| (path.clone(), method.to_uppercase()))
+        })
+        .collect();
+    let served = ROUTES
+        .iter()
+        .flat_map(|route| route.allow.split(", ").map(|method| (route.path.to_owned(), method.to_owned())));
+    assert_eq!(described, served.collect());
+}
+
+#[test]
+fn every_answer_is_as_described_and_every_described_status_is_given() {
+    const CEILING: &str = "/v1/memory/ceiling";
+    let mut given = BTreeSet::new();
+    let scripted = |statistics, pending| Scripted { statistics, pending, ..Scripted::new() };
+    let mut memories: [Box<dyn Memory>; 4] = [
+        Box::new(Fixed { size_bytes: 1 << 30, resident: || None }),
+        Box::new(scripted(Some(Scripted::full_statistics()), false)),
+        Box::new(scripted(Some(GuestStatistics::default()), false)),
+        Box::new(scripted(None, true)),
+    ];
+    const FIXED: usize = 0;
+    const MOVING: usize = 1;
+    const SPARSE: usize = 2;
+    const SILENT: usize = 3;
+    for (memory, method, path, body) in [
+        (FIXED, "GET", "/v1/vm", ""),
+        (FIXED, "GET", "/v1/memory", ""),
+        (FIXED, "GET", "/v1/statistics", ""),
+        (FIXED, "PUT", CEILING, r#"{"auto": true}"#),
+        (MOVING, "GET", "/v1/memory", ""),
+        (MOVING, "GET", "/v1/statistics", ""),
+        (MOVING, "PUT", CEILING, r#"{"bytes": 268435456}"#),
+        (MOVING, "PUT", CEILING, r#"{"bytes": 1}"#),
+        (MOVING, "PUT", CEILING, "x"),
+        (SPARSE, "GET", "/v1/statistics", ""),
+        (SILENT, "GET", "/v1/statistics", ""),
+    ] {
+        let status = answer(&mut *memories[memory], method, path, body);
+        given.insert((path.to_owned(), method.to_lowercase(), status.to_string()));
+    }
+    let openapi = openapi();
+    for (path, methods) in openapi["paths"].as_object().unwrap() {
+        // HEAD is GET without content.
+        for (method, operation) in methods.as_object().unwrap().iter().filter(|(method, _)| *method != "head")
+        {
+            for status in operation["responses"].as_object().unwrap().keys() {
+                let key = (path.clone(), method.clone(), status.clone());
+                assert!(given.contains(&key), "{key:?} is described and never given");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_described_member_exists() {
+    let openapi = openapi();
+    let members = |document: &Value| document.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let mut memory = Scripted { statistics: Some(Scripted::full_statistics()), ..Scripted::new() };
+    for (schema, path) in [("Vm", "/v1/vm"), ("Memory", "/v1/memory"), ("Statistics", "/v1/statistics")] {
+        let described = members(&openapi["components"]["schemas"][schema]["properties"]);
+        assert_eq!(described, members(&ask(&mut memory, "GET", path, "").1), "{schema}");
+    }
+    let (_, refused) = ask(&mut memory, "PUT", "/v1/memory/ceiling", r#"{"bytes": 1}"#);
+    let error = &openapi["components"]["schemas"]["Error"]["properties"]["error"]["properties"];
+    assert_eq!(members(error), members(&refused["error"]));
+}
+
+#[test]
+fn what_may_be_sent_and_every_state_is_as_described() {
+    let openapi = openapi();
+    let schemas = &openapi["components"]["schemas"];
+    for request in
+        [CeilingRequest { bytes: Some(1), auto: None }, CeilingRequest { bytes: None, auto: Some(true) }]
+    {
+        check(&openapi, &schemas["CeilingRequest"], &serde_json::to_value(request).unwrap(), "request");
+    }
+    let states = [DriverState::Absent, DriverState::Settled, DriverState::Moving, DriverState::Stuck]
+        .map(|s| json!(s));
+    assert_eq!(schemas["DriverState"]["enum"], json!(states));
+}

@@ -1,0 +1,351 @@
+//! The control socket in the VMM's event loop: descriptors, credentials and time. Wiring: what clients say is
+//! [`Connection`]'s, what it means [`routes`]'.
+//!
+//! Only the VMM's own user and root are served. A pass does little for each client, so that devices and clients
+//! take turns; whatever is left is taken up in the next.
+
+use super::api::{ErrorDocument, VmDocument};
+use super::connection::Connection;
+use super::http::{Response, Status};
+use super::memory::Memory;
+use super::routes::{self, Answer};
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant, SystemTime};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
+
+/// Clients served at once. They hold at most 150 KiB each, and answers take microseconds.
+pub const CLIENTS: usize = 16;
+/// A client that completes no request for so long is dropped, whether it sends nothing, sends slowly or does not
+/// read its answers.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// When all places are taken, a client that has asked nothing for so long makes room for the next.
+const EVICTED_AFTER: Duration = Duration::from_secs(1);
+/// How long the guest may take to answer.
+const GUEST_LIMIT: Duration = Duration::from_secs(1);
+/// Requests of one client, and new clients, that a pass takes.
+const PASS: usize = 8;
+const ROOT: libc::uid_t = 0;
+
+/// Tokens of events that are no client's.
+const LISTENER: u32 = 1000;
+const TIMER: u32 = 1001;
+const MORE: u32 = 1002;
+const STATISTICS: u32 = 1003;
+
+/// The server of one VM's control socket.
+pub struct Server {
+    listener: UnixListener,
+    /// New clients are accepted; not so while all places are taken.
+    accepting: bool,
+    vm: VmDocument,
+    started: Instant,
+    memory: Box<dyn Memory>,
+    user: libc::uid_t,
+    clients: [Option<Client>; CLIENTS],
+    /// Readable while requests wait that were received in an earlier pass.
+    more: EventFd,
+    timer: TimerFd,
+}
+
+struct Client {
+    stream: UnixStream,
+    connection: Connection,
+    interest: EventSet,
+    /// When it connected, or was last answered.
+    since: Instant,
+    /// Until when its request for statistics waits for the guest.
+    statistics_until: Option<Instant>,
+}
+
+impl Server {
+    /// A server of `listener`, which must be listening. `vm`'s times are set here.
+    ///
+    /// # Errors
+    /// The host has no more descriptors.
+    pub fn new(listener: UnixListener, vm: VmDocument, memory: Box<dyn Memory>) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            listener,
+            accepting: true,
+            vm: VmDocument { started_at_ms: millis(since_1970), ..vm },
+            started: Instant::now(),
+            memory,
+            // SAFETY: geteuid touches no memory and cannot fail.
+            user: unsafe { libc::geteuid() },
+            clients: [const { None }; CLIENTS],
+            more: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
+            timer: TimerFd::new()?,
+        })
+    }
+
+    fn accept(&mut self, ops: &mut EventOps) {
+        for pass in 0..PASS {
+            let place = self.clients.iter().position(Option::is_none);
+            // The event told of one client: only for that one another has to go.
+            let place = place.or_else(|| if pass == 0 { self.evict(ops) } else { None });
+            let Some(place) = place else { return self.set_accepting(false, ops) };
+            match self.listener.accept() {
+                Ok((stream, _)) => self.welcome(place, stream, ops),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    log::warn!("cannot accept a client of the control socket: {error}");
+                    return self.set_accepting(false, ops);
+                }
+            }
+        }
+    }
+
+    /// The place of whoever was silent longest, if long enough.
+    fn evict(&mut self, ops: &mut EventOps) -> Option<usize> {
+        let now = Instant::now();
+        let silent = |client: &Client| {
+            (!client.connection.waits()).then(|| now.saturating_duration_since(client.since))
+        };
+        let ages = self
+            .clients
+            .iter()
+            .enumerate()
+            .filter_map(|(place, client)| Some((silent(client.as_ref()?)?, place)));
+        let (age, oldest) = ages.max()?;
+        if age < EVICTED_AFTER {
+            return None;
+        }
+        self.remove(oldest, ops);
+        Some(oldest)
+    }
+
+    fn welcome(&mut self, place: usize, mut stream: UnixStream, ops: &mut EventOps) {
+        if let Err(error) = stream.set_nonblocking(true) {
+            return log::warn!("cannot serve a client of the control socket: {error}");
+        }
+        if peer(&stream).is_none_or(|user| user != self.user && user != ROOT) {
+            let document = ErrorDocument::new("only this microVM's user and root may ask");
+            let mut text = Vec::new();
+            Response::json(Status::Forbidden, &document).write(false, true, &mut text);
+            // A new socket takes so little at once; nothing hangs on it.
+            let _ = stream.write(&text);
+            return;
+        }
+        let client = Client {
+            stream,
+            connection: Connection::default(),
+            interest: EventSet::IN,
+            since: Instant::now(),
+            statistics_until: None,
+        };
+        match (ops.add(client.events(place)), self.clients.get_mut(place)) {
+            (Ok(()), Some(free)) => *free = Some(client),
+            (Ok(()), None) => {}
+            (Err(error), _) => log::warn!("cannot wait for a client of the control socket: {error}"),
+        }
+    }
+
+    fn remove(&mut self, place: usize, ops: &mut EventOps) {
+        let Some(client) = self.clients.get_mut(place).and_then(Option::take) else { return };
+        if let Err(error) = ops.remove(client.events(place)) {
+            log::error!("cannot forget a client of the control socket: {error}");
+        }
+        drop(client);
+        self.set_accepting(true, ops);
+    }
+
+    fn set_accepting(&mut self, accepting: bool, ops: &EventOps) {
+        if self.accepting == accepting {
+            return;
+        }
+        let interest = if accepting { EventSet::IN } else { EventSet::empty() };
+        match ops.modify(Events::with_data(&self.listener, LISTENER, interest)) {
+            Ok(()) => self.accepting = accepting,
+            Err(error) => log::error!("cannot wait for clients of the control socket: {error}"),
+        }
+    }
+
+    /// Does a pass's worth of what the client at `place` wants.
+    fn serve(&mut self, place: usize, ready: EventSet, ops: &mut EventOps) {
+        let Some(client) = self.clients.get_mut(place).and_then(Option::as_mut) else { return };
+        self.vm.uptime_ms = millis(self.started.elapsed());
+        let goes_on = client.serve(ready, &self.vm, &mut *self.memory, &self.more);
+        self.keep(place, goes_on, ops);
+    }
+
+    /// Answers who waits for statistics, if they have come or time is up.
+    fn settle_statistics(&mut self, ops: &mut EventOps) {
+        let now = Instant::now();
+        let pending = self.memory.statistics_pending();
+        for place in 0..CLIENTS {
+            let Some(client) = self.clients.get_mut(place).and_then(Option::as_mut) else { continue };
+            if client.statistics_until.is_some_and(|until| !pending || until <= now) {
+                client.statistics_until = None;
+                client.since = now;
+                client.connection.answer(&routes::statistics(&mut *self.memory));
+                self.serve(place, EventSet::empty(), ops);
+            }
+        }
+    }
+
+    fn keep(&mut self, place: usize, goes_on: bool, ops: &mut EventOps) {
+        let Some(client) = self.clients.get_mut(place).and_then(Option::as_mut) else { return };
+        if !goes_on {
+            return self.remove(place, ops);
+        }
+        let interest = client.wanted();
+        if interest != client.interest {
+            client.interest = interest;
+            if let Err(error) = ops.modify(client.events(place)) {
+                log::error!("cannot wait for a client of the control socket: {error}");
+                self.remove(place, ops);
+            }
+        }
+    }
+
+    /// Drops who is idle, and wakes the server again when the next limit ends.
+    fn watch_the_clock(&mut self, ops: &mut EventOps) {
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        for place in 0..CLIENTS {
+            let Some(client) = self.clients.get(place).and_then(Option::as_ref) else { continue };
+            let until = client.statistics_until.unwrap_or(client.since + IDLE_LIMIT);
+            if client.statistics_until.is_none() && until <= now {
+                self.remove(place, ops);
+                continue;
+            }
+            // A full house looks sooner, for whoever waits outside.
+            let until = if self.accepting { until } else { until.min(now + EVICTED_AFTER) };
+            next = Some(next.map_or(until, |next| next.min(until)));
+        }
+        if !self.accepting && next.is_none() {
+            next = Some(now + EVICTED_AFTER);
+        }
+        // Setting the timer also forgets that it has expired; zero would stop it.
+        let after = next.map(|next| next.saturating_duration_since(now).max(Duration::from_millis(1)));
+        if let Err(error) = self.timer.reset(after.unwrap_or_default(), None) {
+            log::error!("cannot set the timer of the control socket: {error}");
+        }
+    }
+}
+
+impl Client {
+    /// Reads, answers and writes; false if that was all.
+    fn serve(&mut self, ready: EventSet, vm: &VmDocument, memory: &mut dyn Memory, more: &EventFd) -> bool {
+        if ready.intersects(EventSet::IN | EventSet::HANG_UP | EventSet::ERROR) && !self.receive() {
+            return false;
+        }
+        for _ in 0..PASS {
+            let Some(request) = self.connection.take_request() else { break };
+            self.since = Instant::now();
+            match routes::route(&request, vm, memory) {
+                Answer::Now(response) => self.connection.answer(&response),
+                Answer::Statistics => self.statistics_until = Some(self.since + GUEST_LIMIT),
+            }
+        }
+        if !self.send() {
+            return false;
+        }
+        // Who is gone altogether reads no answer, and the event loop would say so again and again.
+        if ready.intersects(EventSet::HANG_UP | EventSet::ERROR) && self.connection.room() == 0 {
+            return false;
+        }
+        // Requests may lie in memory, where no event tells of them.
+        if self.connection.is_ready() {
+            let _ = more.write(1);
+        }
+        !self.connection.is_over()
+    }
+
+    /// Takes what the client has sent, a pass's worth; false if the connection is broken.
+    fn receive(&mut self) -> bool {
+        let mut buffer = [0; 16 << 10];
+        let room = self.connection.room().min(buffer.len());
+        let Some(buffer) = buffer.get_mut(..room).filter(|buffer| !buffer.is_empty()) else { return true };
+        match self.stream.read(buffer) {
+            Ok(0) => self.connection.end(),
+            Ok(bytes) => self.connection.receive(buffer.get(..bytes).unwrap_or_default()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// Writes what the client's socket takes; false if nobody reads.
+    fn send(&mut self) -> bool {
+        while !self.connection.outgoing().is_empty() {
+            match self.stream.write(self.connection.outgoing()) {
+                Ok(bytes) => self.connection.sent(bytes),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn wanted(&self) -> EventSet {
+        let mut wanted = EventSet::empty();
+        wanted.set(EventSet::IN, self.connection.room() > 0);
+        wanted.set(EventSet::OUT, !self.connection.outgoing().is_empty());
+        wanted
+    }
+
+    fn events(&self, place: usize) -> Events {
+        // Places are few.
+        Events::with_data(&self.stream, place as u32, self.interest)
+    }
+}
+
+impl MutEventSubscriber for Server {
+    fn init(&mut self, ops: &mut EventOps) {
+        let mut add = |events| {
+            if let Err(error) = ops.add(events) {
+                log::error!("cannot wait for the control socket: {error}");
+            }
+        };
+        add(Events::with_data(&self.listener, LISTENER, EventSet::IN));
+        add(Events::with_data(&self.timer, TIMER, EventSet::IN));
+        add(Events::with_data(&self.more, MORE, EventSet::IN));
+        if let Some(event) = self.memory.statistics_event() {
+            add(Events::with_data(event, STATISTICS, EventSet::IN));
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
+        match events.data() {
+            LISTENER => self.accept(ops),
+            TIMER => self.set_accepting(true, ops),
+            MORE => {
+                let _ = self.more.read();
+                (0..CLIENTS).for_each(|place| self.serve(place, EventSet::empty(), ops));
+            }
+            STATISTICS => drop(self.memory.statistics_event().map(EventFd::read)),
+            place => self.serve(place as usize, events.event_set(), ops),
+        }
+        self.settle_statistics(ops);
+        self.watch_the_clock(ops);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The user whose process connected `stream` (`SO_PEERCRED`, unix(7)).
+fn peer(stream: &UnixStream) -> Option<libc::uid_t> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `peer` is valid for writes of `size` bytes, and both outlive the call.
+    let status = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut size,
+        )
+    };
+    (status == 0).then_some(peer.uid)
+}

@@ -1,0 +1,212 @@
+//! The server on a real socket, in a real event loop, among clients that mean no good.
+
+use super::api::GuestStatistics;
+use super::server::{CLIENTS, Server};
+use super::tests::{Scripted, vm};
+use event_manager::{EventManager, SubscriberOps};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use vmm_sys_util::eventfd::EventFd;
+
+const GET: &[u8] = b"GET /v1/vm HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// A server on a thread of its own.
+struct Served {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<usize>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Served {
+    fn start(memory: Scripted) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let run = move || {
+            let mut events = EventManager::new().unwrap();
+            events.add_subscriber(Server::new(listener, vm(), Box::new(memory)).unwrap());
+            let mut passes = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                passes += usize::from(events.run_with_timeout(20).unwrap() > 0);
+            }
+            passes
+        };
+        Self { path, stop, thread: Some(thread::spawn(run)), _directory: directory }
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    /// Passes of the event loop that did something.
+    fn end(mut self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+
+    fn answers(&self) {
+        let mut stream = self.connect();
+        stream.write_all(GET).unwrap();
+        assert!(read_response(&mut stream).starts_with("HTTP/1.1 200"));
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Reads one response.
+fn read_response(stream: &mut UnixStream) -> String {
+    let mut text = Vec::new();
+    let mut byte = [0];
+    loop {
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&text));
+        text.push(byte[0]);
+        // Every document ends in a line feed of its own.
+        if text.ends_with(b"}\n") {
+            return String::from_utf8(text).unwrap();
+        }
+    }
+}
+
+#[test]
+fn requests_byte_by_byte_and_in_bulk_are_answered() {
+    let served = Served::start(Scripted::new());
+    let mut slow = served.connect();
+    for byte in GET {
+        slow.write_all(&[*byte]).unwrap();
+    }
+    assert!(read_response(&mut slow).contains("\"name\":\"web\""));
+    let mut bulk = served.connect();
+    bulk.write_all(&GET.repeat(100)).unwrap();
+    for _ in 0..100 {
+        read_response(&mut bulk);
+    }
+}
+
+#[test]
+fn a_half_closed_client_gets_its_answers_and_the_end() {
+    let served = Served::start(Scripted::new());
+    let mut stream = served.connect();
+    stream.write_all(&GET.repeat(50)).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 50);
+}
+
+#[test]
+fn a_client_that_never_reads_is_not_listened_to_and_disturbs_nobody() {
+    let served = Served::start(Scripted::new());
+    let mut deaf = served.connect();
+    deaf.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    let mut idle = 0;
+    // Until both sockets' buffers and the server's are full.
+    while idle < 20 {
+        match deaf.write(&GET.repeat(100)) {
+            Ok(bytes) => (sent, idle) = (sent + bytes, 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                idle += 1;
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(sent < 4 << 20, "{sent} bytes were taken");
+    served.answers();
+    // It reads again, and loses nothing.
+    deaf.set_nonblocking(false).unwrap();
+    for _ in 0..1000 {
+        read_response(&mut deaf);
+    }
+}
+
+#[test]
+fn silent_clients_make_room() {
+    let served = Served::start(Scripted::new());
+    let silent: Vec<UnixStream> = (0..CLIENTS).map(|_| served.connect()).collect();
+    served.answers();
+    drop(silent);
+    served.answers();
+}
+
+#[test]
+fn thousands_of_clients_come_and_go() {
+    let served = Served::start(Scripted::new());
+    for round in 0..3000 {
+        let mut stream = served.connect();
+        match round % 3 {
+            // Gone before its request is read; gone before its answer; gone with a piece of a request.
+            0 => {}
+            1 => stream.write_all(GET).unwrap(),
+            _ => stream.write_all(&GET[..round % GET.len()]).unwrap(),
+        }
+    }
+    served.answers();
+}
+
+#[test]
+fn who_is_gone_is_forgotten() {
+    let served = Served::start(Scripted { pending: true, ..Scripted::new() });
+    for _ in 0..CLIENTS {
+        let mut stream = served.connect();
+        stream.write_all(b"GET /v1/statistics HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    }
+    thread::sleep(Duration::from_millis(500));
+    // A loop that spins on a closed socket would make many thousands.
+    let passes = served.end();
+    assert!(passes < 200, "{passes} passes");
+}
+
+#[test]
+fn huge_heads_and_contents_are_refused() {
+    let served = Served::start(Scripted::new());
+    let huge = "x".repeat(70_000);
+    for (request, status) in [
+        (format!("GET / HTTP/1.1\r\nHost: {huge}\r\n\r\n"), "431"),
+        (format!("GET /{huge} HTTP/1.1\r\nHost: a\r\n\r\n"), "431"),
+        (format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n{huge}"), "413"),
+        ("PUT / HTTP/1.1\r\nHost: a\r\n\r\n".into(), "411"),
+    ] {
+        let mut stream = served.connect();
+        // The server may close before it has read all.
+        let _ = stream.write_all(request.as_bytes());
+        assert!(read_response(&mut stream).starts_with(&format!("HTTP/1.1 {status}")));
+    }
+}
+
+#[test]
+fn statistics_come_when_the_guest_answers() {
+    let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let memory = Scripted { pending: true, event: event.try_clone().unwrap(), ..Scripted::new() };
+    let served = Served::start(memory);
+    let mut stream = served.connect();
+    let request = b"GET /v1/statistics HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(&[request, GET].concat()).unwrap();
+    event.write(1).unwrap();
+    // The scripted guest stays silent: the deadline answers, then the request behind has its turn.
+    assert!(read_response(&mut stream).starts_with("HTTP/1.1 504"));
+    assert!(read_response(&mut stream).starts_with("HTTP/1.1 200"));
+    drop(served);
+
+    let old = GuestStatistics { stale: true, ..Scripted::full_statistics() };
+    let served = Served::start(Scripted { pending: true, statistics: Some(old), ..Scripted::new() });
+    let mut stream = served.connect();
+    stream.write_all(request).unwrap();
+    let text = read_response(&mut stream);
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"stale\":true"), "{text}");
+}

@@ -1,0 +1,315 @@
+//! The socket's answers, without a socket.
+
+use super::api::*;
+use super::connection::Connection;
+use super::http::{REQUEST_BYTES, Request};
+use super::memory::{Ceiling, Fixed, Memory, Unavailable};
+use super::routes::{self, Answer};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use vmm_sys_util::eventfd::EventFd;
+
+/// A VM's memory that does at once what it is asked to.
+#[derive(Debug)]
+pub struct Scripted {
+    pub document: MemoryDocument,
+    pub statistics: Option<GuestStatistics>,
+    pub pending: bool,
+    pub event: EventFd,
+}
+
+const MIB: u64 = 1 << 20;
+
+impl Scripted {
+    pub fn new() -> Self {
+        Self {
+            document: MemoryDocument {
+                size_bytes: 512 * MIB,
+                max_bytes: 512 * MIB,
+                floor_bytes: 128 * MIB,
+                ceiling: CeilingState { bytes: 512 * MIB, auto: true },
+                guest_bytes: 400 * MIB,
+                ballooned_bytes: 112 * MIB,
+                actual_bytes: 111 * MIB,
+                skew_bytes: -(MIB as i64),
+                reported_bytes: 3 * MIB,
+                reported_total_bytes: 70 * MIB,
+                resident_bytes: Some(222 * MIB),
+                huge_page_bytes: Some(200 * MIB),
+                driver: DriverState::Moving,
+                protocol_errors: [("duplicate-pages".to_owned(), 7)].into(),
+            },
+            statistics: None,
+            pending: false,
+            event: EventFd::new(libc::EFD_NONBLOCK).unwrap(),
+        }
+    }
+
+    /// As it comes from a guest that says everything.
+    pub fn full_statistics() -> GuestStatistics {
+        let number = Some(4096);
+        GuestStatistics {
+            age_ms: 12,
+            stale: false,
+            swap_in_bytes: number,
+            swap_out_bytes: number,
+            major_faults: number,
+            minor_faults: number,
+            free_bytes: number,
+            total_bytes: number,
+            available_bytes: number,
+            disk_caches_bytes: number,
+            hugetlb_allocations: number,
+            hugetlb_failures: number,
+            oom_kills: number,
+            allocation_stalls: number,
+            async_scanned_bytes: number,
+            direct_scanned_bytes: number,
+            async_reclaimed_bytes: number,
+            direct_reclaimed_bytes: number,
+        }
+    }
+}
+
+impl Memory for Scripted {
+    fn snapshot(&mut self) -> MemoryDocument {
+        self.document.clone()
+    }
+
+    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Unavailable> {
+        self.document.ceiling = match ceiling {
+            Ceiling::Bytes(bytes) => CeilingState { bytes, auto: false },
+            Ceiling::Auto => CeilingState { bytes: self.document.max_bytes, auto: true },
+        };
+        Ok(())
+    }
+
+    fn request_statistics(&mut self) -> Result<(), Unavailable> {
+        match self.document.driver {
+            DriverState::Absent => Err(Unavailable::NoDriver),
+            _ => Ok(()),
+        }
+    }
+
+    fn statistics_pending(&self) -> bool {
+        self.pending
+    }
+
+    fn statistics(&mut self) -> Option<GuestStatistics> {
+        self.statistics
+    }
+
+    fn statistics_event(&self) -> Option<&EventFd> {
+        Some(&self.event)
+    }
+}
+
+pub fn vm() -> VmDocument {
+    VmDocument {
+        name: "web".into(),
+        image: "nginx:latest".into(),
+        kernel_release: "6.1.0-1-cloud-amd64".into(),
+        pid: 4242,
+        cpus: 2,
+        memory_bytes: 512 * MIB,
+        started_at_ms: 1_700_000_000_000,
+        uptime_ms: 9,
+    }
+}
+
+pub fn ask(memory: &mut dyn Memory, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let request = Request { method: method.into(), path: path.into(), body: body.into() };
+    match routes::route(&request, &vm(), memory) {
+        Answer::Now(response) => (response.status.code(), serde_json::from_slice(&response.body).unwrap()),
+        Answer::Statistics => (0, Value::Null),
+    }
+}
+
+#[test]
+fn ceilings_within_the_range_are_set() {
+    let mut memory = Scripted::new();
+    for bytes in [128 * MIB, 300 * MIB, 512 * MIB] {
+        let (status, document) =
+            ask(&mut memory, "PUT", "/v1/memory/ceiling", &json!({ "bytes": bytes }).to_string());
+        assert_eq!((status, &document["ceiling"]), (200, &json!({ "bytes": bytes, "auto": false })));
+    }
+    let (status, document) = ask(&mut memory, "PUT", "/v1/memory/ceiling", r#"{"auto": true}"#);
+    assert_eq!((status, &document["ceiling"]["auto"]), (200, &json!(true)));
+}
+
+#[test]
+fn ceilings_outside_the_range_are_refused_with_the_numbers() {
+    let mut memory = Scripted::new();
+    for bytes in [0, 128 * MIB - 1, 512 * MIB + 1, u64::MAX] {
+        let (status, document) =
+            ask(&mut memory, "PUT", "/v1/memory/ceiling", &json!({ "bytes": bytes }).to_string());
+        assert_eq!(status, 422);
+        assert_eq!(document["error"]["floor_bytes"], 128 * MIB);
+        assert_eq!(document["error"]["max_bytes"], 512 * MIB);
+        assert!(document["error"]["message"].as_str().unwrap().contains("128 MiB to 512 MiB"), "{document}");
+    }
+    assert!(memory.document.ceiling.auto, "nothing was set");
+}
+
+#[test]
+fn what_is_no_ceiling_is_refused() {
+    let mut memory = Scripted::new();
+    for body in [
+        "",
+        "{}",
+        "[]",
+        "512",
+        "{\"bytes\": -1}",
+        "{\"bytes\": 1e9}",
+        "{\"bytes\": \"512m\"}",
+        "{\"auto\": false}",
+        "{\"bytes\": 1, \"auto\": true}",
+        "{\"bytes\": 1, \"bytes\": 2}",
+        "{\"ceiling\": 1}",
+        "{\"bytes\": 1} x",
+        &"[".repeat(10_000),
+        "\u{0}",
+        "{\"bytes\": 99999999999999999999}",
+    ] {
+        let (status, document) = ask(&mut memory, "PUT", "/v1/memory/ceiling", body);
+        assert_eq!(status, 400, "{body}");
+        let message = document["error"]["message"].as_str().unwrap();
+        assert!(message.contains(r#"{"bytes": N}"#) && message.len() < 300, "{message}");
+    }
+    assert!(memory.document.ceiling.auto);
+}
+
+#[test]
+fn a_vm_without_a_driver_is_an_ordinary_vm() {
+    let mut memory = Fixed { size_bytes: 256 * MIB, resident: || Some(MIB) };
+    let (status, document) = ask(&mut memory, "GET", "/v1/memory", "");
+    assert_eq!(
+        (status, &document["driver"], &document["guest_bytes"]),
+        (200, &json!("absent"), &json!(256 * MIB))
+    );
+    for (method, path, body) in [
+        ("PUT", "/v1/memory/ceiling", r#"{"bytes": 268435456}"#),
+        ("PUT", "/v1/memory/ceiling", r#"{"bytes": 1}"#),
+        ("PUT", "/v1/memory/ceiling", r#"{"auto": true}"#),
+        ("GET", "/v1/statistics", ""),
+    ] {
+        let (status, document) = ask(&mut memory, method, path, body);
+        assert_eq!(status, 409, "{method} {path}");
+        assert!(document["error"]["message"].as_str().unwrap().contains("no balloon driver"), "{document}");
+    }
+}
+
+#[test]
+fn statistics_wait_for_the_guest() {
+    let mut memory = Scripted { pending: true, ..Scripted::new() };
+    assert_eq!(ask(&mut memory, "GET", "/v1/statistics", "").0, 0, "the guest was asked");
+    assert_eq!(routes::statistics(&mut memory).status.code(), 504, "it never answered");
+    memory.statistics = Some(GuestStatistics { stale: true, ..GuestStatistics::default() });
+    let response = routes::statistics(&mut memory);
+    assert_eq!(
+        (response.status.code(), response.body.as_slice()),
+        (200, br#"{"age_ms":0,"stale":true}"#.as_slice())
+    );
+    memory.pending = false;
+    assert_eq!(ask(&mut memory, "GET", "/v1/statistics", "").0, 200, "it answers within the call");
+}
+
+#[test]
+fn wrong_paths_and_methods_say_what_there_is() {
+    let mut memory = Scripted::new();
+    let (status, document) = ask(&mut memory, "GET", "/", "");
+    assert_eq!(status, 404);
+    assert!(document["error"]["message"].as_str().unwrap().contains("/v1/memory"), "{document}");
+    let request =
+        |method: &str| Request { method: method.into(), path: "/v1/memory/ceiling".into(), body: vec![] };
+    for method in ["GET", "get", "put", "DELETE", "GET, HEAD"] {
+        let Answer::Now(response) = routes::route(&request(method), &vm(), &mut memory) else { panic!() };
+        assert_eq!((response.status.code(), response.allow), (405, Some("PUT")), "{method}");
+    }
+    for path in ["/v1/vm/", "/V1/vm", "/v1//vm", "v1/vm", "*", "/v1/vm%20"] {
+        assert_eq!(ask(&mut memory, "GET", path, "").0, 404, "{path}");
+    }
+}
+
+/// Everything that a client reads if its bytes arrive in these pieces.
+fn talk<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let (mut connection, mut memory, mut read) = (Connection::default(), Scripted::new(), Vec::new());
+    let mut turn = |connection: &mut Connection| {
+        while let Some(request) = connection.take_request() {
+            let answer = match routes::route(&request, &vm(), &mut memory) {
+                Answer::Now(response) => response,
+                Answer::Statistics => routes::statistics(&mut memory),
+            };
+            connection.answer(&answer);
+            read.extend_from_slice(connection.outgoing());
+            connection.sent(connection.outgoing().len());
+        }
+        read.extend_from_slice(connection.outgoing());
+        connection.sent(connection.outgoing().len());
+        assert!(connection.held_bytes() <= 2 * REQUEST_BYTES);
+    };
+    for mut piece in pieces {
+        while !piece.is_empty() && connection.room() > 0 {
+            let (now, later) = piece.split_at(connection.room().min(piece.len()));
+            connection.receive(now);
+            turn(&mut connection);
+            piece = later;
+        }
+    }
+    connection.end();
+    turn(&mut connection);
+    assert!(connection.is_over());
+    read
+}
+
+/// Requests of all kinds, good and bad.
+fn request() -> impl Strategy<Value = Vec<u8>> {
+    let text = prop_oneof![
+        Just("GET /v1/vm HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        Just("HEAD /v1/memory HTTP/1.1\nHost: a\n\n".to_owned()),
+        Just("\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_owned()),
+        Just("GET /v1/statistics HTTP/1.0\r\n\r\n".to_owned()),
+        Just("GET /v1/memory HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_owned()),
+        (any::<u32>(), any::<bool>()).prop_map(|(bytes, expect)| {
+            let body = format!("{{\"bytes\": {bytes}}}");
+            let expect = if expect { "Expect: 100-continue\r\n" } else { "" };
+            format!(
+                "PUT /v1/memory/ceiling HTTP/1.1\r\nHost: a\r\n{expect}Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        }),
+        (0..80_000usize).prop_map(|fill| format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "h".repeat(fill))),
+        (0..80_000usize).prop_map(|length| format!(
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{}",
+            "b".repeat(length)
+        )),
+    ];
+    prop_oneof![8 => text.prop_map(String::into_bytes), 1 => prop::collection::vec(any::<u8>(), 0..40)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn any_cut_of_the_bytes_gives_the_same_answers(
+        requests in prop::collection::vec(request(), 1..6),
+        cuts in prop::collection::vec(1..5000usize, 1..40),
+    ) {
+        let bytes = requests.concat();
+        let whole = talk(std::iter::once(bytes.as_slice()));
+        prop_assert_eq!(&talk(bytes.chunks(1)), &whole, "byte by byte");
+        let mut rest = bytes.as_slice();
+        let mut lengths = cuts.iter().cycle();
+        let pieces = std::iter::from_fn(|| {
+            let (now, later) = rest.split_at((*lengths.next()?).min(rest.len()));
+            rest = later;
+            (!now.is_empty()).then_some(now)
+        });
+        prop_assert_eq!(&talk(pieces), &whole);
+    }
+
+    #[test]
+    fn any_bytes_are_answered_with_well_formed_responses(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        let text = talk(std::iter::once(bytes.as_slice()));
+        prop_assert!(text.is_empty() || text.starts_with(b"HTTP/1.1 "));
+    }
+}
