@@ -81,6 +81,7 @@ fn explain(stopped: &Stop, agent: State, kernel_log: &str) -> String {
                 "the host could not give the guest memory {when} ({why}): free memory on the host or lower -m"
             )
         }
+        Stop::Device(why) => format!("the guest was stopped {when}: {why}"),
         Stop::Kvm(why) => format!("the host cannot run the guest: {why} ({when})"),
     }
 }

@@ -8,7 +8,7 @@ use crate::link::Link;
 use crate::machine::memory::{self, SharedZone};
 use crate::machine::resident::Meter;
 use crate::machine::serial::{self, SerialPort};
-use crate::machine::stop::{PowerRegisters, StopSignal};
+use crate::machine::stop::{PowerRegisters, Stop, StopSignal};
 use crate::machine::vcpu::{self, Buses};
 use crate::machine::vm::{self, Vm};
 use crate::machine::{acpi, boot, layout};
@@ -102,7 +102,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     milestone("vmm-started");
 
     let memory = memory::map_ram(config.memory_bytes)?;
-    let mut vm = Vm::new(&kvm)?;
+    let mut vm = Vm::new(&kvm, config.cpus)?;
     vm.add_ram(&memory)?;
 
     let layers: Vec<SharedZone> =
@@ -143,7 +143,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         let device = Block::new(backend, &disk.serial, disk.read_only, Arc::clone(&shared));
         let block = transport(device, &memory)?;
         slots.attach(&vm, &mut buses, &block)?;
-        spawn_loop(&disk.serial, QueueEvents(block), filters.clone())?;
+        spawn_loop(&disk.serial, QueueEvents(block), Arc::clone(&stop), filters.clone())?;
     }
 
     let acpi = acpi::tables(config.cpus, &boot::virtio_nodes(slots.taken()), config.boot_log)
@@ -229,10 +229,12 @@ fn add_serial(vm: &Vm, buses: &mut Buses) -> Result<(), Error> {
     Ok(())
 }
 
-/// Serves a device that waits for the host's storage on a thread of its own, so that nobody waits with it.
+/// Serves a device that waits for the host's storage on a thread of its own, so that nobody waits with it. A guest
+/// whose disk is no longer served would wait for ever: then the machine stops.
 fn spawn_loop(
     name: &str,
     subscriber: impl MutEventSubscriber + Send + 'static,
+    stop: Arc<StopSignal>,
     filters: Filters,
 ) -> Result<(), Error> {
     let serve = move || -> Result<(), Error> {
@@ -246,7 +248,7 @@ fn spawn_loop(
     let thread = std::thread::Builder::new().name(name.into()).stack_size(DISK_STACK_BYTES);
     let run = move || {
         if let Err(error) = serve() {
-            log::error!("a disk's thread ended: {error}");
+            stop.stop(Stop::Device(format!("its disk is no longer served: {error}")));
         }
     };
     thread.spawn(run).map(drop).map_err(host("start a disk's thread"))

@@ -1,19 +1,21 @@
 //! The event loop's console side: carries bytes between the guest's ports and the host's descriptors, and
 //! settles how the run ended. Wiring: the device, the link and the outcome's rules are elsewhere.
 
+mod sinks;
+
 use crate::ending::{Ending, Exit};
 use crate::link::{Event, Link, State};
 use crate::machine::stop::StopSignal;
-use crate::report::{self, Milestone, Outcome, Report, Request};
+use crate::report::{Milestone, Outcome, Report, Request};
 use crate::virtio::console::{Console, Port, ports};
 use crate::virtio::device::{Device, Effects};
 use crate::virtio::mmio::Transport;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use proto::OutputStream;
+use sinks::{KernelLog, Output};
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,8 +27,6 @@ use vmm_sys_util::timerfd::TimerFd;
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// After the agent's last word, how long output that it announced may still be on its way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
-/// Kernel messages kept to explain a failure.
-const KERNEL_LOG_BYTES: usize = 16 << 10;
 /// Rounds of 64 KiB on one stream before the event loop looks at the others.
 const ROUNDS: usize = 4;
 
@@ -41,13 +41,6 @@ const TIMER: u32 = 1005;
 /// Where the run's outcome appears.
 pub type Settled = Rc<RefCell<Option<Outcome>>>;
 
-/// One of the workload's outputs.
-struct Output {
-    stream: OutputStream,
-    file: Option<File>,
-    delivered: u64,
-}
-
 /// The VMM's ends of everything that the console's ports lead to.
 pub struct Streams {
     console: Arc<Transport<Console>>,
@@ -55,7 +48,7 @@ pub struct Streams {
     stdin: Option<File>,
     stdin_bytes: u64,
     outputs: [Output; 2],
-    kernel_log: VecDeque<u8>,
+    kernel_log: KernelLog,
     control: UnixDatagram,
     stop: Arc<StopSignal>,
     timer: TimerFd,
@@ -90,13 +83,15 @@ impl Streams {
     ) -> std::io::Result<Self> {
         let mut timer = TimerFd::new()?;
         timer.reset(START_LIMIT, None)?;
-        let output = |stream, file| Output { stream, file: Some(file), delivered: 0 };
         let mut streams = Self {
             console,
             link,
             stdin_bytes: 0,
-            outputs: [output(OutputStream::Stdout, ends.stdout), output(OutputStream::Stderr, ends.stderr)],
-            kernel_log: VecDeque::new(),
+            outputs: [
+                Output::new(OutputStream::Stdout, ends.stdout),
+                Output::new(OutputStream::Stderr, ends.stderr),
+            ],
+            kernel_log: KernelLog::default(),
             control: ends.control,
             stop,
             timer,
@@ -148,7 +143,7 @@ impl Streams {
                     let (first, second) = device.output(port);
                     let waiting = first.len() + second.len();
                     moved = match port {
-                        p if p == Port::Kernel as usize => keep(kernel_log, first, second),
+                        p if p == Port::Kernel as usize => kernel_log.keep(first, second),
                         p if p == Port::Link as usize => {
                             link.receive(first, &mut events);
                             link.receive(second, &mut events);
@@ -270,7 +265,7 @@ impl Streams {
             }
             Event::Lost(why) => {
                 let message = format!("the guest's agent failed while the workload ran: {why}");
-                self.settle(Outcome::Failed { message, kernel_log: self.kernel_log() });
+                self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });
             }
             Event::Exited { status, oom_killed, stdout_bytes, stderr_bytes } => {
                 self.ending.exit =
@@ -279,7 +274,7 @@ impl Streams {
             }
             Event::Broken(why) => {
                 let message = format!("the guest's agent cannot be understood: {why}");
-                self.settle(Outcome::Failed { message, kernel_log: self.kernel_log() });
+                self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });
             }
         }
     }
@@ -315,7 +310,7 @@ impl Streams {
                 "the guest did not start its workload within {} s; `ballast run --boot-log` shows what it does",
                 START_LIMIT.as_secs()
             );
-            self.settle(Outcome::Failed { message, kernel_log: self.kernel_log() });
+            self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });
         }
     }
 
@@ -338,7 +333,7 @@ impl Streams {
             empty &= self.deliver(port as usize);
         }
         let delivered = [self.outputs[0].delivered, self.outputs[1].delivered];
-        let kernel_log = self.kernel_log();
+        let kernel_log = self.kernel_log.text();
         if let Some(outcome) =
             self.ending.outcome(stopped.as_ref(), self.link.state(), delivered, empty, &kernel_log)
         {
@@ -348,11 +343,6 @@ impl Streams {
 
     fn settle(&self, outcome: Outcome) {
         self.settled.borrow_mut().get_or_insert(outcome);
-    }
-
-    fn kernel_log(&self) -> String {
-        let bytes: Vec<u8> = self.kernel_log.iter().copied().collect();
-        report::readable(&String::from_utf8_lossy(&bytes))
     }
 
     fn report(&self, report: &Report) {
@@ -366,43 +356,6 @@ pub fn send_report(control: &UnixDatagram, report: &Report) {
         Ok(bytes) => drop(control.send(&bytes)),
         Err(error) => log::error!("cannot encode a report: {error}"),
     }
-}
-
-impl Output {
-    /// Writes what the host takes now; counts what nobody will ever read as written.
-    fn write(&mut self, first: &[u8], second: &[u8], link: &mut Link) -> usize {
-        let all = first.len() + second.len();
-        let written = match &mut self.file {
-            _ if all == 0 => 0,
-            None => all,
-            Some(file) => match file.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
-                Ok(written) => written,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
-                Err(_) => {
-                    self.file = None;
-                    link.output_gone(self.stream);
-                    all
-                }
-            },
-        };
-        self.delivered += written as u64;
-        written
-    }
-
-    fn takes(&self) -> bool {
-        let Some(file) = &self.file else { return true };
-        let mut poll =
-            libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(file), events: libc::POLLOUT, revents: 0 };
-        // SAFETY: `poll` is one valid pollfd, and the call returns at once.
-        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
-    }
-}
-
-fn keep(log: &mut VecDeque<u8>, first: &[u8], second: &[u8]) -> usize {
-    log.extend(first.iter().chain(second));
-    let excess = log.len().saturating_sub(KERNEL_LOG_BYTES);
-    log.drain(..excess);
-    first.len() + second.len()
 }
 
 impl MutEventSubscriber for Streams {

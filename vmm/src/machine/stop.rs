@@ -19,6 +19,8 @@ pub enum Stop {
     TripleFault(String),
     /// The host could not give the guest a page (no memory, or a file under a mapping is gone).
     HostMemory(String),
+    /// The VMM cannot serve a device any more.
+    Device(String),
     /// KVM cannot go on.
     Kvm(String),
 }

@@ -19,6 +19,9 @@ pub enum Error {
     /// A needed capability is absent.
     #[error("the host's KVM cannot do {0:?}, which every microVM needs")]
     Capability(Cap),
+    /// More vCPUs than the host gives one machine.
+    #[error("this host's KVM runs at most {0} CPUs in a microVM: lower --cpus")]
+    Cpus(usize),
     /// An ioctl failed.
     #[error("KVM refuses to {doing}")]
     Ioctl {
@@ -51,17 +54,21 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Creates the machine and its interrupt controllers.
+    /// Creates the machine and its interrupt controllers, for `cpus` vCPUs.
     ///
     /// # Errors
-    /// KVM lacks a capability or refuses.
-    pub fn new(kvm: &Kvm) -> Result<Self, Error> {
+    /// KVM lacks a capability, refuses or has not as many vCPUs.
+    pub fn new(kvm: &Kvm, cpus: u8) -> Result<Self, Error> {
         let version = kvm.get_api_version();
         if u32::try_from(version) != Ok(KVM_API_VERSION) {
             return Err(Error::Version(version));
         }
         if let Some(missing) = NEEDED.into_iter().find(|cap| !kvm.check_extension(*cap)) {
             return Err(Error::Capability(missing));
+        }
+        let most = kvm.get_max_vcpus();
+        if usize::from(cpus) > most {
+            return Err(Error::Cpus(most));
         }
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(ioctl("list its CPUID"))?;
         let fd = kvm.create_vm().map_err(ioctl("create a virtual machine"))?;
