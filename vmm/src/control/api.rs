@@ -79,6 +79,16 @@ pub struct MemoryDocument {
     pub resident_bytes: Option<u64>,
     /// Of it, in huge pages; null if the host does not say.
     pub huge_page_bytes: Option<u64>,
+    /// Guest memory that the host has swapped out; null if the host does not say.
+    pub swapped_bytes: Option<u64>,
+    /// Ballooned memory that was resident at the last reading: the guest touched what it had given away. Null if
+    /// the host does not say.
+    pub ballooned_resident_bytes: Option<u64>,
+    /// Reported memory that the guest was seen to take again, since its start.
+    pub taken_back_total_bytes: u64,
+    /// Calls by which the host refused to take memory back, since the guest's start. What it refused stays the
+    /// guest's in our books.
+    pub release_failures: u64,
     /// How the guest's driver does.
     pub driver: DriverState,
     /// What the driver did wrong, by kind. Kinds that never happened may be absent.

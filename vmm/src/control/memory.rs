@@ -24,6 +24,9 @@ pub enum Unavailable {
     /// There is a driver, and it does not speak of statistics.
     #[error("the guest's balloon driver offers no statistics")]
     NoStatistics,
+    /// The driver has only just started.
+    #[error("the guest's balloon driver has not made its statistics ready yet: ask again in a moment")]
+    NotReady,
 }
 
 /// The memory of a running VM. All calls are made on the thread of the event loop and return at once.
@@ -31,13 +34,14 @@ pub trait Memory {
     /// Everything there is to say now. Called for each request: what is costly to find out is kept for a while.
     fn snapshot(&mut self) -> MemoryDocument;
 
-    /// Sets the ceiling.
+    /// Sets the ceiling. Whether to take [`Ceiling::Auto`] without a driver is the implementer's to say: one that
+    /// was set by hand for a driver that is gone must be possible to undo.
     ///
     /// # Errors
     /// There is no driver to reach it; nothing changed.
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Unavailable>;
 
-    /// Asks the guest for new statistics, or joins a request that is under way.
+    /// Asks the guest for new statistics, or joins a request that is under way, however old.
     ///
     /// # Errors
     /// The guest cannot answer.
@@ -79,6 +83,10 @@ impl<R: FnMut() -> Option<u64>> Memory for Fixed<R> {
             reported_total_bytes: 0,
             resident_bytes: (self.resident)(),
             huge_page_bytes: None,
+            swapped_bytes: None,
+            ballooned_resident_bytes: None,
+            taken_back_total_bytes: 0,
+            release_failures: 0,
             driver: DriverState::Absent,
             protocol_errors: BTreeMap::new(),
         }

@@ -24,6 +24,9 @@ pub const CLIENTS: usize = 16;
 pub const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// When all places are taken, a client that has asked nothing for so long makes room for the next.
 const EVICTED_AFTER: Duration = Duration::from_secs(1);
+/// And if none has been silent, the one that has been there longest, once it was there for so long: clients that
+/// never rest cannot keep others out.
+const TURN: Duration = Duration::from_secs(3);
 /// How long the guest may take to answer.
 const GUEST_LIMIT: Duration = Duration::from_secs(1);
 /// Requests of one client, and new clients, that a pass takes.
@@ -39,8 +42,8 @@ const STATISTICS: u32 = 1003;
 /// The server of one VM's control socket.
 pub struct Server {
     listener: UnixListener,
-    /// New clients are accepted; not so while all places are taken.
-    accepting: bool,
+    /// Until when no new clients are accepted, as all places are taken.
+    closed_until: Option<Instant>,
     vm: VmDocument,
     started: Instant,
     memory: Box<dyn Memory>,
@@ -55,6 +58,7 @@ struct Client {
     stream: UnixStream,
     connection: Connection,
     interest: EventSet,
+    connected: Instant,
     /// When it connected, or was last answered.
     since: Instant,
     /// Until when its request for statistics waits for the guest.
@@ -71,7 +75,7 @@ impl Server {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             listener,
-            accepting: true,
+            closed_until: None,
             vm: VmDocument { started_at_ms: millis(since_1970), ..vm },
             started: Instant::now(),
             memory,
@@ -101,23 +105,22 @@ impl Server {
         }
     }
 
-    /// The place of whoever was silent longest, if long enough.
+    /// The place of whoever was silent longest, or else is there longest, if long enough.
     fn evict(&mut self, ops: &mut EventOps) -> Option<usize> {
         let now = Instant::now();
-        let silent = |client: &Client| {
-            (!client.connection.waits()).then(|| now.saturating_duration_since(client.since))
+        let longest = |since: fn(&Client) -> Option<Instant>, least: Duration| {
+            let clients = self.clients.iter().enumerate();
+            let ages = clients.filter_map(|(place, client)| {
+                let age = now.saturating_duration_since(since(client.as_ref()?)?);
+                Some((age, place))
+            });
+            ages.max().filter(|(age, _)| *age >= least).map(|(_, place)| place)
         };
-        let ages = self
-            .clients
-            .iter()
-            .enumerate()
-            .filter_map(|(place, client)| Some((silent(client.as_ref()?)?, place)));
-        let (age, oldest) = ages.max()?;
-        if age < EVICTED_AFTER {
-            return None;
-        }
-        self.remove(oldest, ops);
-        Some(oldest)
+        let silent = |client: &Client| (!client.connection.waits()).then_some(client.since);
+        let place =
+            longest(silent, EVICTED_AFTER).or_else(|| longest(|client| Some(client.connected), TURN))?;
+        self.remove(place, ops);
+        Some(place)
     }
 
     fn welcome(&mut self, place: usize, mut stream: UnixStream, ops: &mut EventOps) {
@@ -132,11 +135,13 @@ impl Server {
             let _ = stream.write(&text);
             return;
         }
+        let now = Instant::now();
         let client = Client {
             stream,
             connection: Connection::default(),
             interest: EventSet::IN,
-            since: Instant::now(),
+            connected: now,
+            since: now,
             statistics_until: None,
         };
         match (ops.add(client.events(place)), self.clients.get_mut(place)) {
@@ -156,12 +161,12 @@ impl Server {
     }
 
     fn set_accepting(&mut self, accepting: bool, ops: &EventOps) {
-        if self.accepting == accepting {
+        if self.closed_until.is_none() == accepting {
             return;
         }
         let interest = if accepting { EventSet::IN } else { EventSet::empty() };
         match ops.modify(Events::with_data(&self.listener, LISTENER, interest)) {
-            Ok(()) => self.accepting = accepting,
+            Ok(()) => self.closed_until = (!accepting).then(|| Instant::now() + EVICTED_AFTER),
             Err(error) => log::error!("cannot wait for clients of the control socket: {error}"),
         }
     }
@@ -204,24 +209,21 @@ impl Server {
         }
     }
 
-    /// Drops who is idle, and wakes the server again when the next limit ends.
+    /// Drops who is idle, opens the door again, and sets the timer to the next time limit.
     fn watch_the_clock(&mut self, ops: &mut EventOps) {
         let now = Instant::now();
-        let mut next: Option<Instant> = None;
+        if self.closed_until.is_some_and(|until| until <= now) {
+            self.set_accepting(true, ops);
+        }
         for place in 0..CLIENTS {
-            let Some(client) = self.clients.get(place).and_then(Option::as_ref) else { continue };
-            let until = client.statistics_until.unwrap_or(client.since + IDLE_LIMIT);
-            if client.statistics_until.is_none() && until <= now {
+            let client = self.clients.get(place).and_then(Option::as_ref);
+            if client.is_some_and(|client| client.statistics_until.is_none() && client.idle_at() <= now) {
                 self.remove(place, ops);
-                continue;
             }
-            // A full house looks sooner, for whoever waits outside.
-            let until = if self.accepting { until } else { until.min(now + EVICTED_AFTER) };
-            next = Some(next.map_or(until, |next| next.min(until)));
         }
-        if !self.accepting && next.is_none() {
-            next = Some(now + EVICTED_AFTER);
-        }
+        let clients = self.clients.iter().flatten();
+        let limits = clients.map(|client| client.statistics_until.unwrap_or(client.idle_at()));
+        let next = limits.chain(self.closed_until).min();
         // Setting the timer also forgets that it has expired; zero would stop it.
         let after = next.map(|next| next.saturating_duration_since(now).max(Duration::from_millis(1)));
         if let Err(error) = self.timer.reset(after.unwrap_or_default(), None) {
@@ -285,6 +287,10 @@ impl Client {
         true
     }
 
+    fn idle_at(&self) -> Instant {
+        self.since + IDLE_LIMIT
+    }
+
     fn wanted(&self) -> EventSet {
         let mut wanted = EventSet::empty();
         wanted.set(EventSet::IN, self.connection.room() > 0);
@@ -316,7 +322,8 @@ impl MutEventSubscriber for Server {
     fn process(&mut self, events: Events, ops: &mut EventOps) {
         match events.data() {
             LISTENER => self.accept(ops),
-            TIMER => self.set_accepting(true, ops),
+            // Looking at the clock is all, below.
+            TIMER => {}
             MORE => {
                 let _ = self.more.read();
                 (0..CLIENTS).for_each(|place| self.serve(place, EventSet::empty(), ops));

@@ -145,6 +145,31 @@ fn silent_clients_make_room() {
 }
 
 #[test]
+fn clients_that_never_rest_keep_nobody_out() {
+    let served = Served::start(Scripted::new());
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for mut stream in (0..CLIENTS).map(|_| served.connect()) {
+            let over = &over;
+            scope.spawn(move || {
+                // Until it loses its place, or the test fails.
+                let mut buffer = [0; 1000];
+                let start = std::time::Instant::now();
+                while start.elapsed() < Duration::from_secs(60)
+                    && !over.load(Ordering::Relaxed)
+                    && stream.write_all(GET).is_ok()
+                    && stream.read(&mut buffer).is_ok_and(|bytes| bytes > 0)
+                {
+                    thread::sleep(Duration::from_millis(50));
+                }
+            });
+        }
+        served.answers();
+        over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn thousands_of_clients_come_and_go() {
     let served = Served::start(Scripted::new());
     for round in 0..3000 {

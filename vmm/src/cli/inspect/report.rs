@@ -46,6 +46,12 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
         let (more, less) = if memory.skew_bytes > 0 { ("guest", "host") } else { ("host", "guest") };
         rows.push(("skew", format!("the {more} counts {amount} more as returned than the {less}")));
     }
+    if let Some(bytes) = memory.ballooned_resident_bytes.filter(|bytes| *bytes > 0) {
+        rows.push(("touched", format!("{} that the guest had given away", size(bytes))));
+    }
+    if memory.release_failures > 0 {
+        rows.push(("host's refusals", format!("{} to take memory back", memory.release_failures)));
+    }
     let errors: Vec<_> = memory
         .protocol_errors
         .iter()
@@ -75,14 +81,16 @@ fn ceiling(memory: &MemoryDocument) -> String {
 }
 
 fn resident(memory: &MemoryDocument) -> String {
-    match (memory.resident_bytes, memory.huge_page_bytes) {
-        (None, _) => "unknown".into(),
-        (Some(bytes), None) => format!("{} of the host's memory", size(bytes)),
-        (Some(bytes), Some(huge)) => {
-            let percent = huge.saturating_mul(100).checked_div(bytes).unwrap_or(0);
-            format!("{} of the host's memory, {percent} % in huge pages", size(bytes))
-        }
+    let Some(bytes) = memory.resident_bytes else { return "unknown".into() };
+    let mut text = format!("{} of the host's memory", size(bytes));
+    if let Some(huge) = memory.huge_page_bytes {
+        let percent = huge.saturating_mul(100).checked_div(bytes).unwrap_or(0);
+        text.push_str(&format!(", {percent} % in huge pages"));
     }
+    if let Some(swapped) = memory.swapped_bytes.filter(|bytes| *bytes > 0) {
+        text.push_str(&format!(", and {} swapped out by it", size(swapped)));
+    }
+    text
 }
 
 fn driver(state: DriverState) -> &'static str {
@@ -143,6 +151,10 @@ mod tests {
                 reported_total_bytes: 0,
                 resident_bytes: Some(100 * MIB),
                 huge_page_bytes: None,
+                swapped_bytes: None,
+                ballooned_resident_bytes: None,
+                taken_back_total_bytes: 0,
+                release_failures: 0,
                 driver: DriverState::Absent,
                 protocol_errors: [("duplicate_pages".to_owned(), 0)].into(),
             },
@@ -151,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_without_a_driver_is_told_in_nine_lines() {
+    fn a_vm_without_a_driver_is_told_in_ten_lines() {
         let expected = "\
 name      web
 image     ngi\u{fffd}nx
@@ -177,6 +189,9 @@ driver    none: memory is fixed
             reported_bytes: MIB,
             reported_total_bytes: 9 * MIB,
             huge_page_bytes: Some(75 * MIB),
+            swapped_bytes: Some(3 * MIB),
+            ballooned_resident_bytes: Some(4096),
+            release_failures: 2,
             driver: DriverState::Stuck,
             protocol_errors: [("duplicate_pages".to_owned(), 3)].into(),
             ..inspected.memory
@@ -191,7 +206,9 @@ driver    none: memory is fixed
         for line in [
             "memory           400 MiB of 512 MiB",
             "ceiling          300 MiB, set by hand; can be 128 MiB to 512 MiB",
-            "resident         100 MiB of the host's memory, 75 % in huge pages",
+            "resident         100 MiB of the host's memory, 75 % in huge pages, and 3 MiB swapped out by it",
+            "touched          4 KiB that the guest had given away",
+            "host's refusals  2 to take memory back",
             "reported         1 MiB free in the guest and returned to the host, 9 MiB so far",
             "driver           the guest cannot reach its ceiling, or will not",
             "skew             the host counts 2 MiB more as returned than the guest",
