@@ -1,6 +1,7 @@
 //! The event loop's console side: carries bytes between the guest's ports and the host's descriptors, and
 //! settles how the run ended. Wiring: the device, the link and the outcome's rules are elsewhere.
 
+mod deadline;
 mod sinks;
 
 use crate::ending::{Ending, Exit};
@@ -10,6 +11,7 @@ use crate::report::{Milestone, Outcome, Report, Request};
 use crate::virtio::console::{Console, Port, ports};
 use crate::virtio::device::{Device, Effects};
 use crate::virtio::mmio::Transport;
+use deadline::Deadline;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use proto::OutputStream;
 use sinks::{KernelLog, Output};
@@ -20,7 +22,6 @@ use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use vmm_sys_util::timerfd::TimerFd;
 
 /// A guest that has not started its workload after this long never will. Stock kernels take seconds even
 /// under nested emulation.
@@ -36,7 +37,7 @@ const STDOUT: u32 = 1001;
 const STDERR: u32 = 1002;
 const CONTROL: u32 = 1003;
 const STOPPED: u32 = 1004;
-const TIMER: u32 = 1005;
+const DEADLINE: u32 = 1005;
 
 /// Where the run's outcome appears.
 pub type Settled = Rc<RefCell<Option<Outcome>>>;
@@ -51,7 +52,7 @@ pub struct Streams {
     kernel_log: KernelLog,
     control: UnixDatagram,
     stop: Arc<StopSignal>,
-    timer: TimerFd,
+    deadline: Deadline,
     ending: Ending,
     first_output: bool,
     settled: Settled,
@@ -81,8 +82,6 @@ impl Streams {
         stop: Arc<StopSignal>,
         settled: Settled,
     ) -> std::io::Result<Self> {
-        let mut timer = TimerFd::new()?;
-        timer.reset(START_LIMIT, None)?;
         let mut streams = Self {
             console,
             link,
@@ -94,7 +93,7 @@ impl Streams {
             kernel_log: KernelLog::default(),
             control: ends.control,
             stop,
-            timer,
+            deadline: Deadline::after(START_LIMIT)?,
             ending: Ending::default(),
             first_output: false,
             settled,
@@ -270,7 +269,7 @@ impl Streams {
             Event::Exited { status, oom_killed, stdout_bytes, stderr_bytes } => {
                 self.ending.exit =
                     Some(Exit { code: status.shell_code(), oom_killed, bytes: [stdout_bytes, stderr_bytes] });
-                self.set_timer(DRAIN_LIMIT);
+                self.deadline.put_off(DRAIN_LIMIT);
             }
             Event::Broken(why) => {
                 let message = format!("the guest's agent cannot be understood: {why}");
@@ -300,23 +299,19 @@ impl Streams {
         self.link_to_guest();
     }
 
-    fn on_timer(&mut self) {
-        let _ = self.timer.wait();
+    fn on_deadline(&mut self) {
+        if !self.deadline.has_passed() {
+            return;
+        }
         if self.ending.exit.is_some() {
             self.ending.late = true;
-            self.set_timer(DRAIN_LIMIT);
+            self.deadline.put_off(DRAIN_LIMIT);
         } else if self.link.state() < State::Running {
             let message = format!(
                 "the guest did not start its workload within {} s; `ballast run --boot-log` shows what it does",
                 START_LIMIT.as_secs()
             );
             self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });
-        }
-    }
-
-    fn set_timer(&mut self, after: Duration) {
-        if let Err(error) = self.timer.reset(after, None) {
-            log::error!("cannot set the timer: {error}");
         }
     }
 
@@ -380,7 +375,7 @@ impl MutEventSubscriber for Streams {
         }
         add(Events::with_data(&self.control, CONTROL, EventSet::IN));
         add(Events::with_data(self.stop.event(), STOPPED, EventSet::IN));
-        add(Events::with_data(&self.timer, TIMER, EventSet::IN));
+        add(Events::with_data(&self.deadline, DEADLINE, EventSet::IN));
     }
 
     fn process(&mut self, events: Events, _ops: &mut EventOps) {
@@ -390,7 +385,7 @@ impl MutEventSubscriber for Streams {
             STDERR => drop(self.deliver(Port::Stderr as usize)),
             CONTROL => self.on_request(),
             STOPPED => drop(self.stop.event().read()),
-            TIMER => self.on_timer(),
+            DEADLINE => self.on_deadline(),
             queue => self.on_queue(queue as usize),
         }
         self.settle_if_over();
