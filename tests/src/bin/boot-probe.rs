@@ -5,6 +5,9 @@
 //!
 //! With the argument `idle` it waits forever instead, which leaves a guest whose memory can be looked at.
 
+// The standard runtime gives up where standard streams are closed and there is no /dev/null.
+#![no_main]
+
 use std::arch::asm;
 use vmm::machine::layout::{RESET_PORT, RESET_VALUE};
 
@@ -12,7 +15,10 @@ const QEMU_DEBUGCON: u16 = 0xe9;
 /// `iopl` of x86-64.
 const SYS_IOPL: u64 = 172;
 
-fn main() {
+/// Entered from the C library's start code.
+// SAFETY: this is the program's only `main`, with the signature that the C library expects.
+#[unsafe(no_mangle)]
+pub extern "C" fn main() -> std::ffi::c_int {
     if std::env::args().any(|argument| argument == "idle") {
         wait_forever();
     }
@@ -24,7 +30,7 @@ fn main() {
         // SAFETY: the ports are those of a virtual machine that has nothing else to do.
         unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) };
     }
-    wait_forever();
+    wait_forever()
 }
 
 fn wait_forever() -> ! {
