@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub use balloon::device::DriverState;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -27,20 +28,6 @@ pub struct VmDocument {
     pub started_at_ms: u64,
     /// How long ago that was.
     pub uptime_ms: u64,
-}
-
-/// What is known of the guest's balloon driver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DriverState {
-    /// There is none, or none yet: memory is fixed.
-    Absent,
-    /// It has reached the ceiling.
-    Settled,
-    /// It is on its way to the ceiling.
-    Moving,
-    /// It should be and is not.
-    Stuck,
 }
 
 /// The guest memory that the balloon leaves the guest once its driver has done its work.
