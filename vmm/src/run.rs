@@ -2,11 +2,10 @@
 
 use crate::config::VmConfig;
 use crate::control::api::VmDocument;
-use crate::control::memory::Fixed;
+use crate::control::ballooned::Ballooned;
 use crate::control::server::Server;
 use crate::link::Link;
 use crate::machine::memory::{self, SharedZone};
-use crate::machine::resident::Meter;
 use crate::machine::serial::{self, SerialPort};
 use crate::machine::stop::{PowerRegisters, Stop, StopSignal};
 use crate::machine::vcpu::{self, Buses};
@@ -16,6 +15,7 @@ use crate::report::{Milestone, Outcome, Report};
 use crate::seccomp::{self, Filters};
 use crate::streams::{self, HostEnds, Settled, Streams};
 use crate::virtio::attach::{self, QueueEvents, Slots};
+use crate::virtio::balloon::{self, Balloon, BalloonEvents};
 use crate::virtio::block::Block;
 use crate::virtio::block::file::FileBackend;
 use crate::virtio::console::Console;
@@ -40,6 +40,9 @@ pub enum Error {
     /// Memory cannot be mapped.
     #[error(transparent)]
     Memory(#[from] memory::Error),
+    /// The memory cannot be managed.
+    #[error(transparent)]
+    Balloon(#[from] balloon::Error),
     /// The kernel cannot be loaded.
     #[error(transparent)]
     Boot(#[from] boot::Error),
@@ -131,6 +134,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let rng = transport(Rng::new(host_random), &memory)?;
     slots.attach(&vm, &mut buses, &rng)?;
     events.add_subscriber(Box::new(QueueEvents(rng)));
+    let balloon = transport(Balloon::over(&memory)?, &memory)?;
+    slots.attach(&vm, &mut buses, &balloon)?;
     for (zone, start) in layers.iter().zip(&starts) {
         let pmem = transport(Pmem::new(*start, zone.bytes()), &memory)?;
         slots.attach(&vm, &mut buses, &pmem)?;
@@ -172,11 +177,14 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let streams = Streams::new(console, Link::new(&spec), ends, Arc::clone(&stop), Settled::clone(&settled))
         .map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(streams));
-    let mut meter = Meter::new(Arc::clone(&memory));
-    let fixed = Fixed { size_bytes: config.memory_bytes, resident: move || meter.read() };
+    let answered = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(host("create an event"))?;
+    let ballooned =
+        Ballooned::new(Arc::clone(&balloon), answered.try_clone().map_err(host("create an event"))?);
+    let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
+    events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();
-    let server =
-        Server::new(listener, document(config), Box::new(fixed)).map_err(host("serve the control socket"))?;
+    let server = Server::new(listener, document(config), Box::new(ballooned))
+        .map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 
     let vcpus =

@@ -5,9 +5,10 @@
 use super::batch::Batch;
 use super::config::{CONFIG_BYTES, Config, Write};
 use super::errors::{ProtocolErrors, count};
+use super::floor::Floor;
 use super::queues::{self, OFFERED, Queue, features};
 use super::report::{DriverState, MemoryReport};
-use super::statistics::{Exchange, RequestError, Sample};
+use super::statistics::{Exchange, RequestError};
 use crate::PAGE_BYTES;
 use crate::backing::{Backing, Kernel};
 use crate::frames::Books;
@@ -60,7 +61,7 @@ pub struct Balloon<K> {
     /// What the driver accepted, while there is one.
     driver: Option<u64>,
     config: Config,
-    floor_pages: u64,
+    floor: Floor,
     batch: Batch,
     /// [`Batch::added`] when the current chain began.
     chain_start: u64,
@@ -73,8 +74,8 @@ pub struct Balloon<K> {
 }
 
 impl<K: Kernel> Balloon<K> {
-    /// An empty balloon over `books`, which releases to `backing`, and leaves the guest at least `floor_bytes`
-    /// whatever is asked of it.
+    /// An empty balloon over `books`, which releases to `backing`. Whatever is asked of it, it leaves the guest at
+    /// least `floor_bytes`, and at least what the guest used at its start and a little more, once it says that.
     #[must_use]
     pub fn new(books: Books, backing: Backing<K>, floor_bytes: u64) -> Self {
         Self {
@@ -82,7 +83,7 @@ impl<K: Kernel> Balloon<K> {
             backing,
             driver: None,
             config: Config::default(),
-            floor_pages: floor_bytes.div_ceil(PAGE_BYTES),
+            floor: Floor::new(floor_bytes),
             batch: Batch::default(),
             chain_start: 0,
             statistics: Exchange::default(),
@@ -265,6 +266,9 @@ impl<K: Kernel> Balloon<K> {
     pub fn receive_statistics(&mut self, bytes: &[u8], len_bytes: u64, now_ms: u64) {
         let size_bytes = self.books.totals().size.saturating_mul(PAGE_BYTES);
         self.statistics.receive(bytes, len_bytes, size_bytes, now_ms, &mut self.errors);
+        if let Some(sample) = self.statistics.latest() {
+            self.floor.observe(&sample.values, size_bytes);
+        }
     }
 
     /// The host asks for statistics: the buffer that the device keeps is to go back to the driver.
@@ -279,10 +283,10 @@ impl<K: Kernel> Balloon<K> {
         self.statistics.request(now_ms)
     }
 
-    /// The last statistics, however old.
+    /// Whether a request for statistics is not answered, however old.
     #[must_use]
-    pub fn latest_statistics(&self) -> Option<Sample> {
-        self.statistics.latest()
+    pub fn statistics_pending(&self) -> bool {
+        self.statistics.pending()
     }
 
     // The host's side.
@@ -290,12 +294,7 @@ impl<K: Kernel> Balloon<K> {
     /// The least that a ceiling may be, in bytes.
     #[must_use]
     pub fn floor_bytes(&self) -> u64 {
-        self.floor_pages.min(self.books.totals().size).saturating_mul(PAGE_BYTES)
-    }
-
-    /// Sets the floor, which ceilings asked for from now on may not cross. One in force stays.
-    pub fn set_floor(&mut self, bytes: u64) {
-        self.floor_pages = bytes.div_ceil(PAGE_BYTES);
+        self.floor.pages().min(self.books.totals().size).saturating_mul(PAGE_BYTES)
     }
 
     /// Wants the guest to keep at most `bytes`, rounded up to a page, and the balloon to hold the rest. Returns
@@ -358,9 +357,10 @@ impl<K: Kernel> Balloon<K> {
         })
     }
 
-    /// Everything, with the last reading of residency.
+    /// Everything, with the last reading of residency and when it ended.
     #[must_use]
-    pub fn report(&self, residency: Option<Residency>, now_ms: u64) -> MemoryReport {
+    pub fn report(&self, reading: Option<(Residency, u64)>, now_ms: u64) -> MemoryReport {
+        let (residency, read_ms) = reading.unzip();
         let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);
         let totals = self.books.totals();
         let signed = |pages: u64| i64::try_from(bytes(pages)).unwrap_or(i64::MAX);
@@ -379,6 +379,7 @@ impl<K: Kernel> Balloon<K> {
             target: bytes(self.config.num_pages.into()),
             driver: self.driver(now_ms),
             residency,
+            residency_age_ms: read_ms.map(|read_ms| now_ms.saturating_sub(read_ms)),
             statistics: self.statistics.at(now_ms),
             release_failures: self.backing.failures(),
             protocol_errors: self.errors,

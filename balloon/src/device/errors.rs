@@ -33,24 +33,30 @@ pub struct ProtocolErrors {
 }
 
 impl ProtocolErrors {
+    /// Each kind by the name of its field, and how often it happened.
+    #[must_use]
+    pub fn by_kind(&self) -> [(&'static str, u64); 12] {
+        [
+            ("malformed_chains", self.malformed_chains),
+            ("unusable_buffers", self.unusable_buffers),
+            ("oversized_buffers", self.oversized_buffers),
+            ("misaligned_buffers", self.misaligned_buffers),
+            ("foreign_pages", self.foreign_pages),
+            ("duplicate_pages", self.duplicate_pages),
+            ("not_ballooned_pages", self.not_ballooned_pages),
+            ("reported_ballooned_pages", self.reported_ballooned_pages),
+            ("config_writes", self.config_writes),
+            ("impossible_actual", self.impossible_actual),
+            ("unknown_statistics", self.unknown_statistics),
+            ("implausible_statistics", self.implausible_statistics),
+        ]
+    }
+
     /// All of them but unknown statistics, which are no fault.
     #[must_use]
     pub fn total(&self) -> u64 {
-        [
-            self.malformed_chains,
-            self.unusable_buffers,
-            self.oversized_buffers,
-            self.misaligned_buffers,
-            self.foreign_pages,
-            self.duplicate_pages,
-            self.not_ballooned_pages,
-            self.reported_ballooned_pages,
-            self.config_writes,
-            self.impossible_actual,
-            self.implausible_statistics,
-        ]
-        .into_iter()
-        .fold(0, u64::saturating_add)
+        let all = self.by_kind().into_iter().fold(0, |sum, (_, count)| u64::saturating_add(sum, count));
+        all.saturating_sub(self.unknown_statistics)
     }
 }
 

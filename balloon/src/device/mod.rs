@@ -24,6 +24,7 @@ mod balloon;
 mod batch;
 mod config;
 mod errors;
+mod floor;
 #[cfg(test)]
 mod model;
 mod queues;
@@ -38,6 +39,7 @@ pub use balloon::{
 pub use batch::Batch;
 pub use config::{CONFIG_BYTES, Config};
 pub use errors::ProtocolErrors;
-pub use queues::{OFFERED, QUEUE_SIZES, Queue, features, index, queue};
+pub use floor::{BOOT_ROOM_BYTES, LEAST_FLOOR_BYTES};
+pub use queues::{FEATURE_NAMES, OFFERED, QUEUE_SIZES, Queue, features, index, named_features, queue};
 pub use report::{DriverState, MemoryReport};
-pub use statistics::{RequestError, STATISTICS_BYTES, STATISTICS_DEADLINE_MS, Sample, Statistics, Values};
+pub use statistics::{RequestError, STATISTICS_BYTES, STATISTICS_DEADLINE_MS, Statistics, Values};

@@ -25,6 +25,23 @@ pub const OFFERED: u64 = features::MUST_TELL_HOST
     | features::PAGE_POISON
     | features::REPORTING;
 
+/// The features of [`OFFERED`] by name.
+pub const FEATURE_NAMES: [(&str, u64); 5] = [
+    ("must-tell-host", features::MUST_TELL_HOST),
+    ("statistics", features::STATS_VQ),
+    ("deflate-on-oom", features::DEFLATE_ON_OOM),
+    ("page-poison", features::PAGE_POISON),
+    ("reporting", features::REPORTING),
+];
+
+/// The features that `names` lists, with commas between; none of an empty list. Nothing if one is unknown.
+#[must_use]
+pub fn named_features(names: &str) -> Option<u64> {
+    let names = names.split(',').filter(|name| !name.is_empty());
+    let bit = |name| FEATURE_NAMES.iter().find(|(other, _)| *other == name).map(|(_, bit)| bit);
+    names.map(bit).try_fold(0, |features, bit| Some(features | bit?))
+}
+
 /// A queue by its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
@@ -99,5 +116,13 @@ mod tests {
     fn hinting_is_never_offered_and_every_queue_has_a_size() {
         assert_eq!(OFFERED, 0b11_0111);
         assert_eq!(in_order(OFFERED).count(), QUEUE_SIZES.len());
+    }
+
+    #[test]
+    fn every_feature_has_a_name() {
+        let names = FEATURE_NAMES.map(|(name, _)| name).join(",");
+        assert_eq!(named_features(&names), Some(OFFERED));
+        assert_eq!(named_features(""), Some(0));
+        assert_eq!(named_features("reporting,hinting"), None);
     }
 }

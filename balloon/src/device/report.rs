@@ -53,6 +53,8 @@ pub struct MemoryReport {
     pub taken_back_total: u64,
     /// What the host really holds, at the last reading.
     pub residency: Option<Residency>,
+    /// How long ago that was, in milliseconds.
+    pub residency_age_ms: Option<u64>,
     /// The guest's own statistics.
     pub statistics: Option<Statistics>,
     /// What the host refused to take back.

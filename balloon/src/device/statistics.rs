@@ -123,11 +123,10 @@ impl Values {
 
 /// A set of numbers and when it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// The numbers.
-    pub values: Values,
+pub(super) struct Sample {
+    pub(super) values: Values,
     /// When the device received them.
-    pub received_ms: u64,
+    pub(super) received_ms: u64,
 }
 
 /// What there is to say of the guest's statistics at some time.
@@ -219,6 +218,10 @@ impl Exchange {
     /// The driver is gone, with its buffer.
     pub(super) fn reset(&mut self) {
         *self = Self { latest: self.latest, orphaned: true, ..Self::default() };
+    }
+
+    pub(super) fn pending(&self) -> bool {
+        self.requested_ms.is_some()
     }
 
     pub(super) fn latest(&self) -> Option<Sample> {

@@ -4,7 +4,8 @@
 use super::bytes::Bytes;
 use super::driver::Guest;
 use super::fenced::{Fenced, REGION_BYTES, STARTS};
-use vmm::virtio::balloon::Balloon;
+use balloon::backing::Host;
+use vmm::virtio::balloon::{Balloon, monotonic_ms};
 use vmm::virtio::mmio::Transport;
 
 /// Where page numbers and statistics are written, behind the rings.
@@ -18,7 +19,7 @@ pub fn run(input: &[u8]) {
 
 fn hostile(fenced: &Fenced, input: &[u8]) {
     let memory = fenced.memory();
-    let device = Balloon::over(&memory, REGION_BYTES / 2).unwrap();
+    let device = Balloon::with_kernel(Host::probe(), &memory, REGION_BYTES / 2, monotonic_ms).unwrap();
     let transport = Transport::new(device, memory.clone()).unwrap();
     let guest = Guest { transport: &transport, memory: &memory, queues: QUEUES, second_region: STARTS[1] };
     let mut input = Bytes(input);

@@ -4,9 +4,10 @@
 use super::bytes::Bytes;
 use super::driver::Guest;
 use super::fenced::{Fenced, REGION_BYTES, STARTS};
+use balloon::backing::Host;
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_CONFIG;
 use vmm::bus::BusDevice;
-use vmm::virtio::balloon::Balloon;
+use vmm::virtio::balloon::{Balloon, monotonic_ms};
 use vmm::virtio::mmio::Transport;
 
 const CONFIG: u64 = VIRTIO_MMIO_CONFIG as u64;
@@ -18,7 +19,7 @@ pub fn run(input: &[u8]) {
 
 fn hostile(fenced: &Fenced, input: &[u8]) {
     let memory = fenced.memory();
-    let device = Balloon::over(&memory, 0).unwrap();
+    let device = Balloon::with_kernel(Host::probe(), &memory, 0, monotonic_ms).unwrap();
     let transport = Transport::new(device, memory.clone()).unwrap();
     let guest = Guest { transport: &transport, memory: &memory, queues: 4, second_region: STARTS[1] };
     let mut input = Bytes(input);

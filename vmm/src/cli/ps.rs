@@ -118,7 +118,6 @@ fn row(listed: &Listed) -> [String; 7] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::memory::{Fixed, Memory};
 
     #[test]
     fn who_does_not_answer_is_listed_as_such() {
@@ -129,8 +128,7 @@ mod tests {
 
     #[test]
     fn who_answers_is_listed_with_guest_memory() {
-        let mut memory = Fixed { size_bytes: 512 << 20, resident: || Some(100 << 20) }.snapshot();
-        memory.guest_bytes = 256 << 20;
+        let memory = MemoryDocument { guest_bytes: 256 << 20, ..MemoryDocument::fixed(512 << 20, 100 << 20) };
         let vm = VmDocument {
             name: "web".into(),
             image: "nginx".into(),

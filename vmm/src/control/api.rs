@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub use balloon::device::DriverState;
+/// `GET /v1/statistics`: what the guest says of itself.
+pub use balloon::device::Statistics as GuestStatistics;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -64,6 +66,8 @@ pub struct MemoryDocument {
     pub reported_total_bytes: u64,
     /// Guest memory that the host really holds, at its last reading; null if the host does not say.
     pub resident_bytes: Option<u64>,
+    /// How long ago that reading was; null as above.
+    pub resident_age_ms: Option<u64>,
     /// Of it, in huge pages; null if the host does not say.
     pub huge_page_bytes: Option<u64>,
     /// Guest memory that the host has swapped out; null if the host does not say.
@@ -94,64 +98,6 @@ pub struct CeilingRequest {
     pub auto: Option<bool>,
 }
 
-/// `GET /v1/statistics`: what the guest says of itself. Numbers that its kernel does not report are absent.
-/// Cumulative since its boot unless said otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GuestStatistics {
-    /// How old the numbers are.
-    pub age_ms: u64,
-    /// The guest did not answer in time: these are older numbers.
-    pub stale: bool,
-    /// Bytes swapped in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub swap_in_bytes: Option<u64>,
-    /// Bytes swapped out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub swap_out_bytes: Option<u64>,
-    /// Faults that needed the disk.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub major_faults: Option<u64>,
-    /// Faults that needed none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub minor_faults: Option<u64>,
-    /// Unused memory, now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub free_bytes: Option<u64>,
-    /// All memory that the guest's kernel manages, now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total_bytes: Option<u64>,
-    /// Memory to be had without swapping, as the guest estimates it, now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub available_bytes: Option<u64>,
-    /// Page cache, now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk_caches_bytes: Option<u64>,
-    /// hugetlb pages allocated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hugetlb_allocations: Option<u64>,
-    /// hugetlb pages that could not be allocated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hugetlb_failures: Option<u64>,
-    /// Processes killed for want of memory (Linux 6.12).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub oom_kills: Option<u64>,
-    /// Allocations that waited for reclaim (Linux 6.12).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allocation_stalls: Option<u64>,
-    /// Bytes scanned in the background (Linux 6.12).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub async_scanned_bytes: Option<u64>,
-    /// Bytes scanned by whoever needed memory (Linux 6.12).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub direct_scanned_bytes: Option<u64>,
-    /// Bytes reclaimed in the background (Linux 6.12).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub async_reclaimed_bytes: Option<u64>,
-    /// Bytes reclaimed by whoever needed memory (Linux 6.12).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub direct_reclaimed_bytes: Option<u64>,
-}
-
 /// Every response that is not 200.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDocument {
@@ -177,5 +123,33 @@ impl ErrorDocument {
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self { error: ErrorDetail { message: message.into(), floor_bytes: None, max_bytes: None } }
+    }
+}
+
+#[cfg(test)]
+impl MemoryDocument {
+    /// The memory of a VM whose guest has no balloon driver.
+    pub(crate) fn fixed(size_bytes: u64, resident_bytes: u64) -> Self {
+        Self {
+            size_bytes,
+            max_bytes: size_bytes,
+            floor_bytes: size_bytes / 4,
+            ceiling: CeilingState { bytes: size_bytes, auto: true },
+            guest_bytes: size_bytes,
+            ballooned_bytes: 0,
+            actual_bytes: 0,
+            skew_bytes: 0,
+            reported_bytes: 0,
+            reported_total_bytes: 0,
+            resident_bytes: Some(resident_bytes),
+            resident_age_ms: Some(0),
+            huge_page_bytes: None,
+            swapped_bytes: None,
+            ballooned_resident_bytes: None,
+            taken_back_total_bytes: 0,
+            release_failures: 0,
+            driver: DriverState::Absent,
+            protocol_errors: BTreeMap::new(),
+        }
     }
 }

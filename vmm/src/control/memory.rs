@@ -2,8 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::api::{CeilingState, DriverState, GuestStatistics, MemoryDocument};
-use std::collections::BTreeMap;
+use super::api::{GuestStatistics, MemoryDocument};
 use vmm_sys_util::eventfd::EventFd;
 
 /// A ceiling that is asked for.
@@ -56,59 +55,4 @@ pub trait Memory {
 
     /// Readable when statistics have come or will not come; drained by the socket's server.
     fn statistics_event(&self) -> Option<&EventFd>;
-}
-
-/// The memory of a VM without a balloon: its size is its ceiling, whatever happens.
-#[derive(Debug)]
-pub struct Fixed<R> {
-    /// Bytes of guest memory.
-    pub size_bytes: u64,
-    /// Says how many bytes of it the host holds, if the host says.
-    pub resident: R,
-}
-
-impl<R: FnMut() -> Option<u64>> Memory for Fixed<R> {
-    fn snapshot(&mut self) -> MemoryDocument {
-        let size_bytes = self.size_bytes;
-        MemoryDocument {
-            size_bytes,
-            max_bytes: size_bytes,
-            floor_bytes: size_bytes,
-            ceiling: CeilingState { bytes: size_bytes, auto: true },
-            guest_bytes: size_bytes,
-            ballooned_bytes: 0,
-            actual_bytes: 0,
-            skew_bytes: 0,
-            reported_bytes: 0,
-            reported_total_bytes: 0,
-            resident_bytes: (self.resident)(),
-            huge_page_bytes: None,
-            swapped_bytes: None,
-            ballooned_resident_bytes: None,
-            taken_back_total_bytes: 0,
-            release_failures: 0,
-            driver: DriverState::Absent,
-            protocol_errors: BTreeMap::new(),
-        }
-    }
-
-    fn set_ceiling(&mut self, _ceiling: Ceiling) -> Result<(), Unavailable> {
-        Err(Unavailable::NoDriver)
-    }
-
-    fn request_statistics(&mut self) -> Result<(), Unavailable> {
-        Err(Unavailable::NoDriver)
-    }
-
-    fn statistics_pending(&self) -> bool {
-        false
-    }
-
-    fn statistics(&mut self) -> Option<GuestStatistics> {
-        None
-    }
-
-    fn statistics_event(&self) -> Option<&EventFd> {
-        None
-    }
 }

@@ -11,6 +11,7 @@
 //! compares with these types.
 
 pub mod api;
+pub mod ballooned;
 pub mod connection;
 pub mod http;
 pub mod memory;

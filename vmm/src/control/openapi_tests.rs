@@ -1,9 +1,10 @@
 //! `vmm/openapi.yaml` says what the socket does: every path, method, status and member, none more and none less.
 
 use super::api::{CeilingRequest, DriverState, GuestStatistics};
-use super::memory::{Fixed, Memory};
+use super::memory::Memory;
 use super::routes::{self, ROUTES};
 use super::tests::{Scripted, ask};
+use balloon::device::Values;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -104,20 +105,23 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
     let mut given = BTreeSet::new();
     let scripted = |statistics, pending| Scripted { statistics, pending, ..Scripted::new() };
     let mut memories: [Box<dyn Memory>; 4] = [
-        Box::new(Fixed { size_bytes: 1 << 30, resident: || None }),
+        Box::new(Scripted::without_driver()),
         Box::new(scripted(Some(Scripted::full_statistics()), false)),
-        Box::new(scripted(Some(GuestStatistics::default()), false)),
+        Box::new(scripted(
+            Some(GuestStatistics { age_ms: 0, stale: false, values: Values::default() }),
+            false,
+        )),
         Box::new(scripted(None, true)),
     ];
-    const FIXED: usize = 0;
+    const DRIVERLESS: usize = 0;
     const MOVING: usize = 1;
     const SPARSE: usize = 2;
     const SILENT: usize = 3;
     for (memory, method, path, body) in [
-        (FIXED, "GET", "/v1/vm", ""),
-        (FIXED, "GET", "/v1/memory", ""),
-        (FIXED, "GET", "/v1/statistics", ""),
-        (FIXED, "PUT", CEILING, r#"{"auto": true}"#),
+        (DRIVERLESS, "GET", "/v1/vm", ""),
+        (DRIVERLESS, "GET", "/v1/memory", ""),
+        (DRIVERLESS, "GET", "/v1/statistics", ""),
+        (DRIVERLESS, "PUT", CEILING, r#"{"bytes": 268435456}"#),
         (MOVING, "GET", "/v1/memory", ""),
         (MOVING, "GET", "/v1/statistics", ""),
         (MOVING, "PUT", CEILING, r#"{"bytes": 268435456}"#),

@@ -67,6 +67,10 @@ pub const WANTED: &[Wanted] = &[
     base("nd_pmem", Need::Required),
     base("erofs", Need::Required),
     base("overlay", Need::Required),
+    base(
+        "virtio_balloon",
+        Need::Helpful("the guest keeps all memory that it ever touched, and has no memory ceiling"),
+    ),
     disk("virtio_blk"),
     disk("ext4"),
 ];

@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(fs::read(&first.elf).unwrap(), image::tests::image("6.1.0"));
         let initramfs = fs::read(&first.initramfs).unwrap();
         let list = b"base virtio_mmio.ko\nbase virtio_console.ko\nbase virtio_rng.ko\nbase virtio_pmem.ko\n\
-            base nd_pmem.ko\nbase erofs.ko\nbase overlay.ko\ndisk virtio_blk.ko\ndisk ext4.ko\n";
+            base nd_pmem.ko\nbase erofs.ko\nbase overlay.ko\nbase virtio_balloon.ko\ndisk virtio_blk.ko\ndisk ext4.ko\n";
         assert!(initramfs.windows(list.len()).any(|window| window == list));
         assert_eq!(host.prepare().unwrap(), first);
         fs::remove_dir_all(host.path("cache")).unwrap();
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn what_a_guest_can_live_without_is_a_notice() {
         let host = Host::new();
-        assert_eq!(survey(&host.source()).unwrap(), Survey { modules: 9, disks: true, notices: vec![] });
+        assert_eq!(survey(&host.source()).unwrap(), Survey { modules: 10, disks: true, notices: vec![] });
         host.remove("virtio_rng");
         let kernel = host.prepare().unwrap();
         assert_eq!(survey(&host.source()).unwrap().notices, kernel.notices);

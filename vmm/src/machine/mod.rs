@@ -8,7 +8,6 @@ pub mod cpuid;
 pub mod layout;
 pub mod memory;
 pub mod registers;
-pub mod resident;
 pub mod serial;
 pub mod sparse_file;
 pub mod stop;

@@ -56,7 +56,7 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
         .protocol_errors
         .iter()
         .filter(|(_, count)| **count > 0)
-        .map(|(kind, count)| format!("{count} {kind}"))
+        .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
         .collect();
     if !errors.is_empty() {
         rows.push(("driver's faults", errors.join(", ")));
@@ -103,10 +103,11 @@ fn driver(state: DriverState) -> &'static str {
 }
 
 fn guest_row(statistics: &GuestStatistics) -> String {
+    let values = &statistics.values;
     let parts = [
-        (statistics.available_bytes, "available"),
-        (statistics.free_bytes, "free"),
-        (statistics.disk_caches_bytes, "page cache"),
+        (values.available_bytes, "available"),
+        (values.free_bytes, "free"),
+        (values.disk_caches_bytes, "page cache"),
     ];
     let mut words: Vec<_> =
         parts.iter().filter_map(|(bytes, what)| Some(format!("{} {what}", size((*bytes)?)))).collect();
@@ -123,6 +124,7 @@ fn guest_row(statistics: &GuestStatistics) -> String {
 mod tests {
     use super::*;
     use crate::control::api::CeilingState;
+    use balloon::device::Values;
 
     const MIB: u64 = 1 << 20;
 
@@ -138,26 +140,7 @@ mod tests {
                 started_at_ms: 0,
                 uptime_ms: 200_000,
             },
-            memory: MemoryDocument {
-                size_bytes: 512 * MIB,
-                max_bytes: 512 * MIB,
-                floor_bytes: 128 * MIB,
-                ceiling: CeilingState { bytes: 512 * MIB, auto: true },
-                guest_bytes: 512 * MIB,
-                ballooned_bytes: 0,
-                actual_bytes: 0,
-                skew_bytes: 0,
-                reported_bytes: 0,
-                reported_total_bytes: 0,
-                resident_bytes: Some(100 * MIB),
-                huge_page_bytes: None,
-                swapped_bytes: None,
-                ballooned_resident_bytes: None,
-                taken_back_total_bytes: 0,
-                release_failures: 0,
-                driver: DriverState::Absent,
-                protocol_errors: [("duplicate_pages".to_owned(), 0)].into(),
-            },
+            memory: MemoryDocument::fixed(512 * MIB, 100 * MIB),
             statistics: None,
         }
     }
@@ -196,12 +179,8 @@ driver    none: memory is fixed
             protocol_errors: [("duplicate_pages".to_owned(), 3)].into(),
             ..inspected.memory
         };
-        inspected.statistics = Some(GuestStatistics {
-            available_bytes: Some(200 * MIB),
-            stale: true,
-            age_ms: 5000,
-            ..GuestStatistics::default()
-        });
+        let values = Values { available_bytes: Some(200 * MIB), ..Values::default() };
+        inspected.statistics = Some(GuestStatistics { age_ms: 5000, stale: true, values });
         let text = table(&inspected);
         for line in [
             "memory           400 MiB of 512 MiB",
@@ -212,7 +191,7 @@ driver    none: memory is fixed
             "reported         1 MiB free in the guest and returned to the host, 9 MiB so far",
             "driver           the guest cannot reach its ceiling, or will not",
             "skew             the host counts 2 MiB more as returned than the guest",
-            "driver's faults  3 duplicate_pages",
+            "driver's faults  3 duplicate pages",
             "guest says       200 MiB available, 5 s ago: it does not answer now",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n---\n{text}");

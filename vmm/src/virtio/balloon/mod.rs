@@ -1,24 +1,24 @@
 //! virtio-balloon: the pure device of the crate `balloon` behind virtqueues. Wiring only.
 //!
-//! `run` makes a [`Balloon`] over the guest's RAM and attaches it as any device. The control socket and the
-//! timers of the event loop then talk to its transport:
-//!
-//! - [`Transport::set_ceiling`]: `PUT /v1/memory/ceiling`;
-//! - [`Transport::request_statistics`], later [`Transport::memory_report`]: `GET /v1/statistics`, `GET /v1/memory`;
-//! - [`Transport::survey`]: on a slow timer, a step a tick, so that reports know the residency.
+//! `run` makes a [`Balloon`] over the guest's RAM and attaches it; [`BalloonEvents`] serves it in the event loop.
+//! What the host wants of it goes through its transport ([`requests`]).
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_sign_loss)]
 
+mod events;
+mod requests;
+
+pub use events::BalloonEvents;
+
 use super::buffers::{self, Buffer, Buffers};
 use super::config_space;
 use super::device::{BrokenQueue, Device, Effects, Memory};
-use super::mmio::Transport;
 use super::queue::{Batch, Chain, Outcome, drain, drain_together};
 use balloon::backing::{Backing, Host, Kernel, Kind, Mapping};
 use balloon::device::{
-    self, CeilingError, MemoryReport, OFFERED, PFNS_PER_DESCRIPTOR, QUEUE_SIZES, RequestError,
-    STATISTICS_BYTES,
+    self, FEATURE_NAMES, LEAST_FLOOR_BYTES, MemoryReport, OFFERED, PFNS_PER_DESCRIPTOR, QUEUE_SIZES,
+    STATISTICS_BYTES, named_features,
 };
 use balloon::frames::{Books, Layout};
 use balloon::resident::{self, Residency, Scanner};
@@ -30,7 +30,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 use virtio_queue::Queue;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
-/// Pages that one [`Transport::survey`] looks at: 256 MiB, below a millisecond of page-table walk.
+/// Pages that one [`Balloon::survey`] looks at: 256 MiB, below a millisecond of page-table walk.
 pub const SURVEY_PAGES: u64 = 64 << 10;
 
 /// Bytes of the longest array of page numbers that is read.
@@ -48,6 +48,12 @@ pub enum Error {
     /// Its mappings are not as its regions.
     #[error("cannot release guest memory")]
     Backing(#[from] balloon::backing::Error),
+    /// The environment names a feature that there is not.
+    #[error(
+        "$BALLAST_BALLOON names a feature that there is not: it takes {}",
+        FEATURE_NAMES.map(|(name, _)| name).join(",")
+    )]
+    Feature,
     /// The host has no more file descriptors.
     #[error("cannot prepare to release guest memory")]
     Host(#[from] io::Error),
@@ -68,26 +74,34 @@ pub struct Balloon<K> {
     /// Keeps mapped what the device releases.
     #[allow(dead_code)]
     memory: Memory,
+    offered: u64,
     clock_ms: fn() -> u64,
     scanner: Scanner<resident::Host>,
-    residency: Option<Residency>,
+    /// The last reading and when it ended.
+    residency: Option<(Residency, u64)>,
     buffers: Buffers,
     heads: Vec<u16>,
 }
 
 impl Balloon<Host> {
-    /// An empty balloon over all of `memory`, which leaves the guest at least `floor_bytes`. Asks the host what it
-    /// can do, so it is made before a sandbox is closed.
+    /// An empty balloon over all of `memory`. Asks the host what it can do, so it is made before a sandbox is
+    /// closed. It offers the driver the features that `$BALLAST_BALLOON` lists, with commas between, or else all:
+    /// to find out whether a failure is theirs.
     ///
     /// # Errors
-    /// The memory is not made of whole blocks, or the host cannot release it.
-    pub fn over(memory: &Memory, floor_bytes: u64) -> Result<Self, Error> {
-        Self::with_kernel(Host::probe(), memory, floor_bytes, monotonic_ms)
+    /// The memory is not made of whole blocks, the host cannot release it, or there is no such feature.
+    pub fn over(memory: &Memory) -> Result<Self, Error> {
+        let offered = match std::env::var("BALLAST_BALLOON") {
+            Ok(names) => named_features(&names).ok_or(Error::Feature)?,
+            Err(_) => OFFERED,
+        };
+        let balloon = Self::with_kernel(Host::probe(), memory, LEAST_FLOOR_BYTES, monotonic_ms)?;
+        Ok(Self { offered, ..balloon })
     }
 }
 
 impl<K: Kernel> Balloon<K> {
-    /// As [`Balloon::over`], with a kernel and a clock of one's own.
+    /// As [`Balloon::over`], with a kernel, a floor and a clock of one's own.
     ///
     /// # Errors
     /// As of [`Balloon::over`].
@@ -104,6 +118,7 @@ impl<K: Kernel> Balloon<K> {
         Ok(Self {
             device: device::Balloon::new(Books::new(layout), backing, floor_bytes),
             memory: memory.clone(),
+            offered: OFFERED,
             clock_ms,
             scanner: Scanner::new(resident::Host::probe()),
             residency: None,
@@ -129,10 +144,16 @@ impl<K: Kernel> Balloon<K> {
     /// # Errors
     /// The host cannot tell.
     pub fn survey(&mut self) -> io::Result<bool> {
-        let Self { device, scanner, residency, .. } = self;
+        let Self { device, scanner, residency, clock_ms, .. } = self;
         let Some(reading) = device.survey(scanner, SURVEY_PAGES)? else { return Ok(false) };
-        *residency = Some(reading);
+        *residency = Some((reading, clock_ms()));
         Ok(true)
+    }
+
+    /// Milliseconds since the last reading of how much of the guest's memory the host holds.
+    #[must_use]
+    pub fn residency_age_ms(&self) -> Option<u64> {
+        self.residency.as_ref().map(|(_, read_ms)| (self.clock_ms)().saturating_sub(*read_ms))
     }
 
     /// Returns the driver's buffer if `ask` says so, and reads the one that comes.
@@ -253,7 +274,7 @@ impl<K: Kernel> Device for Balloon<K> {
     }
 
     fn features(&self) -> u64 {
-        OFFERED
+        self.offered
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -293,55 +314,6 @@ impl<K: Kernel> Device for Balloon<K> {
             now_ms: (self.clock_ms)(),
         };
         drain_together(index, queue, memory, &mut self.heads, &mut pass)
-    }
-}
-
-impl<K: Kernel> Transport<Balloon<K>> {
-    /// Wants the guest to keep at most `bytes`, and tells its driver if that is new.
-    ///
-    /// # Errors
-    /// The ceiling is below the floor or beyond the guest's memory.
-    pub fn set_ceiling(&self, bytes: u64) -> Result<(), CeilingError> {
-        let new = self.with_device(|balloon| balloon.device.set_ceiling(bytes, (balloon.clock_ms)()))?;
-        if new {
-            self.config_changed();
-        }
-        Ok(())
-    }
-
-    /// Asks the guest for statistics; [`Self::memory_report`] has them once they are there, within a second or
-    /// marked stale.
-    ///
-    /// # Errors
-    /// There is nobody to ask, or the last request is not answered.
-    pub fn request_statistics(&self) -> Result<(), RequestError> {
-        let index = self.with_device(|balloon| balloon.device.queue_index(device::Queue::Statistics));
-        let index = index.unwrap_or(usize::MAX);
-        let mut result = Err(RequestError::NoDriver);
-        self.with_live(
-            |balloon, queues, memory| {
-                result = balloon.device.request_statistics((balloon.clock_ms)());
-                if result.is_err() {
-                    return Ok(Effects::default());
-                }
-                balloon.serve_statistics(index, queues, memory, true)
-            },
-            index,
-        );
-        result
-    }
-
-    /// Everything known of the guest's memory.
-    pub fn memory_report(&self) -> MemoryReport {
-        self.with_device(|balloon| balloon.report())
-    }
-
-    /// A step of reading the residency; true at the end of a reading.
-    ///
-    /// # Errors
-    /// The host cannot tell.
-    pub fn survey(&self) -> io::Result<bool> {
-        self.with_device(Balloon::survey)
     }
 }
 

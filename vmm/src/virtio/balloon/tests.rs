@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::virtio::driver::{Driver, readable, writable};
-use balloon::device::{DriverState, features};
+use crate::virtio::mmio::Transport;
+use balloon::device::{CeilingError, DriverState, RequestError, features};
 use std::cell::Cell;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
@@ -223,7 +224,7 @@ fn residency_is_read_beside_the_books() {
 #[test]
 fn the_control_sockets_requests_go_through_the_transport() {
     let memory = memory();
-    let balloon = Balloon::over(&memory, BLOCK).unwrap();
+    let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, monotonic_ms).unwrap();
     let transport = Transport::new(balloon, memory.clone()).unwrap();
     assert_eq!(transport.request_statistics(), Err(RequestError::NoDriver));
     assert!(matches!(transport.set_ceiling(BLOCK - 4096), Err(CeilingError::BelowFloor { .. })));

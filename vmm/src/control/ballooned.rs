@@ -1,0 +1,114 @@
+//! A running VM's memory as its balloon tells of it. Wiring between the control socket and the balloon's transport.
+
+use super::api::{CeilingState, GuestStatistics, MemoryDocument};
+use super::memory::{Ceiling, Memory, Unavailable};
+use crate::virtio::balloon::Balloon;
+use crate::virtio::mmio::Transport;
+use balloon::backing::Kernel;
+use balloon::device::{DriverState, MemoryReport, RequestError};
+use std::io;
+use std::sync::Arc;
+use vmm_sys_util::eventfd::EventFd;
+
+/// A reading of residency is good for so long.
+const KEPT_MS: u64 = 1000;
+/// Steps of such a reading that a client's request makes: a GiB of guest memory, some milliseconds. What is left
+/// is read by later requests and by the event loop's timer.
+const STEPS: usize = 4;
+
+/// The memory of a VM with a balloon.
+pub struct Ballooned<K> {
+    transport: Arc<Transport<Balloon<K>>>,
+    /// A user set the ceiling.
+    by_hand: bool,
+    statistics: EventFd,
+}
+
+impl<K: Kernel> Ballooned<K> {
+    /// The memory behind `transport`. `statistics` becomes readable when the guest has answered.
+    pub fn new(transport: Arc<Transport<Balloon<K>>>, statistics: EventFd) -> Self {
+        Self { transport, by_hand: false, statistics }
+    }
+
+    fn survey(&self) -> io::Result<()> {
+        let age_ms = self.transport.with_device(|balloon| balloon.residency_age_ms());
+        if age_ms.is_none_or(|age_ms| age_ms >= KEPT_MS) {
+            for _ in 0..STEPS {
+                if self.transport.survey()? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<K: Kernel> Memory for Ballooned<K> {
+    fn snapshot(&mut self) -> MemoryDocument {
+        if let Err(error) = self.survey() {
+            log::warn!("the host does not say how much of the guest's memory it holds: {error}");
+        }
+        document(&self.transport.memory_report(), self.by_hand)
+    }
+
+    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Unavailable> {
+        let report = self.transport.memory_report();
+        let bytes = match ceiling {
+            Ceiling::Bytes(_) if report.driver == DriverState::Absent => return Err(Unavailable::NoDriver),
+            Ceiling::Bytes(bytes) => bytes.clamp(report.floor, report.size),
+            Ceiling::Auto => report.size,
+        };
+        self.by_hand = ceiling != Ceiling::Auto;
+        if let Err(error) = self.transport.set_ceiling(bytes) {
+            log::error!("a ceiling between floor and size was refused: {error}");
+        }
+        Ok(())
+    }
+
+    fn request_statistics(&mut self) -> Result<(), Unavailable> {
+        match self.transport.request_statistics() {
+            Ok(()) | Err(RequestError::Pending) => Ok(()),
+            Err(RequestError::NoDriver) => Err(Unavailable::NoDriver),
+            Err(RequestError::NotOffered) => Err(Unavailable::NoStatistics),
+            Err(RequestError::NoBuffer) => Err(Unavailable::NotReady),
+        }
+    }
+
+    fn statistics_pending(&self) -> bool {
+        self.transport.statistics_pending()
+    }
+
+    fn statistics(&mut self) -> Option<GuestStatistics> {
+        self.transport.memory_report().statistics
+    }
+
+    fn statistics_event(&self) -> Option<&EventFd> {
+        Some(&self.statistics)
+    }
+}
+
+fn document(report: &MemoryReport, by_hand: bool) -> MemoryDocument {
+    let residency = report.residency.as_ref();
+    let kinds = report.protocol_errors.by_kind().into_iter().filter(|(_, count)| *count > 0);
+    MemoryDocument {
+        size_bytes: report.size,
+        max_bytes: report.size,
+        floor_bytes: report.floor,
+        ceiling: CeilingState { bytes: report.ceiling, auto: !by_hand },
+        guest_bytes: report.size.saturating_sub(report.ballooned),
+        ballooned_bytes: report.ballooned,
+        actual_bytes: report.actual,
+        skew_bytes: report.skew,
+        reported_bytes: report.reported,
+        reported_total_bytes: report.reported_total,
+        resident_bytes: residency.map(|residency| residency.resident),
+        resident_age_ms: report.residency_age_ms,
+        huge_page_bytes: residency.and_then(|residency| residency.huge),
+        swapped_bytes: residency.and_then(|residency| residency.swapped),
+        ballooned_resident_bytes: residency.map(|residency| residency.ballooned_resident),
+        taken_back_total_bytes: report.taken_back_total,
+        release_failures: report.release_failures.calls,
+        driver: report.driver,
+        protocol_errors: kinds.map(|(kind, count)| (kind.to_owned(), count)).collect(),
+    }
+}
