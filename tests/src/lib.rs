@@ -15,8 +15,11 @@ pub mod archive;
 pub mod ballast;
 pub mod control;
 pub mod fuzz;
+pub mod kernel;
+pub mod memory;
 pub mod process;
 pub mod run;
 pub mod terminal;
 
 pub use ballast::{Ballast, setup};
+pub use kernel::Kernel;

@@ -1,5 +1,6 @@
 //! Promises that take a guest to keep: one a file. Run by ci/promises, where KVM boots a stock kernel.
 
+mod balloon;
 mod control;
 mod crashes;
 mod exit_codes;

@@ -1,0 +1,61 @@
+//! The distribution kernels that the tests' guests run.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// Where ci/setup unpacked them.
+const KERNELS: &str = "BALLAST_TEST_KERNELS";
+
+/// A kernel and its modules.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// As `uname -r` says it.
+    pub release: String,
+    /// The image.
+    pub image: PathBuf,
+    /// Its modules.
+    pub modules: PathBuf,
+}
+
+impl Kernel {
+    /// The kernel that ci/setup calls `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let kernels = std::env::var_os(KERNELS)
+            .unwrap_or_else(|| panic!("{KERNELS} is not set: run this test through ci/promises"));
+        let directory = PathBuf::from(kernels).join(name);
+        let release = fs::read_to_string(directory.join("release")).unwrap().trim().to_owned();
+        let modules = directory.join("lib/modules").join(&release);
+        Self { release, image: directory.join("vmlinuz"), modules }
+    }
+
+    /// The options of `ballast run` for it.
+    #[must_use]
+    pub fn options(&self) -> [String; 4] {
+        let path = |path: &PathBuf| path.to_str().unwrap().to_owned();
+        ["--kernel".into(), path(&self.image), "--modules".into(), path(&self.modules)]
+    }
+}
+
+/// A test of each function on each kernel: `FUNCTION::debian_6_1_cloud` and so on, which call it with the kernel.
+#[macro_export]
+macro_rules! on_every_kernel {
+    ($($promise:ident),* $(,)?) => { $(
+        mod $promise {
+            #[test]
+            fn debian_6_1() {
+                super::$promise(&$crate::Kernel::named("6.1"));
+            }
+
+            #[test]
+            fn debian_6_1_cloud() {
+                super::$promise(&$crate::Kernel::named("6.1-cloud"));
+            }
+
+            #[test]
+            fn debian_6_12_cloud() {
+                super::$promise(&$crate::Kernel::named("6.12-cloud"));
+            }
+        }
+    )* };
+}

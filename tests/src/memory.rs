@@ -1,0 +1,164 @@
+//! A guest whose workload takes and gives back memory as the test says, and what its microVM tells of it.
+
+use crate::ballast::Ballast;
+use crate::control::{ask, socket};
+use crate::process;
+use crate::run::{Run, Running, until};
+use balloon::resident::Mapping;
+use serde_json::Value;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// A MiB in bytes.
+pub const MIB: u64 = 1 << 20;
+
+/// Does what each line of standard input says and answers `did NUMBER`. Memory is taken by files of a tmpfs, which
+/// never leaves the guest's memory. `/sys` is the guest's whole.
+const SCRIPT: &str = r#"
+mkdir /tmp/taken && mount -t tmpfs -o size=100% taken /tmp/taken || exit 1
+[ -e /sys/kernel ] || mount -t sysfs sysfs /sys
+echo ready
+number=0
+while read -r what name mib; do
+    case $what in
+        zero) dd if=/dev/zero of=/tmp/taken/$name bs=1M count=$mib 2> /dev/null ;;
+        pattern) yes BALLAST-PATTERN | head -c ${mib}M > /tmp/taken/$name ;;
+        free) rm /tmp/taken/$name ;;
+        *) $what $name $mib ;;
+    esac || echo "failed: $what $name $mib"
+    number=$((number + 1))
+    echo "did $number."
+done
+"#;
+
+/// A guest under a test's command.
+pub struct Guest {
+    running: Running,
+    socket: PathBuf,
+    ordered: usize,
+}
+
+impl Guest {
+    /// Starts one with `options` and waits until it takes orders.
+    #[must_use]
+    pub fn start(ballast: &Ballast, options: &[&str]) -> Self {
+        Self::start_with(ballast, |run| run.options(options))
+    }
+
+    /// As [`Self::start`], with whatever `describe` adds to the run.
+    #[must_use]
+    pub fn start_with(ballast: &Ballast, describe: impl FnOnce(Run) -> Run) -> Self {
+        let run = ballast.run("busybox", &["sh", "-c", SCRIPT]).options(["-i", "--name", "guest"]);
+        let running = describe(run).start();
+        running.wait_for("ready\n");
+        Self { running, socket: socket(ballast, "guest"), ordered: 0 }
+    }
+
+    /// Has the guest do `order` and waits until it has.
+    pub fn does(&mut self, order: &str) {
+        self.is_told(order);
+        self.running.wait_for(&format!("did {}.", self.ordered));
+    }
+
+    /// Has the guest do `order` and does not wait.
+    pub fn is_told(&mut self, order: &str) {
+        writeln!(self.running.stdin.as_mut().unwrap(), "{order}").unwrap();
+        self.ordered += 1;
+    }
+
+    /// What the microVM says of its memory.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        self.answer("GET", "/v1/memory", "")
+    }
+
+    /// Sets the ceiling and returns what the microVM says at once.
+    pub fn set_ceiling(&self, bytes: u64) -> Memory {
+        self.answer("PUT", "/v1/memory/ceiling", &format!("{{\"bytes\":{bytes}}}"))
+    }
+
+    /// Waits until the microVM says of its memory what `is_so` wants.
+    #[track_caller]
+    pub fn wait_until(&self, is_so: impl Fn(&Memory) -> bool) -> Memory {
+        let last = std::cell::RefCell::new(None);
+        until(
+            || {
+                let memory = self.memory();
+                let done = is_so(&memory);
+                *last.borrow_mut() = Some(memory);
+                done
+            },
+            || format!("it stays at {:?}", last.borrow()),
+        );
+        last.into_inner().unwrap()
+    }
+
+    /// The answer to a request that must succeed.
+    #[must_use]
+    pub fn answer(&self, method: &str, path: &str, content: &str) -> Memory {
+        let (head, content) = ask(&self.socket, method, path, content).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{method} {path}: {head}\n{content}");
+        Memory(serde_json::from_str(&content).unwrap())
+    }
+
+    /// The status line and content of the answer to a request.
+    #[must_use]
+    pub fn ask(&self, method: &str, path: &str, content: &str) -> (String, String) {
+        ask(&self.socket, method, path, content).unwrap()
+    }
+
+    /// Bytes of guest memory that the host holds by `/proc/PID/smaps`.
+    #[must_use]
+    pub fn smaps_rss(&self) -> u64 {
+        self.ram().iter().map(|mapping| mapping.rss).sum()
+    }
+
+    /// The mappings of guest memory in the VMM.
+    #[must_use]
+    pub fn ram(&self) -> Vec<Mapping> {
+        let mappings = process::mappings(self.running.vmm()).into_iter();
+        mappings.filter(|mapping| is_ram(mapping)).collect()
+    }
+
+    /// The run itself.
+    #[must_use]
+    pub fn running(&self) -> &Running {
+        &self.running
+    }
+
+    /// Ends the guest's input, with which its workload ends well.
+    pub fn end(self) {
+        let _ = self.running.end().exits(0);
+    }
+}
+
+/// Guest memory has a name where the host's kernel gives names to anonymous memory; and nothing else in a VMM is so
+/// large.
+fn is_ram(mapping: &Mapping) -> bool {
+    (mapping.name.is_empty() || mapping.name.contains("guest-ram")) && mapping.end - mapping.start >= 32 * MIB
+}
+
+/// A document about memory.
+#[derive(Debug)]
+pub struct Memory(pub Value);
+
+impl Memory {
+    /// A member that is a number of bytes.
+    #[must_use]
+    #[track_caller]
+    pub fn bytes(&self, name: &str) -> u64 {
+        self.0[name].as_u64().unwrap_or_else(|| panic!("no number '{name}' in {self:?}"))
+    }
+
+    /// The driver's state.
+    #[must_use]
+    pub fn driver(&self) -> &str {
+        self.0["driver"].as_str().unwrap()
+    }
+
+    /// Books and driver agree, and the driver has reached its target.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.driver() == "settled" && self.0["skew_bytes"] == 0
+    }
+}

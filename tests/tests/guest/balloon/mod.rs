@@ -1,0 +1,3 @@
+//! Memory moves between guest and host, and every page is accounted for.
+
+mod ceiling;
