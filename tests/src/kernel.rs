@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Where ci/setup unpacked them.
 const KERNELS: &str = "BALLAST_TEST_KERNELS";
@@ -27,6 +28,19 @@ impl Kernel {
         let release = fs::read_to_string(directory.join("release")).unwrap().trim().to_owned();
         let modules = directory.join("lib/modules").join(&release);
         Self { release, image: directory.join("vmlinuz"), modules }
+    }
+
+    /// The file of a module, as the kernel loads it; `path` is its path below `kernel/`, without `.ko`.
+    #[must_use]
+    pub fn module(&self, path: &str) -> Vec<u8> {
+        let plain = self.modules.join("kernel").join(path).with_extension("ko");
+        let packed = plain.with_extension("ko.xz");
+        if plain.exists() {
+            return fs::read(plain).unwrap();
+        }
+        let unpacked = Command::new("xz").arg("-dc").arg(packed).output().unwrap();
+        assert!(unpacked.status.success(), "{unpacked:?}");
+        unpacked.stdout
     }
 
     /// The options of `ballast run` for it.

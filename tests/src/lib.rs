@@ -21,5 +21,11 @@ pub mod process;
 pub mod run;
 pub mod terminal;
 
+/// Whether full counts are run instead of a few: `ci/test --long`.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os("BALLAST_TEST_LONG").is_some()
+}
+
 pub use ballast::{Ballast, setup};
 pub use kernel::Kernel;

@@ -6,8 +6,12 @@ use crate::process;
 use crate::run::{Run, Running, until};
 use balloon::resident::Mapping;
 use serde_json::Value;
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 /// A MiB in bytes.
 pub const MIB: u64 = 1 << 20;
@@ -24,6 +28,7 @@ while read -r what name mib; do
         zero) dd if=/dev/zero of=/tmp/taken/$name bs=1M count=$mib 2> /dev/null ;;
         pattern) yes BALLAST-PATTERN | head -c ${mib}M > /tmp/taken/$name ;;
         free) rm /tmp/taken/$name ;;
+        insert) head -c $name /dev/vda > /tmp/module.ko && insmod /tmp/module.ko ;;
         *) $what $name $mib ;;
     esac || echo "failed: $what $name $mib"
     number=$((number + 1))
@@ -72,6 +77,13 @@ impl Guest {
         self.answer("GET", "/v1/memory", "")
     }
 
+    /// As [`Self::memory`], with a reading of residency that began after now.
+    #[must_use]
+    pub fn fresh_memory(&self) -> Memory {
+        thread::sleep(Duration::from_millis(1100));
+        self.memory()
+    }
+
     /// Sets the ceiling and returns what the microVM says at once.
     pub fn set_ceiling(&self, bytes: u64) -> Memory {
         self.answer("PUT", "/v1/memory/ceiling", &format!("{{\"bytes\":{bytes}}}"))
@@ -113,22 +125,37 @@ impl Guest {
         self.ram().iter().map(|mapping| mapping.rss).sum()
     }
 
-    /// The mappings of guest memory in the VMM.
+    /// Bytes of guest memory in pages that are not all zero, as the VMM sees them.
     #[must_use]
-    pub fn ram(&self) -> Vec<Mapping> {
-        let mappings = process::mappings(self.running.vmm()).into_iter();
-        mappings.filter(|mapping| is_ram(mapping)).collect()
+    pub fn nonzero_bytes(&self) -> u64 {
+        const PAGE: usize = balloon::PAGE_BYTES as usize;
+        let memory = File::open(format!("/proc/{}/mem", self.running.vmm())).unwrap();
+        let mut chunk = vec![0; MIB as usize];
+        let mut pages = 0;
+        for mapping in self.ram() {
+            for start in (mapping.start..mapping.end).step_by(MIB as usize) {
+                memory.read_exact_at(&mut chunk, start).unwrap();
+                pages += chunk.chunks(PAGE).filter(|page| page.iter().any(|byte| *byte != 0)).count();
+            }
+        }
+        (pages * PAGE) as u64
     }
 
-    /// The run itself.
-    #[must_use]
-    pub fn running(&self) -> &Running {
-        &self.running
+    /// The mappings of guest memory in the VMM.
+    fn ram(&self) -> Vec<Mapping> {
+        let mappings = process::mappings(self.running.vmm()).into_iter();
+        mappings.filter(is_ram).collect()
     }
 
     /// Ends the guest's input, with which its workload ends well.
     pub fn end(self) {
         let _ = self.running.end().exits(0);
+    }
+
+    /// Ends the guest's input and expects that its workload, or all of it, does not end well.
+    pub fn dies(self) {
+        let ended = self.running.end();
+        assert_ne!(ended.code, 0, "{ended}");
     }
 }
 

@@ -1,0 +1,53 @@
+//! A guest may have no balloon driver, lose the one it has, and get another.
+
+use tests::memory::{Guest, MIB};
+use tests::{Kernel, setup};
+
+tests::on_every_kernel!(a_driver_comes_and_goes);
+
+const SIZE: u64 = 256 * MIB;
+const CEILING: u64 = 160 * MIB;
+
+fn a_driver_comes_and_goes(kernel: &Kernel) {
+    let ballast = setup();
+    // The guest gets the module as a disk.
+    let mut module = kernel.module("drivers/virtio/virtio_balloon");
+    let bytes = module.len();
+    module.resize(bytes.next_multiple_of(4096), 0);
+    let disk = ballast.file("module", &module);
+    let disk = format!("{}:ro", disk.display());
+    let mut guest = Guest::start_with(&ballast, |run| {
+        run.options(kernel.options()).options(["-m", "256m", "--disk", &disk])
+    });
+    guest.set_ceiling(CEILING);
+    guest.wait_until(|memory| memory.is_settled());
+
+    // The driver gives everything back before it goes.
+    guest.does("rmmod virtio_balloon");
+    let without = guest.wait_until(|memory| memory.driver() == "absent");
+    assert_eq!((without.bytes("ballooned_bytes"), without.bytes("actual_bytes")), (0, 0), "{without:?}");
+    assert_eq!(
+        (without.bytes("guest_bytes"), without.0["skew_bytes"].as_i64()),
+        (SIZE, Some(0)),
+        "{without:?}"
+    );
+    for (method, path, content) in
+        [("PUT", "/v1/memory/ceiling", r#"{"bytes":209715200}"#), ("GET", "/v1/statistics", "")]
+    {
+        let (head, content) = guest.ask(method, path, content);
+        assert!(
+            head.starts_with("HTTP/1.1 409 ") && content.contains("no balloon driver"),
+            "{head}\n{content}"
+        );
+    }
+    let inspected = ballast.command(&["inspect", "guest"]).end().exits(0);
+    assert!(String::from_utf8_lossy(&inspected.stdout).contains("none: memory is fixed"), "{inspected}");
+
+    // The next one takes up the ceiling that was set.
+    guest.does(&format!("insert {bytes}"));
+    let again = guest.wait_until(|memory| memory.is_settled());
+    assert_eq!(again.bytes("guest_bytes"), CEILING, "{again:?}");
+    guest.answer("PUT", "/v1/memory/ceiling", r#"{"auto":true}"#);
+    guest.wait_until(|memory| memory.is_settled() && memory.bytes("ballooned_bytes") == 0);
+    guest.end();
+}

@@ -1,0 +1,60 @@
+//! Queues have the numbers that the guest's kernel gives them, whatever features there are.
+
+use balloon::device::FEATURE_NAMES;
+use tests::memory::{Guest, MIB};
+use tests::{Kernel, is_long, setup};
+
+tests::on_every_kernel!(every_subset_of_features_works);
+
+const CEILING: u64 = 160 * MIB;
+
+fn every_subset_of_features_works(kernel: &Kernel) {
+    // Those that number the queues, and without them the others; or all.
+    let subsets: Vec<u32> =
+        if is_long() { (0..32).collect() } else { vec![0b00000, 0b00010, 0b10000, 0b11101] };
+    for subset in subsets {
+        let names = FEATURE_NAMES.iter().enumerate().filter(|(bit, _)| subset & 1 << bit != 0);
+        works(kernel, &names.map(|(_, (name, _))| *name).collect::<Vec<_>>());
+    }
+}
+
+fn works(kernel: &Kernel, features: &[&str]) {
+    println!("{features:?}");
+    let ballast = setup();
+    let mut guest = Guest::start_with(&ballast, |run| {
+        run.options(kernel.options()).options(["-m", "256m"]).env("BALLAST_BALLOON", features.join(","))
+    });
+    guest.set_ceiling(CEILING);
+    let low = guest.wait_until(|memory| memory.is_settled());
+    assert_eq!(low.bytes("guest_bytes"), CEILING, "{features:?}: {low:?}");
+    guest.answer("PUT", "/v1/memory/ceiling", r#"{"auto":true}"#);
+    guest.wait_until(|memory| memory.is_settled() && memory.bytes("ballooned_bytes") == 0);
+
+    let (head, content) = guest.ask("GET", "/v1/statistics", "");
+    if features.contains(&"statistics") {
+        assert!(
+            head.starts_with("HTTP/1.1 200 ") && content.contains("\"stale\":false"),
+            "{features:?}: {head}\n{content}"
+        );
+    } else {
+        assert!(
+            head.starts_with("HTTP/1.1 409 ") && content.contains("offers no statistics"),
+            "{head}\n{content}"
+        );
+    }
+    if features.contains(&"reporting") {
+        let before = guest.memory().bytes("reported_total_bytes");
+        guest.does("zero file 64");
+        guest.does("free file");
+        guest.wait_until(|memory| memory.bytes("reported_total_bytes") > before + 32 * MIB);
+    } else {
+        assert_eq!(guest.memory().bytes("reported_total_bytes"), 0);
+    }
+    let memory = guest.memory();
+    assert_eq!(
+        memory.0["protocol_errors"].as_object().map(serde_json::Map::len),
+        Some(0),
+        "{features:?}: {memory:?}"
+    );
+    guest.end();
+}

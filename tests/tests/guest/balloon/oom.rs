@@ -1,0 +1,34 @@
+//! A ceiling that is too low costs the guest time, not its life: the driver deflates before a process is killed.
+
+use tests::memory::{Guest, MIB};
+use tests::{Kernel, setup};
+
+tests::on_every_kernel!(a_guest_that_runs_out_of_memory_deflates);
+
+const CEILING: u64 = 128 * MIB;
+
+/// A guest below a low ceiling.
+fn guest<'a>(ballast: &'a tests::Ballast, kernel: &Kernel, features: &str) -> Guest {
+    let options = kernel.options();
+    let guest = Guest::start_with(ballast, |run| {
+        run.options(options).options(["-m", "320m"]).env("BALLAST_BALLOON", features)
+    });
+    guest.set_ceiling(CEILING);
+    guest.wait_until(|memory| memory.is_settled());
+    guest
+}
+
+fn a_guest_that_runs_out_of_memory_deflates(kernel: &Kernel) {
+    let ballast = setup();
+    let mut saved = guest(&ballast, kernel, "must-tell-host,statistics,deflate-on-oom");
+    saved.does("zero file 160");
+    let memory = saved.memory();
+    assert!(memory.bytes("ballooned_bytes") < 192 * MIB - 40 * MIB, "{memory:?}");
+    assert!(memory.bytes("guest_bytes") > CEILING, "{memory:?}");
+    saved.end();
+
+    // The same without it: that is what it saves from.
+    let mut lost = guest(&ballast, kernel, "must-tell-host,statistics");
+    lost.is_told("zero file 160");
+    lost.dies();
+}

@@ -1,0 +1,33 @@
+//! The guest tells of its memory when it is asked, without an agent.
+
+use rustix::process::{Signal, kill_process};
+use tests::memory::{Guest, MIB};
+use tests::{Kernel, setup};
+
+tests::on_every_kernel!(statistics_are_fresh_and_true);
+
+fn statistics_are_fresh_and_true(kernel: &Kernel) {
+    let ballast = setup();
+    let options = kernel.options();
+    let mut guest = Guest::start_with(&ballast, |run| run.options(options).options(["-m", "256m"]));
+    let free = |guest: &Guest| {
+        let statistics = guest.answer("GET", "/v1/statistics", "");
+        assert_eq!(statistics.0["stale"].as_bool(), Some(false), "{statistics:?}");
+        assert!(statistics.bytes("total_bytes") <= 256 * MIB, "{statistics:?}");
+        // Linux 6.12 says more.
+        let kills = statistics.0["oom_kills"].as_u64();
+        assert_eq!(kills, kernel.release.starts_with("6.12").then_some(0), "{statistics:?}");
+        statistics.bytes("free_bytes")
+    };
+    let before = free(&guest);
+    guest.does("zero file 64");
+    let after = free(&guest);
+    assert!(
+        before.saturating_sub(after).abs_diff(64 * MIB) <= 8 * MIB,
+        "{before} bytes free and then {after}"
+    );
+    let inspected = ballast.command(&["inspect", "guest"]).end().exits(0);
+    println!("{inspected}");
+    assert!(String::from_utf8_lossy(&inspected.stdout).contains("guest says"), "{inspected}");
+    guest.end();
+}
