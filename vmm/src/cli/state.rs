@@ -4,13 +4,14 @@
 //! The lock is held by the open file and dies with the process, however that ends; what is left then is a
 //! directory whose lock nobody holds, and the next start sweeps it.
 
-use rustix::fs::FlockOperation;
+use crate::volume::lock::{Sharing, is_locked, try_lock};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A name cannot be claimed.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,9 @@ pub struct Registration {
 const LONGEST_NAME: usize = 63;
 /// `sun_path` less its final NUL.
 const SOCKET_PATH_BYTES: usize = 107;
+/// Who sweeps locks a dead microVM's name for a moment: a name is taken only if it still is after so many looks.
+const LOOKS: usize = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 const LOCK: &str = "lock";
 const SOCKET: &str = "control.sock";
 
@@ -90,7 +94,13 @@ impl Registration {
             if !is_name(name) {
                 return Err(Error::Name(name.into()));
             }
-            return claim(name)?.ok_or_else(|| Error::Taken(name.into()));
+            for _ in 0..LOOKS {
+                if let Some(registration) = claim(name)? {
+                    return Ok(registration);
+                }
+                std::thread::sleep(BETWEEN_LOOKS);
+            }
+            return Err(Error::Taken(name.into()));
         }
         loop {
             let mut bytes = [0; 6];
@@ -155,10 +165,8 @@ pub fn running(state: &Path) -> io::Result<Vec<Running>> {
     let running = |directory: PathBuf| {
         let name = directory.file_name()?.to_str().filter(|name| is_name(name))?.to_owned();
         let lock = File::open(directory.join(LOCK)).ok()?;
-        // Shared, so that two who look do not see each other.
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
-            Err(rustix::io::Errno::WOULDBLOCK) => {}
-            _ => return None,
+        if !is_locked(&lock).ok()? {
+            return None;
         }
         let pid = io::read_to_string(lock).ok().and_then(|text| text.trim().parse().ok());
         Some(Running { name, pid, socket: directory.join(SOCKET) })
@@ -190,10 +198,8 @@ fn claim(directory: &Path) -> io::Result<Option<File>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             file => file?,
         };
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        if !try_lock(&file, Sharing::Exclusive)? {
+            return Ok(None);
         }
         // The file may have been unlinked between opening and locking: then the lock is on nothing.
         match std::fs::metadata(&path) {
@@ -254,6 +260,22 @@ mod tests {
         std::fs::create_dir_all(&dead).unwrap();
         std::fs::write(dead.join("control.sock"), "").unwrap();
         Registration::new(dir.path(), Some("dead")).unwrap().listen().unwrap();
+    }
+
+    #[test]
+    fn who_sweeps_and_who_lists_take_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..50 {
+            let dead = dir.path().join("vms/web");
+            std::fs::create_dir_all(&dead).unwrap();
+            std::fs::write(dead.join("lock"), "1\n").unwrap();
+            std::thread::scope(|scope| {
+                let others = [(); 3].map(|()| scope.spawn(|| Registration::new(dir.path(), None).unwrap()));
+                scope.spawn(|| running(dir.path()).unwrap());
+                drop(Registration::new(dir.path(), Some("web")).unwrap());
+                drop(others.map(|other| other.join().unwrap()));
+            });
+        }
     }
 
     #[test]

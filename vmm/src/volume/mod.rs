@@ -7,7 +7,7 @@
 pub mod argument;
 pub mod disk;
 mod ext4;
-mod lock;
+pub(crate) mod lock;
 pub mod store;
 
 pub use argument::{DiskArgument, VolumeArgument, VolumeName};
