@@ -1,9 +1,11 @@
 //! Messages of both binaries on standard error: one line each, one prefix, bounded.
 //!
 //! The level is `$BALLAST_LOG` (`error`, `warn`, `info`, `debug`), by default `warn`. A guest can cause messages;
-//! at most [`BURST`] of them in [`WINDOW`] are written, and the next one says how many were not.
+//! at most [`BURST`] of them in [`WINDOW`] are written, and the next one says how many were not. Nobody waits for a
+//! reader of standard error who does not read: such messages are dropped and counted, too.
 
-use std::io::Write;
+use std::io::{Stderr, Write};
+use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,14 +26,15 @@ struct Window {
 }
 
 impl Logger {
-    /// Whether one more message may be written now, and how many were dropped since the last.
-    fn admit(&self, now: Instant) -> Option<u64> {
+    /// Whether one more message may be written now, and how many were dropped since the last. `ready` says whether
+    /// there is room for it.
+    fn admit(&self, now: Instant, ready: impl FnOnce() -> bool) -> Option<u64> {
         let mut guard = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let window = guard.get_or_insert(Window { start: now, written: 0, dropped: 0 });
         if now.duration_since(window.start) >= WINDOW {
             (window.start, window.written) = (now, 0);
         }
-        if window.written >= BURST {
+        if window.written >= BURST || !ready() {
             window.dropped = window.dropped.saturating_add(1);
             return None;
         }
@@ -49,7 +52,7 @@ impl log::Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let Some(dropped) = self.admit(Instant::now()) else { return };
+        let Some(dropped) = self.admit(Instant::now(), || takes_a_line(&std::io::stderr())) else { return };
         let level = record.level().as_str().to_ascii_lowercase();
         let mut line = format!("{}: {level}: {}", self.program, record.args());
         if dropped > 0 {
@@ -61,6 +64,13 @@ impl log::Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+/// Whether a line can be written without waiting: a pipe is writable if it has room for 4096 bytes (pipe(7)).
+fn takes_a_line(stderr: &Stderr) -> bool {
+    let mut poll = libc::pollfd { fd: stderr.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: the kernel reads and writes one `pollfd`, which outlives the call.
+    unsafe { libc::poll(&raw mut poll, 1, 0) != 0 }
 }
 
 /// Starts logging for `program` and turns a panic, a fault of ours, into a sentence and exit code 125, after
@@ -100,9 +110,11 @@ mod tests {
     fn a_flood_is_cut_and_counted() {
         let logger = Logger { program: "test", window: Mutex::new(None) };
         let start = Instant::now();
-        let written = (0..1000).filter(|_| logger.admit(start).is_some()).count();
+        let written = (0..1000).filter(|_| logger.admit(start, || true).is_some()).count();
         assert_eq!(written, BURST as usize);
-        assert_eq!(logger.admit(start + WINDOW), Some(1000 - u64::from(BURST)));
-        assert_eq!(logger.admit(start + WINDOW), Some(0));
+        assert_eq!(logger.admit(start + WINDOW, || true), Some(1000 - u64::from(BURST)));
+        assert_eq!(logger.admit(start + WINDOW, || true), Some(0));
+        assert_eq!(logger.admit(start + WINDOW, || false), None);
+        assert_eq!(logger.admit(start + WINDOW, || true), Some(1));
     }
 }
