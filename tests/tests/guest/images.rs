@@ -52,3 +52,9 @@ fn it_is_writable_and_every_run_starts_anew() {
         ballast.run("busybox", &["sh", "-c", script]).end().exits(0).prints("data\n");
     }
 }
+
+#[test]
+fn a_write_to_its_device_is_refused_and_not_lost() {
+    let script = "echo x > /dev/pmem0 || echo refused";
+    setup().run("busybox", &["sh", "-c", script]).end().exits(0).prints("refused\n");
+}
