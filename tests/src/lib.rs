@@ -13,10 +13,12 @@
 
 pub mod archive;
 pub mod ballast;
+pub mod bench;
 pub mod control;
 pub mod fuzz;
 pub mod kernel;
 pub mod memory;
+pub mod probe;
 pub mod process;
 pub mod run;
 pub mod terminal;

@@ -5,41 +5,24 @@
 //! directory with its program, libraries and firmware. `ci/bench boot` calls it in virtual time.
 
 use balloon::resident::{Mapping, parse_smaps};
-use rustix::process::{Pid, Signal, kill_process};
-use std::error::Error;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use vmm::cli::launch::{self, Machine};
-use vmm::cli::streams::GuestEnds;
+use tests::bench::{Error, Guest, PLAIN, Watchdog, median};
 use vmm::report::{MAX_BYTES, Outcome, Report};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Result<T> = std::result::Result<T, Error>;
 type Run<'a> = &'a dyn Fn() -> Result<f64>;
 
 const MEMORY_MIB: u64 = 256;
-/// The least that comparisons of the field boot with.
-const PLAIN: &str = "panic=-1 reboot=t";
-
-/// With a clock, which is off by default: a kernel that is not told of its absence waits for it more than a second.
-const QEMU_MACHINE: &str = "microvm,acpi=on,rtc=on,isa-serial=off";
 /// As [`PLAIN`], and `boot-probe` idles.
 const IDLE: &str = "panic=-1 reboot=t cryptomgr.notests -- idle";
 const IDLING: Duration = Duration::from_secs(10);
-/// Longer than any start takes: a guest that hangs must not hang the benchmark.
-const LIMIT: Duration = Duration::from_secs(600);
 const WARM_UPS: usize = 1;
 
-struct Bench {
-    elf: PathBuf,
-    initramfs: PathBuf,
-    qemu: PathBuf,
-    programs: PathBuf,
-}
+struct Bench(Guest);
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,7 +30,13 @@ fn main() -> Result<()> {
         return Err("usage: bench-boot RUNS ELF INITRAMFS QEMU".into());
     };
     let programs = std::env::current_exe()?.parent().map(PathBuf::from).unwrap_or_default();
-    let bench = Bench { elf: elf.into(), initramfs: initramfs.into(), qemu: qemu.into(), programs };
+    let bench = Bench(Guest {
+        elf: elf.into(),
+        initramfs: initramfs.into(),
+        memory_mib: MEMORY_MIB,
+        qemu: qemu.into(),
+        programs,
+    });
     bench.first_byte()?;
     bench.starts(runs.parse()?)?;
     bench.memory()
@@ -93,7 +82,7 @@ impl Bench {
 
     fn qemu(&self, command_line: &str) -> Result<f64> {
         let start = Instant::now();
-        let mut child = self.qemu_command(command_line).stdout(Stdio::piped()).spawn()?;
+        let mut child = self.0.qemu(command_line).stdout(Stdio::piped()).spawn()?;
         let mut stdout = child.stdout.take().ok_or("no output")?;
         let watchdog = Watchdog::new(&child);
         let heard = stdout.read_exact(&mut [0]);
@@ -105,50 +94,10 @@ impl Bench {
         Ok(seconds)
     }
 
-    /// QEMU's smallest machine, with nothing in it that the guest does not need.
-    fn qemu_command(&self, command_line: &str) -> Command {
-        // Through its own copy of the dynamic loader: nothing is opened outside of this directory.
-        let mut command = Command::new(self.qemu.join("ld-linux-x86-64.so.2"));
-        command
-            .arg("--library-path")
-            .arg(&self.qemu)
-            .arg(self.qemu.join("qemu-system-x86_64"))
-            .arg("-L")
-            .arg(&self.qemu)
-            .args(["-M", QEMU_MACHINE, "-accel", "kvm", "-cpu", "host", "-m", &MEMORY_MIB.to_string()])
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-debugcon", "stdio", "-append", command_line])
-            .arg("-kernel")
-            .arg(&self.elf)
-            .arg("-initrd")
-            .arg(&self.initramfs)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        command
-    }
-
     fn ballast(&self, command_line: &str) -> Result<f64> {
         let directory = tempfile::tempdir()?;
         let start = Instant::now();
-        let (_stdout, stdout) = std::io::pipe()?;
-        let (_stderr, stderr) = std::io::pipe()?;
-        let machine = Machine {
-            name: "bench".into(),
-            image: String::new(),
-            listener: UnixListener::bind(directory.path().join("control.sock"))?,
-            memory_bytes: MEMORY_MIB << 20,
-            cpus: 1,
-            kernel: self.elf.clone(),
-            kernel_release: String::new(),
-            initramfs: self.initramfs.clone(),
-            command_line: command_line.into(),
-            layers: Vec::new(),
-            disks: Vec::new(),
-            spec: Vec::new(),
-            streams: GuestEnds { stdin: None, stdout: stdout.into(), stderr: stderr.into() },
-            boot_log: false,
-        };
-        let mut vmm = launch::start(&self.programs.join("ballast-vmm"), machine)?;
+        let mut vmm = self.0.ballast(command_line, &directory.path().join("control.sock"), false)?;
         let watchdog = Watchdog::new(&vmm.child);
         // The guest's init resets the machine: its end is the first that is heard of it.
         let mut report = vec![0; MAX_BYTES];
@@ -189,7 +138,7 @@ impl Bench {
     fn memory(&self) -> Result<()> {
         println!("\nMemory while the guest idles, KiB\n");
         println!("{:<38}{:>9}{:>9}{:>9}", "", "VMM, Pss", "its anon", "guest");
-        let mut qemu = self.qemu_command(IDLE).spawn()?;
+        let mut qemu = self.0.qemu(IDLE).spawn()?;
         std::thread::sleep(IDLING);
         print_memory("QEMU microvm", qemu.id())?;
         qemu.kill()?;
@@ -205,7 +154,7 @@ impl Bench {
     }
 
     fn run(&self, arguments: &[&str]) -> Result<Child> {
-        Ok(Command::new(self.programs.join("ballast"))
+        Ok(Command::new(self.0.programs.join("ballast"))
             .args(["run", "-m", &format!("{MEMORY_MIB}m")])
             .args(arguments)
             .stdin(File::open("/dev/null")?)
@@ -217,29 +166,6 @@ impl Bench {
 
 fn say(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stderr(), "bench-boot: {text}")?)
-}
-
-/// Sorts `times` and gives the middle one.
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Ends a VMM that takes too long, unless dropped before.
-struct Watchdog(#[allow(dead_code, reason = "dropped to say that all is well")] mpsc::Sender<()>);
-
-impl Watchdog {
-    fn new(child: &Child) -> Self {
-        let pid = Pid::from_child(child);
-        let (sender, well) = mpsc::channel();
-        std::thread::spawn(move || {
-            if well.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-                // It may just have ended.
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        });
-        Self(sender)
-    }
 }
 
 /// Guest memory is one large mapping, and every image layer one of its own; all else is the VMM's.

@@ -8,12 +8,8 @@
 // The standard runtime gives up where standard streams are closed and there is no /dev/null.
 #![no_main]
 
-use std::arch::asm;
+use tests::probe::{QEMU_DEBUGCON, claim_ports, write_port};
 use vmm::machine::layout::{RESET_PORT, RESET_VALUE};
-
-const QEMU_DEBUGCON: u16 = 0xe9;
-/// `iopl` of x86-64.
-const SYS_IOPL: u64 = 172;
 
 /// Entered from the C library's start code.
 // SAFETY: this is the program's only `main`, with the signature that the C library expects.
@@ -22,13 +18,10 @@ pub extern "C" fn main() -> std::ffi::c_int {
     if std::env::args().any(|argument| argument == "idle") {
         wait_forever();
     }
-    // SAFETY: asks the kernel for access to all I/O ports, which PID 1 may have; clobbers as the syscall ABI says.
-    unsafe {
-        asm!("syscall", inlateout("rax") SYS_IOPL => _, in("rdi") 3, out("rcx") _, out("r11") _);
-    }
+    claim_ports();
     for (port, value) in [(QEMU_DEBUGCON, b'i'), (RESET_PORT, RESET_VALUE)] {
-        // SAFETY: the ports are those of a virtual machine that has nothing else to do.
-        unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) };
+        // SAFETY: claimed above; the virtual machine has nothing else to do.
+        unsafe { write_port(port, value) };
     }
     wait_forever()
 }
