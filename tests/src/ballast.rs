@@ -51,6 +51,12 @@ impl Ballast {
         run
     }
 
+    /// The program itself, for who starts it in a way of his own.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        program("ballast")
+    }
+
     /// A path in the test's own directory.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

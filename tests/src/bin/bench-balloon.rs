@@ -28,7 +28,7 @@ const MIB: u64 = 1 << 20;
 const MEMORY_MIB: u64 = 1024;
 const MOVED: u64 = 512 * MIB;
 /// Touched by the guest before the balloon takes [`MOVED`].
-const TOUCHED_MIB: u64 = 900;
+const TOUCHED_MIB: u64 = 832;
 /// How often a VMM is asked for its balloon, and the host for what the VMM holds.
 const POLL: Duration = Duration::from_millis(5);
 /// After this long a guest's reports have come to their end.
