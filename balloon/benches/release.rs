@@ -170,6 +170,10 @@ impl Kernel for Nothing {
         Ok(ranges.iter().map(|range| range.bytes()).sum())
     }
 
+    fn allow_huge_pages(&mut self, _: HostRange, _: bool) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn page_bytes(&self) -> u64 {
         balloon::PAGE_BYTES
     }

@@ -21,6 +21,12 @@ pub trait Kernel: Send {
     /// The host's answer to the first range.
     fn discard_all(&mut self, ranges: &[HostRange]) -> io::Result<usize>;
 
+    /// Allows or forbids huge pages in a range of private anonymous memory (`MADV_HUGEPAGE`, `MADV_NOHUGEPAGE`).
+    ///
+    /// # Errors
+    /// The host's answer; none of its contents changed.
+    fn allow_huge_pages(&mut self, range: HostRange, allow: bool) -> io::Result<()>;
+
     /// Bytes in a page of the host, to which it rounds what it discards.
     fn page_bytes(&self) -> u64;
 
@@ -69,6 +75,12 @@ impl Kernel for Host {
     fn discard_all(&mut self, ranges: &[HostRange]) -> io::Result<usize> {
         let Some(process) = &self.process else { return Err(io::ErrorKind::Unsupported.into()) };
         madvise_vector(process, ranges)
+    }
+
+    fn allow_huge_pages(&mut self, range: HostRange, allow: bool) -> io::Result<()> {
+        let advice = if allow { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // SAFETY: advice changes no content.
+        check(unsafe { libc::madvise(range.address() as *mut _, range.bytes(), advice) })
     }
 
     fn page_bytes(&self) -> u64 {

@@ -17,11 +17,11 @@
 //!
 //! Runs are as long as a pass of the device allows, so a huge page that is released whole goes back as such, some
 //! twenty times cheaper than in parts; one that is released in part is split by the kernel, and what is kept stays
-//! resident. The host's own huge pages can bring memory back unasked: where nothing of a 2 MiB range is left, one
-//! touch by the guest makes all of it resident again, and `khugepaged` fills ranges up to
-//! (`max_ptes_none` under /sys/kernel/mm/transparent_hugepage/khugepaged, 511 by default). Ballooned pages that
-//! came back so are what [`Residency::ballooned_resident`](crate::resident::Residency::ballooned_resident) counts.
+//! resident. The host's own huge pages would bring ballooned memory back unasked; where, and what is done about it,
+//! says `huge_pages`. Ballooned pages that came back all the same are what
+//! [`Residency::ballooned_resident`](crate::resident::Residency::ballooned_resident) counts.
 
+mod huge_pages;
 mod kernel;
 mod mapping;
 mod release;
@@ -31,6 +31,7 @@ pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 
+pub use huge_pages::PAGES_PER_HUGE_PAGE;
 pub use kernel::{Host, Kernel, MAX_RANGES};
 pub use mapping::{HostRange, Kind, Mapping};
 pub use release::{Backing, Error, Failures, Released};

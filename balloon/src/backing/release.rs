@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use super::huge_pages::{Advice, HugePages, PAGES_PER_HUGE_PAGE};
 use super::kernel::{Kernel, MAX_RANGES};
 use super::mapping::{HostRange, Mapping};
 use crate::PAGE_BYTES;
@@ -79,6 +80,7 @@ pub struct Backing<K> {
     /// Runs released by the last call; kept so that no call allocates.
     done: Vec<Run>,
     vector: Vec<HostRange>,
+    huge_pages: HugePages,
     failures: Failures,
     calls: u64,
 }
@@ -104,7 +106,8 @@ impl<K: Kernel> Backing<K> {
         let vectored = kernel.takes_vectors();
         let vector = Vec::with_capacity(if vectored { MAX_RANGES } else { 0 });
         let failures = Failures::default();
-        Ok(Self { kernel, mappings, vectored, done: Vec::new(), vector, failures, calls: 0 })
+        let huge_pages = HugePages::new(layout);
+        Ok(Self { kernel, mappings, vectored, done: Vec::new(), vector, huge_pages, failures, calls: 0 })
     }
 
     /// What the host refused so far.
@@ -150,6 +153,48 @@ impl<K: Kernel> Backing<K> {
             };
         }
         Released { runs: &self.done }
+    }
+
+    /// Keeps the host's huge pages out of what the balloon holds a part of, around `runs`, whose state has changed, and
+    /// lets them in again where it holds nothing any more. `ballooned` says how many pages of a run it holds. Advice:
+    /// a host that refuses it runs the guest all the same.
+    pub fn adapt_huge_pages(&mut self, layout: &Layout, runs: &[Run], ballooned: impl Fn(Run) -> u64) {
+        for run in runs {
+            if !self.mappings.get(run.region()).is_some_and(Mapping::is_anonymous) {
+                continue;
+            }
+            for number in HugePages::ranges(*run) {
+                let first = number.saturating_mul(PAGES_PER_HUGE_PAGE);
+                let Some(range) = layout.run(run.region(), first, PAGES_PER_HUGE_PAGE) else { continue };
+                let change =
+                    self.huge_pages.change(run.region(), number, ballooned(range), PAGES_PER_HUGE_PAGE);
+                if let Some(advice) = change {
+                    self.advise(range, advice);
+                }
+            }
+        }
+    }
+
+    /// Lets the host's huge pages in everywhere: the balloon is empty.
+    pub fn allow_huge_pages(&mut self) {
+        if !self.huge_pages.any() {
+            return;
+        }
+        self.huge_pages.clear();
+        for range in self.mappings.iter().filter(|mapping| mapping.is_anonymous()).filter_map(Mapping::whole)
+        {
+            self.calls = self.calls.saturating_add(1);
+            let _ = self.kernel.allow_huge_pages(range, true);
+        }
+    }
+
+    fn advise(&mut self, run: Run, advice: Advice) {
+        let Some(range) = self.mappings.get(run.region()).and_then(|mapping| mapping.range(run)) else {
+            return;
+        };
+        self.calls = self.calls.saturating_add(1);
+        // A host without huge pages takes no advice on them, and needs none.
+        let _ = self.kernel.allow_huge_pages(range, advice == Advice::Huge);
     }
 
     /// Fills the vector with the anonymous runs at the begin of `runs`, as many as one call takes; returns how

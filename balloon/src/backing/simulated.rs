@@ -36,6 +36,8 @@ pub struct Simulated {
     released: BTreeSet<usize>,
     /// Instead of the balloon's own.
     pub page_bytes: Option<u64>,
+    /// Addresses of pages where huge ones are forbidden.
+    small: BTreeSet<usize>,
     pub vectors: u64,
     pub longest_vector: usize,
 }
@@ -64,6 +66,10 @@ impl Simulated {
 
     pub fn is_released(&self, range: HostRange) -> bool {
         pages(range, range.bytes()).all(|page| self.released.contains(&page))
+    }
+
+    pub fn is_small(&self, range: HostRange) -> bool {
+        pages(range, range.bytes()).all(|page| self.small.contains(&page))
     }
 
     fn one(&mut self, range: HostRange) -> io::Result<()> {
@@ -102,6 +108,17 @@ impl Kernel for Simulated {
             left -= bytes;
         }
         Ok(done)
+    }
+
+    fn allow_huge_pages(&mut self, range: HostRange, allow: bool) -> io::Result<()> {
+        for page in pages(range, range.bytes()) {
+            if allow {
+                self.small.remove(&page);
+            } else {
+                self.small.insert(page);
+            }
+        }
+        Ok(())
     }
 
     fn page_bytes(&self) -> u64 {

@@ -76,3 +76,37 @@ fn a_refusing_host_is_counted_and_nothing_is_lost() {
     assert_eq!((backing.failures().pages, backing.failures().last_errno), (2, Some(libc::EBADF)));
     assert_eq!((scratch[0].byte(9), scratch[1].byte(9)), (0, 1));
 }
+
+/// Flags of the mapping that holds `address` (`VmFlags` of proc_pid_smaps(5)).
+fn flags_at(address: usize) -> Vec<String> {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut inside = false;
+    for line in smaps.lines() {
+        let first = line.split(' ').next().unwrap();
+        if let Some((start, end)) = first.split_once('-') {
+            let bounds = [start, end].map(|bound| usize::from_str_radix(bound, 16).unwrap());
+            inside = (bounds[0]..bounds[1]).contains(&address);
+        } else if inside && first == "VmFlags:" {
+            return line.split(' ').skip(1).map(Into::into).collect();
+        }
+    }
+    panic!("nothing is mapped at {address:#x}");
+}
+
+#[test]
+fn this_host_is_told_where_not_to_use_huge_pages() {
+    let (layout, scratch) = memory();
+    let mut backing = backing(Host::probe(), &layout, &scratch);
+    let first = backing.mappings()[0].whole().unwrap().address();
+    let mut told = |runs: &[Run], ballooned: u64| {
+        backing.adapt_huge_pages(&layout, runs, |_| ballooned);
+        [first, first + (2 << 20)].map(|address| flags_at(address).iter().any(|flag| flag == "nh"))
+    };
+    let run = layout.run(0, 3, 2).unwrap();
+    assert_eq!(told(&[run], 2), [true, false]);
+    assert_eq!(told(&[layout.run(0, 600, 2).unwrap()], 2), [true, true]);
+    assert_eq!(told(&[run], 0), [false, true]);
+    backing.allow_huge_pages();
+    assert!(!flags_at(first + (2 << 20)).iter().any(|flag| flag == "nh"));
+    assert_eq!(scratch[0].byte(3), 1, "nothing was released");
+}

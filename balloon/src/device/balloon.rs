@@ -155,6 +155,7 @@ impl<K: Kernel> Balloon<K> {
         self.driver = None;
         self.config = Config { num_pages: self.config.num_pages, ..Config::default() };
         self.books.reset();
+        self.backing.allow_huge_pages();
         self.batch.settle(self.books.layout());
         self.chain_start = 0;
         self.statistics.reset();
@@ -224,11 +225,15 @@ impl<K: Kernel> Balloon<K> {
         let moved = match queue {
             Queue::Inflate => {
                 let entry = self.books.balloon(&self.backing.release(settled.runs));
+                let books = &self.books;
+                self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.ballooned_in(run));
                 count(&mut self.errors.duplicate_pages, settled.duplicates.saturating_add(entry.unchanged));
                 entry.changed > 0
             }
             Queue::Deflate => {
                 let entry = self.books.deflate(settled.runs);
+                let books = &self.books;
+                self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.ballooned_in(run));
                 let unchanged = settled.duplicates.saturating_add(entry.unchanged);
                 count(&mut self.errors.not_ballooned_pages, unchanged);
                 entry.changed > 0

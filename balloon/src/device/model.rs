@@ -4,7 +4,8 @@
 
 use super::{Balloon, DriverState, OFFERED, PFNS_PER_DESCRIPTOR, Queue, features};
 use crate::backing::simulated::{Answer, Simulated, backing};
-use crate::frames::{Books, Layout};
+use crate::backing::{HostRange, PAGES_PER_HUGE_PAGE};
+use crate::frames::{Books, Layout, Run};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -81,6 +82,17 @@ fn released(subject: &mut Balloon<Simulated>) -> BTreeSet<u32> {
     }
     subject.backing_mut().kernel_mut().forget();
     pages
+}
+
+/// All ranges of anonymous memory that a huge page of the host may fill.
+fn huge_ranges(subject: &Balloon<Simulated>) -> Vec<(Run, HostRange)> {
+    let (layout, mappings) = (subject.books().layout(), subject.backing().mappings());
+    let anonymous = (0..mappings.len()).filter(|region| mappings[*region].is_anonymous());
+    let ranges = anonymous.flat_map(|region| {
+        let firsts = (0..mappings[region].bytes() / 4096).step_by(PAGES_PER_HUGE_PAGE as usize);
+        firsts.filter_map(move |first| layout.run(region, first, PAGES_PER_HUGE_PAGE))
+    });
+    ranges.map(|run| (run, mappings[run.region()].range(run).unwrap())).collect()
 }
 
 proptest! {
@@ -179,6 +191,12 @@ proptest! {
             prop_assert_eq!(report.guest_owned + report.ballooned + report.reported, SIZE);
             prop_assert!(report.target <= SIZE - BLOCK);
             prop_assert_eq!(subject.books().check(), Ok(()));
+            for (run, range) in huge_ranges(&subject) {
+                let ballooned = subject.books().ballooned_in(run);
+                let small = subject.backing_mut().kernel_mut().is_small(range);
+                prop_assert!(small || ballooned == 0 || ballooned == run.count(), "{} in {:?}", ballooned, run);
+                prop_assert!(!small || ballooned > 0, "nothing in {:?}", run);
+            }
         }
     }
 }
