@@ -140,6 +140,12 @@ impl Running {
         wait_for(text, &self.stdout.bytes, || self.stdout.is_over(), || self.stderr.text());
     }
 
+    /// Standard output so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.stdout.text()
+    }
+
     /// Waits until standard error contains `text`.
     pub fn wait_for_error(&self, text: &str) {
         wait_for(text, &self.stderr.bytes, || self.stderr.is_over(), || self.stdout.text());

@@ -47,7 +47,7 @@ fn a_driver_comes_and_goes(kernel: &Kernel) {
     guest.does(&format!("insert {bytes}"));
     let again = guest.wait_until(|memory| memory.is_settled());
     assert_eq!(again.bytes("guest_bytes"), CEILING, "{again:?}");
-    guest.answer("PUT", "/v1/memory/ceiling", r#"{"auto":true}"#);
+    let _ = guest.answer("PUT", "/v1/memory/ceiling", r#"{"auto":true}"#);
     guest.wait_until(|memory| memory.is_settled() && memory.bytes("ballooned_bytes") == 0);
     guest.end();
 }

@@ -8,7 +8,7 @@ tests::on_every_kernel!(a_guest_that_runs_out_of_memory_deflates);
 const CEILING: u64 = 128 * MIB;
 
 /// A guest below a low ceiling.
-fn guest<'a>(ballast: &'a tests::Ballast, kernel: &Kernel, features: &str) -> Guest {
+fn guest(ballast: &tests::Ballast, kernel: &Kernel, features: &str) -> Guest {
     let options = kernel.options();
     let guest = Guest::start_with(ballast, |run| {
         run.options(options).options(["-m", "320m"]).env("BALLAST_BALLOON", features)
@@ -30,5 +30,5 @@ fn a_guest_that_runs_out_of_memory_deflates(kernel: &Kernel) {
     // The same without it: that is what it saves from.
     let mut lost = guest(&ballast, kernel, "must-tell-host,statistics");
     lost.is_told("zero file 160");
-    lost.dies();
+    lost.ran_out_of_memory();
 }

@@ -1,6 +1,5 @@
 //! The guest tells of its memory when it is asked, without an agent.
 
-use rustix::process::{Signal, kill_process};
 use tests::memory::{Guest, MIB};
 use tests::{Kernel, setup};
 
