@@ -204,7 +204,10 @@ impl<K: Kernel> Balloon<K> {
     pub fn gather_range(&mut self, address: u64, len_bytes: u64) {
         let (range, misaligned) = PageRange::within(address, len_bytes);
         count(&mut self.errors.misaligned_buffers, misaligned.into());
-        let Some(range) = range else { return };
+        let Some(range) = range else {
+            // Whole pages, up to some that no number can say: they reach beyond all memory.
+            return count(&mut self.errors.unusable_buffers, (!misaligned && len_bytes > 0).into());
+        };
         let room = PAGES_PER_REPORT.saturating_sub(self.batch.added().saturating_sub(self.chain_start));
         count(&mut self.errors.oversized_buffers, (range.count() > room).into());
         let last = u64::from(range.first()).saturating_add(room).checked_sub(1);

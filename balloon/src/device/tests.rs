@@ -58,8 +58,10 @@ fn a_report_is_clamped_to_whole_pages_of_memory() {
     assert_eq!(balloon.books().totals().reported, 4 + 2);
     assert_eq!(balloon.errors().foreign_pages, 2048);
     balloon.gather_range(u64::MAX - PAGE, 2 * PAGE);
+    balloon.gather_range(16 << 40, PAGE);
     balloon.settle(Queue::Reporting, 0);
     assert_eq!(balloon.backing_mut().kernel_mut().released_pages(), 6);
+    assert_eq!(balloon.errors().unusable_buffers, 1, "beyond every page number");
 }
 
 #[test]
