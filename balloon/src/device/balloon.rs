@@ -279,6 +279,12 @@ impl<K: Kernel> Balloon<K> {
         }
     }
 
+    /// A buffer came on the statistics queue that cannot be read: it is counted elsewhere, and answers a request
+    /// without numbers.
+    pub fn receive_no_statistics(&mut self) {
+        self.statistics.receive_nothing();
+    }
+
     /// The host asks for statistics: the buffer that the device keeps is to go back to the driver.
     ///
     /// # Errors

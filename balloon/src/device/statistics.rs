@@ -134,7 +134,7 @@ pub(super) struct Sample {
 pub struct Statistics {
     /// How old the numbers are, in milliseconds.
     pub age_ms: u64,
-    /// A request is overdue, or the driver that sent the numbers is gone.
+    /// A request is overdue or was answered with nothing usable, or the driver that sent the numbers is gone.
     pub stale: bool,
     /// The numbers.
     #[serde(flatten)]
@@ -166,8 +166,8 @@ pub(super) struct Exchange {
     /// A request that is not answered.
     requested_ms: Option<u64>,
     latest: Option<Sample>,
-    /// The driver that sent `latest` is gone.
-    orphaned: bool,
+    /// `latest` is not the last word: its driver is gone, or what came after it was unusable.
+    outdated: bool,
 }
 
 impl Exchange {
@@ -196,10 +196,18 @@ impl Exchange {
         count(&mut errors.unknown_statistics, unknown);
         if values.plausible(size_bytes) {
             self.latest = Some(Sample { values, received_ms: now_ms });
-            self.orphaned = false;
+            self.outdated = false;
         } else {
             count(&mut errors.implausible_statistics, 1);
+            self.outdated = true;
         }
+    }
+
+    /// A buffer came that cannot be read. It is kept for the next request, and what came before it stays.
+    pub(super) fn receive_nothing(&mut self) {
+        self.holding = true;
+        self.requested_ms = None;
+        self.outdated = true;
     }
 
     /// Asks anew: the buffer that is held goes back.
@@ -217,7 +225,7 @@ impl Exchange {
 
     /// The driver is gone, with its buffer.
     pub(super) fn reset(&mut self) {
-        *self = Self { latest: self.latest, orphaned: true, ..Self::default() };
+        *self = Self { latest: self.latest, outdated: true, ..Self::default() };
     }
 
     pub(super) fn pending(&self) -> bool {
@@ -231,7 +239,7 @@ impl Exchange {
     pub(super) fn at(&self, now_ms: u64) -> Option<Statistics> {
         let Sample { values, received_ms } = self.latest?;
         let overdue = |requested_ms| now_ms.saturating_sub(requested_ms) >= STATISTICS_DEADLINE_MS;
-        let stale = self.orphaned || self.requested_ms.is_some_and(overdue);
+        let stale = self.outdated || self.requested_ms.is_some_and(overdue);
         Some(Statistics { age_ms: now_ms.saturating_sub(received_ms), stale, values })
     }
 }
@@ -285,6 +293,22 @@ mod tests {
             exchange.receive(&bad, bad.len() as u64, size, 6, &mut errors);
         }
         assert_eq!((errors.implausible_statistics, exchange.latest()), (5, taken));
+        assert!(exchange.at(7).unwrap().stale, "the last answer was none");
+        exchange.receive(&good, 20, size, 8, &mut errors);
+        assert!(!exchange.at(9).unwrap().stale);
+    }
+
+    #[test]
+    fn a_buffer_that_cannot_be_read_is_no_sample() {
+        let mut errors = ProtocolErrors::default();
+        let mut exchange = Exchange::default();
+        exchange.receive(&record(2, 7), 10, 1 << 30, 0, &mut errors);
+        exchange.request(10).unwrap();
+        exchange.receive_nothing();
+        let last = exchange.at(20).unwrap();
+        assert_eq!((last.values.major_faults, last.age_ms, last.stale), (Some(7), 20, true));
+        assert!(!exchange.pending() && !exchange.waits());
+        assert_eq!(exchange.request(30), Ok(()), "the buffer can be asked for anew");
     }
 
     #[test]

@@ -172,9 +172,13 @@ impl<K: Kernel> Balloon<K> {
             }
             if device.waits_for_statistics() {
                 let mut bytes = [0; STATISTICS_BYTES as usize];
-                let len_bytes = read_statistics(device, buffers, chain, memory, &mut bytes);
-                let read = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(bytes.len());
-                device.receive_statistics(bytes.split_at(read).0, len_bytes, clock_ms());
+                match read_statistics(device, buffers, chain, memory, &mut bytes) {
+                    Some(len_bytes) => {
+                        let read = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(bytes.len());
+                        device.receive_statistics(bytes.split_at(read).0, len_bytes, clock_ms());
+                    }
+                    None => device.receive_no_statistics(),
+                }
             }
             Outcome::Keep
         })
@@ -199,10 +203,10 @@ fn read_statistics<K: Kernel>(
     chain: Chain<'_>,
     memory: &Memory,
     bytes: &mut [u8],
-) -> u64 {
+) -> Option<u64> {
     if buffers.collect(chain, STATISTICS_DESCRIPTORS).is_err() {
         device.malformed_chain();
-        return 0;
+        return None;
     }
     let len_bytes = buffers::total(buffers.readable());
     let read = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(bytes.len());
@@ -210,9 +214,9 @@ fn read_statistics<K: Kernel>(
         || !buffers::read(memory, buffers.readable(), 0, bytes.split_at_mut(read).0)
     {
         device.unusable_buffer();
-        return 0;
+        return None;
     }
-    len_bytes
+    Some(len_bytes)
 }
 
 /// One pass over the inflate, the deflate or the reporting queue.
