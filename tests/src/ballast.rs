@@ -78,7 +78,7 @@ impl Ballast {
     }
 }
 
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let directory = std::env::var_os(PROGRAMS).map_or_else(
         || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned(),
         PathBuf::from,

@@ -151,6 +151,12 @@ impl Running {
         wait_for(text, &self.stderr.bytes, || self.stderr.is_over(), || self.stdout.text());
     }
 
+    /// What it wrote to standard error so far.
+    #[must_use]
+    pub fn errors(&self) -> String {
+        self.stderr.text()
+    }
+
     /// Sends a signal again and again until `ballast` has ended, and gives its exit code.
     #[must_use]
     pub fn insist(mut self, signal: Signal) -> Option<i32> {
