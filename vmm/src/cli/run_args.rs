@@ -11,7 +11,7 @@ use std::path::PathBuf;
 Examples:
   ballast run --rm ./rootfs echo hello             a root file system directory
   ballast run -it debian.tar bash                  a tar of one, with a terminal
-  docker save app | ballast run -i - ./app         a docker archive from a pipe
+  docker save app | ballast run - ./app            a docker archive from a pipe
   ballast run -m 1g --cpus 2 -v data:/data app     an imported image and a volume
 
 Exit status: that of the command; 125 if Ballast fails, 126 if the command cannot be executed, 127 if it is
