@@ -91,3 +91,26 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
 pub fn command() -> clap::Command {
     Line::command()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_its_defaults_can_be_read() {
+        command().debug_assert();
+        for line in [
+            "run i",
+            "ps",
+            "inspect web",
+            "image import f",
+            "image ls",
+            "volume create x",
+            "volume ls",
+            "doctor",
+        ] {
+            let words = ["ballast"].into_iter().chain(line.split(' '));
+            assert!(Line::try_parse_from(words).map_err(|error| eprintln!("{error}")).is_ok(), "{line}");
+        }
+    }
+}
