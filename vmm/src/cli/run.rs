@@ -12,7 +12,7 @@ use super::{install, timings, workload};
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::kernel;
-use crate::report::{MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us};
+use crate::report::{self, MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us};
 use crate::volume::{self, DiskArgument, OpenDisk, VolumeArgument, Volumes};
 use balloon::BLOCK_BYTES;
 use balloon::size::Size;
@@ -257,6 +257,7 @@ impl Session {
 /// Says what is left to say and gives the exit code.
 fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
     const FAILED: u8 = 125;
+    const KERNEL_LINES: usize = 20;
     match outcome {
         Some(Outcome::Exited { code, oom_killed }) => {
             if oom_killed {
@@ -273,7 +274,7 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
         Some(Outcome::Interrupted { signal }) => ExitCode::from(signal.saturating_add(128)),
         Some(Outcome::Failed { message, kernel_log }) => {
             eprint(&format!("ballast: {}\n", printable(&message)));
-            for line in kernel_log.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev() {
+            for line in report::telling(&kernel_log, KERNEL_LINES) {
                 eprint(&format!("  {}\n", printable(line.trim_end())));
             }
             ExitCode::from(FAILED)
