@@ -106,7 +106,7 @@ fn prepare(args: &RunArgs, dirs: &Dirs, registration: &Registration) -> Result<P
     let source = kernel::find(&search)?;
     let kernel = kernel::prepare(&source, &install::agent()?, &dirs.data.join("cache"))?;
     for notice in &kernel.notices {
-        eprint(&format!("ballast: {notice}\n"));
+        eprint(&format!("ballast: {}\n", printable(notice)));
     }
 
     let store = super::image::open_store(dirs)?;
@@ -133,7 +133,7 @@ fn open_disks(args: &RunArgs, dirs: &Dirs, spec: &mut Spec) -> Result<Vec<Disk>,
     let mut disks = Vec::new();
     let mut add = |open: OpenDisk| {
         if let Some(notice) = &open.notice {
-            eprint(&format!("ballast: {notice}\n"));
+            eprint(&format!("ballast: {}\n", printable(notice)));
         }
         let serial = format!("disk{}", disks.len());
         disks.push(Disk { file: open.file, serial: serial.clone(), read_only: open.read_only });
