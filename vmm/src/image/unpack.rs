@@ -384,7 +384,9 @@ fn write_data<R: Skip>(
 /// Reads what follows the archive's end mark, so that the whole stream is hashed.
 ///
 /// # Errors
-/// [`TarError::Read`].
-pub fn drain(mut rest: impl Read) -> Result<u64, TarError> {
-    io::copy(&mut rest, &mut io::sink()).map_err(TarError::Read)
+/// [`TarError::Read`], or [`LimitError::Trailer`] where it does not end.
+pub fn drain(rest: impl Read, limits: &Limits) -> Result<(), UnpackError> {
+    let most = limits.trailer_bytes;
+    let read = io::copy(&mut rest.take(most.saturating_add(1)), &mut io::sink()).map_err(TarError::Read)?;
+    if read > most { Err(LimitError::Trailer(most).into()) } else { Ok(()) }
 }
