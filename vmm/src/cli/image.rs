@@ -57,6 +57,9 @@ pub fn run(verb: &ImageVerb) -> Result<ExitCode, Box<dyn Error>> {
     dirs.make()?;
     let store = open_store(&dirs)?;
     let mut output = io::stdout().lock();
+    if !matches!(verb, ImageVerb::Import { .. }) {
+        store.sweep();
+    }
     match verb {
         ImageVerb::Import { name, image } => {
             let origin = match ImageRef::parse(image) {
