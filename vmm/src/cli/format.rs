@@ -12,7 +12,7 @@ pub enum Format {
     /// Columns for people.
     #[default]
     Table,
-    /// One JSON array.
+    /// One JSON document.
     Json,
 }
 
