@@ -46,7 +46,8 @@ impl FromStr for Size {
     type Err = ParseSizeError;
 
     /// Reads docker's and Kubernetes' spellings: a whole number, then nothing or `b`, or `k`, `m`, `g`, `t`
-    /// alone or followed by `b` or `ib`, in either case. All units are powers of 1024, as docker's are.
+    /// alone or followed by `b` or `ib`, in either case. All units are powers of 1024, as docker's are. Spaces may
+    /// stand before the unit, as [`Display`](fmt::Display) writes it.
     ///
     /// # Errors
     /// The text is no number, has an unknown unit, or exceeds 64 bits.
@@ -57,6 +58,7 @@ impl FromStr for Size {
         if number.is_empty() {
             return Err(ParseSizeError::NotANumber(text.into()));
         }
+        let unit = unit.trim_start();
         let shift = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => 0,
             "k" | "kb" | "kib" => 10,
@@ -114,6 +116,8 @@ mod tests {
             ("1g", 1024 * mib),
             ("1GiB", 1024 * mib),
             (" 2t ", 2 << 40),
+            ("8 GiB", 8 << 30),
+            ("7 B", 7),
         ] {
             assert_eq!(text.parse(), Ok(Size::from_bytes(bytes)), "{text}");
         }
@@ -121,9 +125,18 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_size() {
-        for text in
-            ["", "m", "-1", "1.5g", "1x", "1 g", "99999999999999999999", "18446744073709551615k", "1gg"]
-        {
+        for text in [
+            "",
+            "m",
+            "-1",
+            "1.5g",
+            "1x",
+            "1 0",
+            "1 g b",
+            "99999999999999999999",
+            "18446744073709551615k",
+            "1gg",
+        ] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
     }
@@ -146,6 +159,12 @@ mod tests {
         #[test]
         fn never_panics(text in "\\PC*") {
             let _ = text.parse::<Size>();
+        }
+
+        #[test]
+        fn what_is_printed_exactly_can_be_typed(n in 0u64..1024, shift in prop::sample::select(vec![0, 10, 20, 30, 40])) {
+            let size = Size::from_bytes(n << shift);
+            prop_assert_eq!(size.to_string().parse(), Ok(size));
         }
 
         #[test]

@@ -4,7 +4,7 @@
 
 use crate::link::State;
 use crate::machine::stop::Stop;
-use crate::report::Outcome;
+use crate::report::{Outcome, PANIC};
 
 /// What the agent said of the workload's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +87,8 @@ fn explain(stopped: &Stop, agent: State, kernel_log: &str) -> String {
 }
 
 fn panic_line(kernel_log: &str) -> Option<&str> {
-    const MARK: &str = "Kernel panic - not syncing: ";
-    let line = kernel_log.lines().find(|line| line.contains(MARK))?;
-    let (_, reason) = line.split_once(MARK)?;
+    let line = kernel_log.lines().find(|line| line.contains(PANIC))?;
+    let (_, reason) = line.split_once(PANIC)?;
     let end = reason.char_indices().nth(LONGEST_REASON).map_or(reason.len(), |(index, _)| index);
     reason.get(..end).map(str::trim)
 }

@@ -4,6 +4,7 @@
 //! at most [`BURST`] of them in [`WINDOW`] are written, and the next one says how many were not. Nobody waits for a
 //! reader of standard error who does not read: such messages are dropped and counted, too.
 
+use crate::report::{printable, readable};
 use std::io::{Stderr, Write};
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
@@ -54,7 +55,7 @@ impl log::Log for Logger {
         }
         let Some(dropped) = self.admit(Instant::now(), || takes_a_line(&std::io::stderr())) else { return };
         let level = record.level().as_str().to_ascii_lowercase();
-        let mut line = format!("{}: {level}: {}", self.program, record.args());
+        let mut line = format!("{}: {level}: {}", self.program, printable(&record.args().to_string()));
         if dropped > 0 {
             line.push_str(&format!(" ({dropped} messages before this one were dropped)"));
         }
@@ -90,8 +91,13 @@ pub fn start(program: &'static str, clean_up: fn()) {
     }));
 }
 
-/// Prints an error and its causes, once, as one line: `program: what was being done: cause: its cause`.
+/// Prints an error and its causes, once, as one line: `program: what was being done: cause: its cause`. Names that
+/// somebody chose, which messages repeat, change no terminal.
 pub fn print_chain(program: &str, error: &dyn std::error::Error) {
+    let _ = std::io::stderr().write_all(chain(program, error).as_bytes());
+}
+
+fn chain(program: &str, error: &dyn std::error::Error) -> String {
     let mut line = format!("{program}: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -99,12 +105,18 @@ pub fn print_chain(program: &str, error: &dyn std::error::Error) {
         source = cause.source();
     }
     line.push('\n');
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    readable(&line)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_changes_no_terminal() {
+        let cause = std::io::Error::other("x\x1b]0;t\x07\n  passed over: y");
+        assert_eq!(chain("test", &cause), "test: x\u{fffd}]0;t\u{fffd}\n  passed over: y\n");
+    }
 
     #[test]
     fn a_flood_is_cut_and_counted() {

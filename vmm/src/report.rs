@@ -19,12 +19,50 @@ pub enum Report {
     Ended(Outcome),
 }
 
-/// Text of the guest without what could change a terminal. It also bounds a report: of a control character JSON
-/// makes six bytes, of its replacement three.
+/// Text of somebody else, such as the guest, without what could change a terminal: its lines stay, and consoles end
+/// them with carriage returns, too. It also bounds a report: of a control character JSON makes six bytes, of its
+/// replacement three.
 #[must_use]
 pub fn readable(text: &str) -> String {
-    let shown = |c: char| matches!(c, '\t' | '\n') || !c.is_control();
-    text.chars().map(|c| if shown(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+    text.split('\n').map(|line| printable(line.trim_end_matches('\r'))).collect::<Vec<_>>().join("\n")
+}
+
+/// One line of somebody else's text without what could change a terminal.
+#[must_use]
+pub fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// What the kernel writes of a panic's reason.
+pub const PANIC: &str = "Kernel panic - not syncing: ";
+
+/// What the kernel writes before the registers and the trace of a fault that may end in a panic.
+const FAULTS: [&str; 5] = ["BUG: ", "Oops: ", "general protection fault", "Out of memory", "divide error"];
+
+/// Lines between a fault and the panic that it caused: its registers, its trace, the list of its modules.
+const FAULT_LINES: usize = 80;
+
+/// Lines shown before the one that names the trouble.
+const LINES_BEFORE: usize = 6;
+
+/// The `most` lines of the kernel's messages that say most: of a panic those around its cause and the panic itself,
+/// which registers and a trace follow; otherwise the last.
+#[must_use]
+pub fn telling(kernel_log: &str, most: usize) -> Vec<&str> {
+    let lines: Vec<&str> = kernel_log.lines().collect();
+    let Some(panic) = lines.iter().position(|line| line.contains(PANIC)) else {
+        return lines[lines.len().saturating_sub(most)..].to_vec();
+    };
+    let is_fault = |line: &&str| FAULTS.iter().any(|fault| line.contains(fault));
+    let earliest = panic.saturating_sub(FAULT_LINES);
+    let cause = lines[earliest..panic].iter().position(is_fault).map_or(panic, |at| earliest + at);
+    let first = cause.saturating_sub(LINES_BEFORE.min(most / 2));
+    let mut told = lines[first..lines.len().min(first + most)].to_vec();
+    if panic >= first + most {
+        told.truncate(most.saturating_sub(1));
+        told.push(lines[panic]);
+    }
+    told
 }
 
 /// When something happened, in microseconds of the host's monotonic clock.
@@ -116,6 +154,23 @@ mod tests {
             let outcome = Outcome::Failed { message: "x".repeat(1 << 10), kernel_log };
             assert!(serde_json::to_vec(&Report::Ended(outcome)).unwrap().len() <= MAX_BYTES, "{worst:?}");
         }
-        assert_eq!(readable("a\x1b[2J\r\n"), "a\u{fffd}[2J\u{fffd}\n");
+        assert_eq!(readable("a\x1b[2J\r\n"), "a\u{fffd}[2J\n");
+        assert_eq!(readable("a\r\r\nb\rc\r"), "a\nb\u{fffd}c");
+    }
+
+    #[test]
+    fn a_panic_is_shown_with_what_led_to_it_and_not_with_what_follows() {
+        let numbered = |word: &str, n: usize| (0..n).map(|i| format!("{word} {i}\n")).collect::<String>();
+        assert_eq!(telling(&numbered("line", 30), 20)[0], "line 10");
+        assert_eq!(telling("one\n", 20), ["one"]);
+        assert!(telling("", 20).is_empty());
+        let panic = format!("[ 1.0] {PANIC}sysrq triggered crash");
+        let plain =
+            numbered("before", 50) + &panic + "\n" + &numbered("trace", 40) + "---[ end " + PANIC + "]---\n";
+        let told = telling(&plain, 20);
+        assert_eq!((told.len(), told[0], told[6], told[19]), (20, "before 44", panic.as_str(), "trace 12"));
+        let oops = numbered("before", 50) + "BUG: null\n" + &numbered("register", 40) + &panic + "\ntrace\n";
+        let told = telling(&oops, 20);
+        assert_eq!((told.len(), told[0], told[6], told[19]), (20, "before 44", "BUG: null", panic.as_str()));
     }
 }

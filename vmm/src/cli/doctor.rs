@@ -10,6 +10,7 @@ mod procfs;
 mod report;
 
 use super::dirs::Dirs;
+use super::output::Output;
 use clap::{Args, ValueEnum};
 use judge::Finding;
 use std::error::Error;
@@ -44,15 +45,14 @@ enum Format {
 pub fn run(args: &DoctorArgs) -> Result<ExitCode, Box<dyn Error>> {
     let facts = probe::probe(&Dirs::find()?, args.kernel.clone(), args.modules.clone());
     let findings = judge::judge(&facts);
-    let mut out = std::io::stdout();
     let text = match args.format {
         Format::Json => report::json(&findings)?,
         Format::Table => {
             let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            report::table(&findings, out.is_terminal() && !plain)
+            report::table(&findings, std::io::stdout().is_terminal() && !plain)
         }
     };
-    out.write_all(text.as_bytes())?;
+    Output::lock().write_all(text.as_bytes())?;
     Ok(if Finding::all_ready(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

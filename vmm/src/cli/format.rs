@@ -1,5 +1,7 @@
 //! How listings are written: columns for people, JSON for programs.
 
+pub use crate::report::printable;
+
 use clap::ValueEnum;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -10,7 +12,7 @@ pub enum Format {
     /// Columns for people.
     #[default]
     Table,
-    /// One JSON array.
+    /// One JSON document.
     Json,
 }
 
@@ -37,12 +39,6 @@ pub fn write_table<const N: usize>(
     };
     write_row(headings)?;
     rows.iter().try_for_each(|row| write_row(row.each_ref().map(String::as_str)))
-}
-
-/// `text` of somebody else without what could change the user's terminal.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 /// How long something lasted, in one unit: `42 s`, `3 min`, `5 h`, `9 d`.

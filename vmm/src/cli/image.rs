@@ -2,6 +2,7 @@
 
 use super::dirs::Dirs;
 use super::format::{Format, write_table};
+use super::output::Output;
 use crate::image::LAYERS_MAX;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
@@ -10,7 +11,7 @@ use balloon::size::Size;
 use clap::Subcommand;
 use std::error::Error;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -56,7 +57,10 @@ pub fn run(verb: &ImageVerb) -> Result<ExitCode, Box<dyn Error>> {
     let dirs = Dirs::find()?;
     dirs.make()?;
     let store = open_store(&dirs)?;
-    let mut output = io::stdout().lock();
+    let mut output = Output::lock();
+    if !matches!(verb, ImageVerb::Import { .. }) {
+        store.sweep();
+    }
     match verb {
         ImageVerb::Import { name, image } => {
             let origin = match ImageRef::parse(image) {

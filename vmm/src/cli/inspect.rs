@@ -7,6 +7,7 @@ pub(super) use report::guest_memory;
 use super::client;
 use super::dirs::Dirs;
 use super::format::Format;
+use super::output::Output;
 use crate::control::api::{DriverState, GuestStatistics, MemoryDocument, VmDocument};
 use clap::Args;
 use serde::Serialize;
@@ -49,6 +50,6 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Box<dyn Error>> {
         Format::Json => serde_json::to_string_pretty(&inspected)? + "\n",
         Format::Table => report::table(&inspected),
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    Output::lock().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ pub mod image;
 pub mod inspect;
 pub mod install;
 pub mod launch;
+pub mod output;
 pub mod ps;
 pub mod run;
 pub mod run_args;
@@ -20,8 +21,10 @@ pub mod timings;
 pub mod volume;
 pub mod workload;
 
+use crate::report::readable;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// The exit code of every failure that is Ballast's and not the workload's, as docker's.
@@ -61,8 +64,12 @@ pub fn main() -> ExitCode {
         Ok(line) => line,
         Err(error) => {
             // Help and version are asked for; everything else is a mistake of the caller.
+            if error.use_stderr() {
+                let _ = io::stderr().write_all(mistake(&error).as_bytes());
+                return ExitCode::from(FAILED);
+            }
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
+            return ExitCode::SUCCESS;
         }
     };
     match dispatch(line.verb) {
@@ -72,6 +79,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// What is wrong with a command line. It repeats what was typed, which may change no terminal, and so has no
+/// colours either.
+fn mistake(error: &clap::Error) -> String {
+    readable(&error.render().to_string())
 }
 
 fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
@@ -90,4 +103,36 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
 #[must_use]
 pub fn command() -> clap::Command {
     Line::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_is_told_without_what_changes_a_terminal() {
+        for word in ["-mx\x1b]0;t\x07", "-mx\x07\x08\u{9b}1m", "--\x1b[1m"] {
+            let text = mistake(&Line::try_parse_from(["ballast", "run", word, "i"]).unwrap_err());
+            assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound_and_its_defaults_can_be_read() {
+        command().debug_assert();
+        for line in [
+            "run i",
+            "ps",
+            "inspect web",
+            "image import f",
+            "image ls",
+            "volume create x",
+            "volume ls",
+            "doctor",
+        ] {
+            let words = ["ballast"].into_iter().chain(line.split(' '));
+            let refused = Line::try_parse_from(words).err().map(|error| error.to_string());
+            assert_eq!(refused, None, "{line}");
+        }
+    }
 }

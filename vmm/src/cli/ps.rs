@@ -4,13 +4,14 @@ use super::client;
 use super::dirs::Dirs;
 use super::format::{Format, lasted, write_table};
 use super::inspect::guest_memory;
+use super::output::Output;
 use super::state::Running;
 use crate::control::api::{MemoryDocument, VmDocument};
 use balloon::size::Size;
 use clap::Args;
 use serde::Serialize;
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub fn run(args: &PsArgs) -> Result<ExitCode, Box<dyn Error>> {
             }
         });
     }
-    let mut output = io::stdout().lock();
+    let mut output = Output::lock();
     match args.format {
         Format::Json => {
             serde_json::to_writer(&mut output, &listed)?;

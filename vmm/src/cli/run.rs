@@ -12,7 +12,8 @@ use super::{install, timings, workload};
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::kernel;
-use crate::report::{MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us};
+use crate::report::{self, MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us};
+use crate::volume::argument::ArgumentError;
 use crate::volume::{self, DiskArgument, OpenDisk, VolumeArgument, Volumes};
 use balloon::BLOCK_BYTES;
 use balloon::size::Size;
@@ -39,6 +40,14 @@ enum Refusal {
         "standard input cannot be both the image and the command's input: import the image first, or leave -i away"
     )]
     TwoInputs,
+    #[error("{0} of memory are more than any host has: lower -m")]
+    TooMuchMemory(Size),
+    #[error(
+        "microVMs do not run detached (-d) yet: leave -d away and let the shell run it in the background, with &"
+    )]
+    Detached,
+    #[error(transparent)]
+    Workload(#[from] workload::Error),
 }
 
 /// Runs the verb.
@@ -48,10 +57,11 @@ enum Refusal {
 pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let start_us = monotonic_us();
     check(args)?;
+    let attachments = Attachments::parse(args)?;
     let dirs = Dirs::find()?;
     dirs.make()?;
     let registration = Registration::new(&dirs.state, args.name.as_deref())?;
-    let prepared = prepare(args, &dirs, &registration)?;
+    let prepared = prepare(args, &attachments, &dirs, &registration)?;
 
     // From here on signals are the workload's; until here they end this program, which leaves nothing half done.
     let signals = Signals::block()?;
@@ -79,7 +89,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     }
 }
 
+/// Everything that can be refused before anything is looked for or made.
 fn check(args: &RunArgs) -> Result<(), Refusal> {
+    if args.detach {
+        return Err(Refusal::Detached);
+    }
     if args.tty && !std::io::stdin().is_terminal() {
         return Err(Refusal::NoTerminal);
     }
@@ -89,7 +103,30 @@ fn check(args: &RunArgs) -> Result<(), Refusal> {
     if args.interactive && args.image == "-" {
         return Err(Refusal::TwoInputs);
     }
-    Ok(())
+    workload::check(args)?;
+    memory_bytes(args).map(|_| ())
+}
+
+/// Memory of the guest in bytes, in whole blocks.
+fn memory_bytes(args: &RunArgs) -> Result<u64, Refusal> {
+    let bytes = args.memory.bytes().checked_next_multiple_of(BLOCK_BYTES);
+    bytes.ok_or(Refusal::TooMuchMemory(args.memory))
+}
+
+/// What the user wants to have attached.
+struct Attachments {
+    volumes: Vec<VolumeArgument>,
+    disks: Vec<DiskArgument>,
+}
+
+impl Attachments {
+    fn parse(args: &RunArgs) -> Result<Self, ArgumentError> {
+        let disks = args.disk.iter().map(|disk| DiskArgument::parse(disk));
+        Ok(Self {
+            volumes: VolumeArgument::parse_all(&args.volume)?,
+            disks: disks.collect::<Result<_, _>>()?,
+        })
+    }
 }
 
 /// Everything that is ready before the VMM starts.
@@ -101,12 +138,17 @@ struct Prepared {
     spec: Vec<u8>,
 }
 
-fn prepare(args: &RunArgs, dirs: &Dirs, registration: &Registration) -> Result<Prepared, Box<dyn StdError>> {
+fn prepare(
+    args: &RunArgs,
+    attachments: &Attachments,
+    dirs: &Dirs,
+    registration: &Registration,
+) -> Result<Prepared, Box<dyn StdError>> {
     let search = kernel::Search::on_this_host(args.kernel.clone(), args.modules.clone(), &dirs.data);
     let source = kernel::find(&search)?;
     let kernel = kernel::prepare(&source, &install::agent()?, &dirs.data.join("cache"))?;
     for notice in &kernel.notices {
-        eprint(&format!("ballast: {notice}\n"));
+        eprint(&format!("ballast: {}\n", printable(notice)));
     }
 
     let store = super::image::open_store(dirs)?;
@@ -117,7 +159,9 @@ fn prepare(args: &RunArgs, dirs: &Dirs, registration: &Registration) -> Result<P
     let mut spec: Spec =
         workload::specify(args, &image.config, registration.name(), tty, |name| std::env::var_os(name))?;
     spec.layers = image.layers.iter().map(|layer| layer.uuid).collect();
-    let disks = open_disks(args, dirs, &mut spec)?;
+    // What the agent would not take is refused before a volume is made for it.
+    spec.encode()?;
+    let disks = open_disks(attachments, dirs, &mut spec)?;
 
     Ok(Prepared {
         name: registration.name().into(),
@@ -128,26 +172,31 @@ fn prepare(args: &RunArgs, dirs: &Dirs, registration: &Registration) -> Result<P
     })
 }
 
-/// Opens volumes, which the agent mounts, and then disks, which the workload finds as they are.
-fn open_disks(args: &RunArgs, dirs: &Dirs, spec: &mut Spec) -> Result<Vec<Disk>, Box<dyn StdError>> {
+/// Opens volumes, which the agent mounts, and disks, which the workload finds as they are behind the volumes. Disks
+/// are opened first: a volume that is missing is made.
+fn open_disks(
+    attachments: &Attachments,
+    dirs: &Dirs,
+    spec: &mut Spec,
+) -> Result<Vec<Disk>, Box<dyn StdError>> {
+    let opened = attachments.disks.iter().map(|disk| volume::disk::open(&disk.path, disk.read_only));
+    let opened = opened.collect::<Result<Vec<_>, _>>()?;
     let mut disks = Vec::new();
     let mut add = |open: OpenDisk| {
         if let Some(notice) = &open.notice {
-            eprint(&format!("ballast: {notice}\n"));
+            eprint(&format!("ballast: {}\n", printable(notice)));
         }
         let serial = format!("disk{}", disks.len());
         disks.push(Disk { file: open.file, serial: serial.clone(), read_only: open.read_only });
         serial
     };
     let volumes = Volumes::new(&dirs.data);
-    for argument in &args.volume {
-        let VolumeArgument { name, place, read_only } = VolumeArgument::parse(argument)?;
-        let serial = add(volumes.open(&name, read_only)?);
-        spec.volumes.push(proto::Volume { serial, path: place, read_only });
+    for VolumeArgument { name, place, read_only } in &attachments.volumes {
+        let serial = add(volumes.open(name, *read_only)?);
+        spec.volumes.push(proto::Volume { serial, path: place.clone(), read_only: *read_only });
     }
-    for argument in &args.disk {
-        let DiskArgument { path, read_only } = DiskArgument::parse(argument)?;
-        add(volume::disk::open(&path, read_only)?);
+    for disk in opened {
+        add(disk);
     }
     Ok(disks)
 }
@@ -163,11 +212,7 @@ impl Prepared {
             name: self.name,
             image: args.image.to_string_lossy().into_owned(),
             listener,
-            memory_bytes: args
-                .memory
-                .bytes()
-                .checked_next_multiple_of(BLOCK_BYTES)
-                .ok_or("-m is too large")?,
+            memory_bytes: memory_bytes(args)?,
             cpus: args.cpus,
             kernel: self.kernel.elf,
             kernel_release: self.kernel.release,
@@ -257,6 +302,7 @@ impl Session {
 /// Says what is left to say and gives the exit code.
 fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
     const FAILED: u8 = 125;
+    const KERNEL_LINES: usize = 20;
     match outcome {
         Some(Outcome::Exited { code, oom_killed }) => {
             if oom_killed {
@@ -273,7 +319,7 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
         Some(Outcome::Interrupted { signal }) => ExitCode::from(signal.saturating_add(128)),
         Some(Outcome::Failed { message, kernel_log }) => {
             eprint(&format!("ballast: {}\n", printable(&message)));
-            for line in kernel_log.lines().rev().take(20).collect::<Vec<_>>().into_iter().rev() {
+            for line in report::telling(&kernel_log, KERNEL_LINES) {
                 eprint(&format!("  {}\n", printable(line.trim_end())));
             }
             ExitCode::from(FAILED)

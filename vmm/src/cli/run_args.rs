@@ -11,7 +11,7 @@ use std::path::PathBuf;
 Examples:
   ballast run --rm ./rootfs echo hello             a root file system directory
   ballast run -it debian.tar bash                  a tar of one, with a terminal
-  docker save app | ballast run -i - ./app         a docker archive from a pipe
+  docker save app | ballast run - ./app            a docker archive from a pipe
   ballast run -m 1g --cpus 2 -v data:/data app     an imported image and a volume
 
 Exit status: that of the command; 125 if Ballast fails, 126 if the command cannot be executed, 127 if it is
@@ -29,6 +29,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub rm: bool,
 
+    /// Run in the background, which is not there yet
+    #[arg(short, long, hide = true)]
+    pub detach: bool,
+
     /// Name of the microVM, and its host name
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -38,7 +42,7 @@ pub struct RunArgs {
     pub memory: Size,
 
     /// Number of CPUs of the guest
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = cpus)]
     pub cpus: u8,
 
     /// Set an environment variable; without a value, the one of this environment
@@ -95,4 +99,12 @@ pub struct RunArgs {
     /// Command and arguments instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
+}
+
+/// Most CPUs that a microVM may have.
+const MOST_CPUS: u8 = 64;
+
+fn cpus(text: &str) -> Result<u8, String> {
+    let number = text.parse().ok().filter(|number| (1..=MOST_CPUS).contains(number));
+    number.ok_or_else(|| format!("use a whole number from 1 to {MOST_CPUS}"))
 }

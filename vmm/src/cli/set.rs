@@ -2,6 +2,7 @@
 
 use super::client;
 use super::dirs::Dirs;
+use super::output::Output;
 use crate::control::api::{CeilingRequest, MemoryDocument};
 use balloon::size::{ParseSizeError, Size};
 use clap::Args;
@@ -45,7 +46,7 @@ pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
         Ceiling::Auto => CeilingRequest { bytes: None, auto: Some(true) },
     };
     let _: MemoryDocument = client::put(&vm, "/v1/memory/ceiling", &request)?;
-    writeln!(std::io::stdout(), "{}", vm.name)?;
+    writeln!(Output::lock(), "{}", vm.name)?;
     Ok(ExitCode::SUCCESS)
 }
 

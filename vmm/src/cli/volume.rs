@@ -4,6 +4,7 @@
 
 use super::dirs::Dirs;
 use super::format::{self, Format};
+use super::output::Output;
 use crate::volume::store::{Error, Volume};
 use crate::volume::{VolumeName, Volumes};
 use balloon::size::Size;
@@ -44,7 +45,7 @@ pub fn run(verb: &VolumeVerb) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let dirs = Dirs::find()?;
     dirs.make()?;
     let volumes = Volumes::new(&dirs.data);
-    let mut output = io::stdout().lock();
+    let mut output = Output::lock();
     match verb {
         VolumeVerb::Create { size, name } => create(&volumes, name, *size, &mut output)?,
         VolumeVerb::Ls { format } => ls(&volumes, *format, &mut output)?,
@@ -65,7 +66,7 @@ pub enum VerbError {
     #[error(transparent)]
     Volume(#[from] Error),
     /// The output.
-    #[error("cannot write the answer")]
+    #[error(transparent)]
     Write(#[from] io::Error),
 }
 

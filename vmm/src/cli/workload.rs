@@ -12,6 +12,12 @@ pub enum Error {
     /// Nothing says which program to run.
     #[error("the image names no command to run: write one after it, such as sh")]
     NoCommand,
+    /// The first word is empty.
+    #[error("the command is empty: name a program, such as sh")]
+    EmptyCommand,
+    /// A user that no file can name.
+    #[error("-u '{0}' is no user: write NAME or NUMBER, with :GROUP after it if wanted")]
+    User(String),
     /// A zero byte cannot be passed to a program.
     #[error("{0} contains a zero byte")]
     Zero(&'static str),
@@ -43,11 +49,13 @@ pub fn specify(
     tty: Option<WindowSize>,
     environment: impl Fn(&OsStr) -> Option<OsString>,
 ) -> Result<Spec, Error> {
+    let user = args.user.clone().unwrap_or_else(|| image.user.clone());
+    check_user(&user)?;
     Ok(Spec {
         args: command(args, image)?,
         env: variables(args, image, environment)?,
         cwd: working_directory(args, image)?,
-        user: args.user.clone().unwrap_or_else(|| image.user.clone()),
+        user,
         hostname: hostname.into(),
         tty,
         layers: Vec::new(),
@@ -55,6 +63,20 @@ pub fn specify(
         ulimits: limits(&args.ulimit)?,
         pids_limit: args.pids_limit,
     })
+}
+
+/// What is wrong with the words typed, whatever the image.
+///
+/// # Errors
+/// As [`specify`].
+pub fn check(args: &RunArgs) -> Result<(), Error> {
+    limits(&args.ulimit)?;
+    args.user.as_deref().map_or(Ok(()), check_user)?;
+    variables(args, &ImageConfig::default(), |_| None).map(|_| ())
+}
+
+fn check_user(user: &str) -> Result<(), Error> {
+    if user.contains(char::is_control) { Err(Error::User(user.into())) } else { Ok(()) }
 }
 
 /// Docker's rule: a command replaces the image's Cmd, an entrypoint replaces both.
@@ -70,8 +92,10 @@ fn command(args: &RunArgs, image: &ImageConfig) -> Result<Vec<CString>, Error> {
     } else if args.entrypoint.is_none() {
         words.extend(own(&image.cmd));
     }
-    if words.is_empty() {
-        return Err(Error::NoCommand);
+    match words.first() {
+        None => return Err(Error::NoCommand),
+        Some(program) if program.is_empty() => return Err(Error::EmptyCommand),
+        Some(_) => {}
     }
     words.into_iter().map(|word| c_string(word, "the command")).collect()
 }
@@ -189,6 +213,7 @@ mod tests {
             assert_eq!(words(&spec(line).unwrap().args), expected, "{line:?}");
         }
         assert_eq!(spec(&["--entrypoint", "", "i"]), Err(Error::NoCommand));
+        assert_eq!(spec(&["--entrypoint", "", "i", ""]), Err(Error::EmptyCommand));
     }
 
     #[test]
@@ -204,6 +229,28 @@ mod tests {
         assert_eq!((plain.cwd.to_str(), plain.user.as_str()), (Ok("/srv"), "app"));
         let own = spec(&["-w", "tmp", "-u", "0:0", "i"]).unwrap();
         assert_eq!((own.cwd.to_str(), own.user.as_str()), (Ok("/tmp"), "0:0"));
+    }
+
+    #[test]
+    fn what_is_typed_wrong_is_wrong_for_any_image() {
+        let checked = |line: &[&str]| {
+            let line = ["ballast"].into_iter().chain(line.iter().copied());
+            check(&Line::try_parse_from(line).unwrap().args)
+        };
+        assert_eq!(checked(&["-u", "app:1", "-e", "A=b", "--ulimit", "core=1", "i"]), Ok(()));
+        assert_eq!(checked(&["-u", "x\x1b", "i"]), Err(Error::User("x\x1b".into())));
+        assert!(matches!(checked(&["-e", "=b", "i"]), Err(Error::Variable(_))));
+        assert!(matches!(checked(&["--ulimit", "core", "i"]), Err(Error::Limit(_))));
+    }
+
+    #[test]
+    fn the_number_of_cpus_is_whole() {
+        let parse = |cpus: &str| Line::try_parse_from(["ballast", "--cpus", cpus, "i"]);
+        assert_eq!(parse("64").unwrap().args.cpus, 64);
+        for bad in ["1.5", "0", "65", "x"] {
+            let error = parse(bad).err().unwrap().to_string();
+            assert!(error.contains("a whole number from 1 to 64"), "{error}");
+        }
     }
 
     #[test]

@@ -111,13 +111,13 @@ pub enum ContainerError {
         found: String,
     },
     /// Several images and no choice.
-    #[error("the archive holds several images ({names}): choose with `ballast image import --name NAME`")]
+    #[error("the archive holds several images {}", choice(names))]
     Ambiguous {
         /// Their names.
         names: String,
     },
     /// The chosen image is not there.
-    #[error("the archive holds no image {wanted}, but {names}")]
+    #[error("the archive holds no image {wanted}, but several {}", choice(names))]
     NoSuchImage {
         /// The choice.
         wanted: Name,
@@ -130,6 +130,14 @@ pub enum ContainerError {
     /// Indices within indices.
     #[error("the archive's indices are nested too deeply")]
     Depth,
+}
+
+/// How to choose among images called so.
+fn choice(names: &str) -> String {
+    if names.is_empty() {
+        return "without names to choose by: save the one alone that you want".into();
+    }
+    format!("({names}): choose with `ballast image import --name NAME`")
 }
 
 /// One layer as an archive holds it.

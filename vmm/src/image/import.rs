@@ -21,7 +21,7 @@ use super::layer::{self, Unpacked, chained_key, empty_tar};
 use super::progress::{Event, Progress, Stage};
 use super::records::ImageRecord;
 use super::reference::Name;
-use super::source::{Source, Spool};
+use super::source::{NO_FILES, Source, Spool};
 use super::stack::{self, Implicit};
 use super::store::Store;
 use super::tree::Tree;
@@ -105,6 +105,9 @@ impl Import<'_> {
         let bytes = extent.length();
         let root = workspace.make_root("layer").map_err(|source| self.write_error(source, bytes))?;
         let Unpacked { summary, diff_id, .. } = self.unpack(extent, compression, &root, (1, 1))?;
+        if summary.entries == 0 {
+            return Err(Error::NotAnImage { what: self.what.to_owned(), found: NO_FILES });
+        }
         self.report_omissions(&[&summary]);
         let key = if summary.implicit.is_empty() { diff_id } else { chained_key(&[], &[diff_id]) };
         if !self.store.has_layer(key) {

@@ -53,7 +53,7 @@ pub fn unpack(
     };
     let mut members = Members::new(Streamed(plain.reader(stream)));
     let summary = unpack::unpack(&mut members, root, limits)?;
-    unpack::drain(members.into_inner())?;
+    unpack::drain(members.into_inner(), limits)?;
     let diff_id = plain.digest();
     let stored = if compression == Compression::None { diff_id } else { stored.digest() };
     Ok(Unpacked { summary, diff_id, stored })

@@ -25,6 +25,10 @@ pub struct Limits {
     pub layer_bytes: u64,
     /// Bytes of files that the archive does not store. EROFS as written here stores holes as zeros.
     pub hole_bytes: u64,
+    /// Bytes after an archive's end mark, which nobody uses but a layer's digest covers.
+    pub trailer_bytes: u64,
+    /// Bytes of an archive that comes by a pipe and is copied first.
+    pub pipe_bytes: u64,
     /// A compressed stream may grow to this multiple of its size...
     pub expansion: u64,
     /// ...or to this many bytes, whichever is more.
@@ -33,12 +37,16 @@ pub struct Limits {
 
 impl Default for Limits {
     /// Far above real images (the largest published layers hold some 20 GiB, the fullest root file systems half
-    /// a million files) and far below what hurts a host: deflate alone could expand 1,032 times.
+    /// a million files) and far below what hurts a host: deflate alone could expand 1,032 times. `tar` fills its last
+    /// record, by default of 10 KiB and on tapes of a few MiB, with zeros. A piped archive may hold two of the
+    /// largest layers.
     fn default() -> Self {
         Self {
             entries: 4_000_000,
             layer_bytes: 64 * GIB,
             hole_bytes: GIB,
+            trailer_bytes: 64 << 20,
+            pipe_bytes: 128 * GIB,
             expansion: 200,
             expansion_floor_bytes: GIB,
         }
@@ -73,6 +81,12 @@ pub enum LimitError {
         /// [`Limits::hole_bytes`].
         limit: u64,
     },
+    /// No end after the end.
+    #[error("more than {0} bytes follow the archive's end mark: they belong to no file")]
+    Trailer(u64),
+    /// A pipe that does not end.
+    #[error("more than {0} bytes come out of the pipe: write the archive to a file and import that")]
+    Pipe(u64),
     /// A decompression bomb.
     #[error("{compressed} compressed bytes expand to more than {limit} bytes: this is taken for a bomb")]
     Expansion {

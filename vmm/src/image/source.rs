@@ -15,7 +15,7 @@ use super::compression::{Compression, MAGIC_BYTES};
 use super::container::{Blobs, Extent};
 use super::entry::LayerPath;
 use super::error::Error;
-use super::limits::Limits;
+use super::limits::{LimitError, Limits};
 use super::member::TarError;
 use super::progress::{Event, Progress, Stage};
 use super::tar_reader::{Members, Streamed};
@@ -23,6 +23,15 @@ use super::{docker_archive, oci_layout};
 
 /// How much is copied at once, in bytes.
 const COPY_BYTES: usize = 256 << 10;
+
+/// What is said of a tar without members. A layer may be empty; a root file system without a single file is a mistake.
+pub const NO_FILES: &str = "the archive holds no files";
+
+/// Two blocks of zeros end a tar.
+const END_MARK: [u8; 1024] = [0; 1024];
+
+/// What is looked at to tell what something is.
+const START_BYTES: usize = 4096;
 
 /// An image in one of the forms that are understood.
 #[derive(Debug)]
@@ -70,10 +79,20 @@ impl Source {
             file
         } else {
             // A pipe or the like: what is read is gone.
-            spool.copy(file, None, shown)?
+            let mut start = Vec::new();
+            (&file).take(START_BYTES as u64).read_to_end(&mut start).map_err(unreadable)?;
+            let refuse = |found| Err(Error::NotAnImage { what: shown.to_owned(), found });
+            if start.starts_with(&END_MARK) {
+                return refuse(NO_FILES);
+            }
+            let is_plain = Compression::detect(&start[..start.len().min(MAGIC_BYTES)]) == Compression::None;
+            if is_plain && !start.is_empty() && !starts_with_header(&start) {
+                return refuse(guess(&start));
+            }
+            spool.copy(start.as_slice().chain(file), None, spool.limits.pipe_bytes, shown)?
         };
         let file = Arc::new(file);
-        let mut start = [0; 4096];
+        let mut start = [0; START_BYTES];
         let length = read_start(&file, &mut start).map_err(unreadable)?;
         let start = &start[..length];
         if start.is_empty() {
@@ -96,7 +115,9 @@ impl Source {
             Compression::None => file.clone(),
             _ => {
                 let bytes = file.metadata().map_err(unreadable)?.len();
-                Arc::new(spool.copy(compression.decode(whole()?, spool.limits), Some(bytes), shown)?)
+                // The decoder has a limit of its own.
+                let decoded = compression.decode(whole()?, spool.limits);
+                Arc::new(spool.copy(decoded, Some(bytes), u64::MAX, shown)?)
             }
         };
         let blobs =
@@ -112,8 +133,15 @@ impl Source {
 }
 
 impl Spool<'_> {
-    /// Copies a stream to an unnamed file in the data directory.
-    fn copy(&self, mut from: impl Read, total_bytes: Option<u64>, shown: &str) -> Result<File, Error> {
+    /// Copies a stream of at most `most` bytes to an unnamed file in the data directory.
+    fn copy(
+        &self,
+        mut from: impl Read,
+        total_bytes: Option<u64>,
+        most: u64,
+        shown: &str,
+    ) -> Result<File, Error> {
+        let mut copied = 0;
         let write = |source| Error::write(self.directory, source, total_bytes);
         // Not every file system has O_TMPFILE (overlayfs before 6.3): the library makes and unlinks a file there.
         let mut file = tempfile::tempfile_in(self.directory).map_err(write)?;
@@ -126,6 +154,10 @@ impl Spool<'_> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(source) => return Err(Error::Read { what: shown.to_owned(), source }),
             };
+            copied += read as u64;
+            if copied > most {
+                return Err(Error::Archive { what: shown.to_owned(), source: LimitError::Pipe(most).into() });
+            }
             file.write_all(&buffer[..read]).map_err(write)?;
             self.progress.report(Event::Advance { bytes: read as u64 });
         }

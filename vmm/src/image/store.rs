@@ -8,7 +8,7 @@
 //! names/<name>.json    a name of an image
 //! memo/<path>.json     which image a file was when it was last read
 //! locks/               held while a layer or directory is built
-//! tmp/                 work in progress, swept by the next import
+//! tmp/                 work in progress; what a crash or signal left is swept by later verbs
 //! lock                 shared by imports, exclusive while unused layers are removed
 //! ```
 #![forbid(unsafe_code)]
@@ -34,7 +34,7 @@ use super::progress::Progress;
 use super::records::{self, ImageRecord, Memo, NameRecord, Stamp};
 use super::reference::{ImageRef, Name};
 use super::user_namespace::{self, Helper, Outcome};
-use super::workspace::flock;
+use super::workspace::{flock, sweep_leftovers};
 
 /// How standard input is called in messages.
 const STDIN: &str = "standard input";
@@ -123,6 +123,13 @@ impl Store {
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Removes what imports that were killed left behind. Best effort: nobody waits for it.
+    pub fn sweep(&self) {
+        if let Err(error) = sweep_leftovers(&self.tmp()) {
+            log::debug!("cannot sweep {:?}: {error}", self.tmp());
+        }
     }
 
     /// Finds the image that the user means, importing it if it is a file, directory or standard input.

@@ -193,16 +193,48 @@ pub fn remove(directory: impl AsFd, name: &OsStr) -> io::Result<()> {
 /// capabilities, and everything but the times changes the times of nothing else.
 ///
 /// # Errors
-/// That of the call that failed; `EINVAL` for an owner that the user namespace does not map.
+/// An error number is that of `fchown`: `EINVAL` for an owner that the user namespace does not map, `EPERM` for one
+/// that needs more privilege. All else that fails says in words what it was.
 pub fn set_metadata(file: impl AsFd, metadata: &Metadata) -> io::Result<()> {
     let (uid, gid) = owner(metadata);
     rustix::fs::fchown(&file, Some(uid), Some(gid))?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(metadata.mode))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(metadata.mode)).map_err(doing(SET_MODE))?;
     for (name, value) in &metadata.xattrs {
-        rustix::fs::fsetxattr(&file, OsStr::from_bytes(name), value, XattrFlags::empty())?;
+        rustix::fs::fsetxattr(&file, OsStr::from_bytes(name), value, XattrFlags::empty())
+            .map_err(|error| xattr_error(name, error))?;
     }
-    rustix::fs::futimens(&file, &timestamps(metadata.mtime))?;
+    rustix::fs::futimens(&file, &timestamps(metadata.mtime)).map_err(doing(SET_TIMES))?;
     Ok(())
+}
+
+const SET_MODE: &str = "cannot set its mode";
+const SET_TIMES: &str = "cannot set its times";
+
+/// An error that says in words what failed, and is of the same kind.
+fn doing(what: impl std::fmt::Display) -> impl FnOnce(Errno) -> io::Error {
+    move |error| {
+        let error = io::Error::from(error);
+        io::Error::new(error.kind(), format!("{what}: {error}"))
+    }
+}
+
+/// Why an extended attribute could not be stored.
+fn xattr_error(name: &[u8], error: Errno) -> io::Error {
+    let name = name.escape_ascii();
+    match error {
+        Errno::OPNOTSUPP => io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "the file system of the data directory does not take the extended attribute {name}: set \
+                 BALLAST_DATA to a directory on ext4, xfs or btrfs"
+            ),
+        ),
+        Errno::INVAL => io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("the value of its extended attribute {name} is malformed"),
+        ),
+        error => doing(format_args!("cannot store its extended attribute {name}"))(error),
+    }
 }
 
 /// The same for what cannot be opened: links and pipes. Their extended attributes are left out by the caller.
@@ -218,9 +250,11 @@ pub fn set_metadata_at(
     let (uid, gid) = owner(metadata);
     rustix::fs::chownat(&directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     if mode {
-        rustix::fs::chmodat(&directory, name, Mode::from_raw_mode(metadata.mode), AtFlags::empty())?;
+        rustix::fs::chmodat(&directory, name, Mode::from_raw_mode(metadata.mode), AtFlags::empty())
+            .map_err(doing(SET_MODE))?;
     }
-    rustix::fs::utimensat(&directory, name, &timestamps(metadata.mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::utimensat(&directory, name, &timestamps(metadata.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(doing(SET_TIMES))?;
     Ok(())
 }
 
@@ -281,9 +315,10 @@ pub fn mtime(stat: &Stat) -> Mtime {
 /// Marks a staged directory as opaque.
 ///
 /// # Errors
-/// That of `fsetxattr`.
+/// That of `fsetxattr`, in words: a file system may have no attributes for users.
 pub fn set_opaque(directory: impl AsFd) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(directory, STAGED_OPAQUE, b"y", XattrFlags::empty())?)
+    rustix::fs::fsetxattr(directory, STAGED_OPAQUE, b"y", XattrFlags::empty())
+        .map_err(|error| xattr_error(STAGED_OPAQUE.as_bytes(), error))
 }
 
 /// Whether a staged directory is marked as opaque.
@@ -338,6 +373,31 @@ mod tests {
         assert!(!victims.exists());
         assert_eq!(fs::read(dir.path().join("outside/keep")).unwrap(), b"x");
         remove(&root, OsStr::new("victim")).unwrap();
+    }
+
+    #[test]
+    fn only_an_owner_fails_with_an_error_number() {
+        let file = tempfile::tempfile().unwrap();
+        let mut metadata = metadata(&file).unwrap();
+        // The kernel checks a capability's form before anything else of it, and takes none from the unprivileged.
+        metadata.xattrs = vec![(b"security.capability".to_vec(), b"x".to_vec())];
+        let error = set_metadata(&file, &metadata).unwrap_err();
+        assert_eq!(error.raw_os_error(), None);
+        assert!(error.to_string().contains("security.capability"), "{error}");
+    }
+
+    #[test]
+    fn attributes_that_cannot_be_stored_are_told_apart() {
+        for (errno, words) in [
+            (Errno::OPNOTSUPP, "BALLAST_DATA"),
+            (Errno::INVAL, "malformed"),
+            (Errno::PERM, "cannot store its extended attribute user.x"),
+            (Errno::NOSPC, "cannot store"),
+        ] {
+            let error = xattr_error(b"user.x", errno);
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(super::super::error::is_full(&error), errno == Errno::NOSPC);
+        }
     }
 
     #[test]

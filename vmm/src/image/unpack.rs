@@ -67,9 +67,6 @@ pub enum UnpackError {
         /// Its group.
         gid: u32,
     },
-    /// Extended attributes cannot be stored.
-    #[error("{0} has extended attributes, which the file system of the data directory does not support")]
-    Xattr(LayerPath),
     /// The staged tree could not be written.
     #[error("cannot unpack {path}")]
     Write {
@@ -248,10 +245,7 @@ impl Unpacker {
     fn mark_opaque(&mut self, path: &LayerPath) -> Result<(), UnpackError> {
         self.summary.opaque = true;
         let directory = self.tree.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(at(path))?;
-        tree::set_opaque(&directory).map_err(|source| match Errno::from_io_error(&source) {
-            Some(Errno::OPNOTSUPP) => UnpackError::Xattr(path.clone()),
-            _ => UnpackError::Write { path: path.clone(), source },
-        })
+        tree::set_opaque(&directory).map_err(at(path))
     }
 
     /// The directory to make `path` in, with the place free.
@@ -348,7 +342,6 @@ fn attributes(path: &LayerPath, metadata: &Metadata) -> impl Fn(io::Error) -> Un
         Some(Errno::INVAL | Errno::PERM) => {
             UnpackError::Owner { path: path.clone(), uid: metadata.uid, gid: metadata.gid }
         }
-        Some(Errno::OPNOTSUPP) => UnpackError::Xattr(path.clone()),
         _ => UnpackError::Write { path: path.clone(), source },
     }
 }
@@ -391,7 +384,9 @@ fn write_data<R: Skip>(
 /// Reads what follows the archive's end mark, so that the whole stream is hashed.
 ///
 /// # Errors
-/// [`TarError::Read`].
-pub fn drain(mut rest: impl Read) -> Result<u64, TarError> {
-    io::copy(&mut rest, &mut io::sink()).map_err(TarError::Read)
+/// [`TarError::Read`], or [`LimitError::Trailer`] where it does not end.
+pub fn drain(rest: impl Read, limits: &Limits) -> Result<(), UnpackError> {
+    let most = limits.trailer_bytes;
+    let read = io::copy(&mut rest.take(most.saturating_add(1)), &mut io::sink()).map_err(TarError::Read)?;
+    if read > most { Err(LimitError::Trailer(most).into()) } else { Ok(()) }
 }

@@ -77,6 +77,18 @@ impl Drop for Workspace {
     }
 }
 
+/// Sweeps what dead processes left in `tmp`, unless somebody else does it just now.
+///
+/// # Errors
+/// That of the call that failed.
+pub fn sweep_leftovers(tmp: &Path) -> io::Result<()> {
+    let parent = File::open(tmp)?;
+    match flock(&parent, FlockOperation::NonBlockingLockExclusive) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        locked => locked.and_then(|()| sweep(&parent)),
+    }
+}
+
 /// Removes every entry that no living process has locked.
 fn sweep(tmp: &File) -> io::Result<()> {
     use rustix::fs::{Mode, OFlags};
@@ -176,6 +188,9 @@ mod tests {
         assert!(!left.exists() && !dir.path().join("lost").exists());
         let path = second.path().to_owned();
         fs::create_dir(path.join("below")).unwrap();
+        fs::create_dir_all(left.join("root/etc")).unwrap();
+        sweep_leftovers(dir.path()).unwrap();
+        assert!(!left.exists() && alive.path().exists() && path.exists());
         drop(second);
         assert!(!path.exists());
     }

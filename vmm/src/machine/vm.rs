@@ -3,6 +3,7 @@
 use super::memory::SharedZone;
 use super::{cpuid, layout, registers};
 use crate::virtio::device::Memory;
+use balloon::size::Size;
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, Msrs, kvm_userspace_memory_region,
 };
@@ -22,6 +23,14 @@ pub enum Error {
     /// More vCPUs than the host gives one machine.
     #[error("this host's KVM runs at most {0} CPUs in a microVM: lower --cpus")]
     Cpus(usize),
+    /// Memory that KVM does not take.
+    #[error("KVM takes no {size} of guest memory, more than its or the CPU's addresses: lower -m")]
+    Memory {
+        /// Of one piece.
+        size: Size,
+        /// Its answer.
+        source: kvm_ioctls::Error,
+    },
     /// An ioctl failed.
     #[error("KVM refuses to {doing}")]
     Ioctl {
@@ -84,7 +93,9 @@ impl Vm {
     /// KVM refuses a slot.
     pub fn add_ram(&mut self, memory: &Memory) -> Result<(), Error> {
         for region in memory.iter() {
-            self.add_slot(region.start_addr().0, region.len(), region.as_ptr() as u64, 0)?;
+            let bytes = region.len();
+            self.add_slot(region.start_addr().0, bytes, region.as_ptr() as u64, 0)
+                .map_err(|source| Error::Memory { size: Size::from_bytes(bytes), source })?;
         }
         Ok(())
     }
@@ -95,9 +106,10 @@ impl Vm {
     /// KVM refuses the slot.
     pub fn add_shared_zone(&mut self, guest_address: u64, zone: &SharedZone) -> Result<(), Error> {
         self.add_slot(guest_address, zone.bytes(), zone.host_address(), KVM_MEM_READONLY)
+            .map_err(ioctl("map a layer of the image"))
     }
 
-    fn add_slot(&mut self, guest: u64, bytes: u64, host: u64, flags: u32) -> Result<(), Error> {
+    fn add_slot(&mut self, guest: u64, bytes: u64, host: u64, flags: u32) -> Result<(), kvm_ioctls::Error> {
         let region = kvm_userspace_memory_region {
             slot: self.next_slot,
             flags,
@@ -107,7 +119,7 @@ impl Vm {
         };
         self.next_slot += 1;
         // SAFETY: the range at `host` is a whole mapping of this process that stays mapped until it ends.
-        unsafe { self.fd.set_user_memory_region(region) }.map_err(ioctl("map guest memory"))
+        unsafe { self.fd.set_user_memory_region(region) }
     }
 
     /// Lets writes to `event` raise `gsi` as an edge.

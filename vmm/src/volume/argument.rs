@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -63,6 +63,17 @@ pub enum ArgumentError {
         /// The path in it.
         path: String,
     },
+    /// The guest has something of its own there.
+    #[error("-v {argument}: the guest has its own {path}; mount the volume elsewhere, such as at /data")]
+    Reserved {
+        /// What was typed.
+        argument: String,
+        /// What is there.
+        path: &'static str,
+    },
+    /// Two volumes at one place.
+    #[error("-v {0}: another volume is mounted at this place already; give each its own")]
+    Twice(String),
     /// Something other than `ro` and `rw` after the path.
     #[error("-v {argument}: unknown option '{option}'; there are ro (read only) and rw")]
     Option {
@@ -130,9 +141,29 @@ impl VolumeArgument {
         if let Some((_, option)) = text.rsplit_once(':').filter(|(_, option)| !option.contains('/')) {
             return Err(ArgumentError::Option { argument: whole.into(), option: option.into() });
         }
+        if let Some(path) = reserved(path) {
+            return Err(ArgumentError::Reserved { argument: whole.into(), path });
+        }
         let place = CString::new(path).ok().filter(|_| is_place(path));
         let refused = || ArgumentError::Place { argument: whole.clone().into(), path: text.into() };
         Ok(Self { name, place: place.ok_or_else(refused)?, read_only })
+    }
+
+    /// Reads all of a command line's.
+    ///
+    /// # Errors
+    /// That of the first that is wrong, or has the place of one before it.
+    pub fn parse_all(arguments: &[OsString]) -> Result<Vec<Self>, ArgumentError> {
+        let mut all: Vec<Self> = Vec::new();
+        for argument in arguments {
+            let volume = Self::parse(argument)?;
+            let is_there = |other: &Self| parts(other.place.as_bytes()).eq(parts(volume.place.as_bytes()));
+            if all.iter().any(is_there) {
+                return Err(ArgumentError::Twice(argument.to_string_lossy().into()));
+            }
+            all.push(volume);
+        }
+        Ok(all)
     }
 }
 
@@ -172,9 +203,24 @@ fn looks_like_path(bytes: &[u8]) -> bool {
     bytes.contains(&b'/') || bytes.starts_with(b".") || bytes.starts_with(b"~")
 }
 
+/// The kernel's file systems: nothing can be made in the first two, and the guest's devices are the third.
+fn reserved(path: &[u8]) -> Option<&'static str> {
+    let mut parts = parts(path);
+    match (parts.next(), parts.next()) {
+        (Some(b"proc"), _) => Some("/proc"),
+        (Some(b"sys"), _) => Some("/sys"),
+        (Some(b"dev"), None) => Some("/dev"),
+        _ => None,
+    }
+}
+
+/// The names in a path.
+fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && part != b".")
+}
+
 fn is_place(path: &[u8]) -> bool {
-    let mut parts =
-        path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && part != b".").peekable();
+    let mut parts = parts(path).peekable();
     path.starts_with(b"/") && parts.peek().is_some() && parts.all(|part| part != b"..")
 }
 
@@ -224,12 +270,26 @@ mod tests {
             ("data:/a:ro,z", "unknown option 'ro,z'"),
             ("data:/a:ro:ro", "unknown option 'ro'"),
             ("data:/a\0b", "no place"),
+            ("data:/proc", "its own /proc"),
+            ("data:/proc/x:ro", "its own /proc"),
+            ("data:/./sys/", "its own /sys"),
+            ("data:/dev", "its own /dev"),
         ] {
             let message = volume(text).unwrap_err().to_string();
             assert!(message.contains(remedy), "{text}: {message}");
         }
         assert!(volume(&format!("{}:/d", "n".repeat(MAX_NAME))).is_ok());
         assert!(volume(&format!("{}:/d", "n".repeat(MAX_NAME + 1))).is_err());
+    }
+
+    #[test]
+    fn each_volume_has_a_place_of_its_own() {
+        let all =
+            |texts: &[&str]| VolumeArgument::parse_all(&texts.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(all(&["a:/x", "b:/x/y", "c:/dev/shm"]).unwrap().len(), 3);
+        for twice in ["b:/x", "b://x/./:ro"] {
+            assert_eq!(all(&["a:/x", twice]), Err(ArgumentError::Twice(twice.into())));
+        }
     }
 
     #[test]

@@ -107,4 +107,6 @@ pub(super) struct Directory {
     pub free_bytes: Option<u64>,
     /// Files can be opened with `O_DIRECT`, where that could be tried.
     pub direct: Option<bool>,
+    /// Files take extended attributes of users, where that could be tried.
+    pub user_xattrs: Option<bool>,
 }

@@ -240,6 +240,15 @@ fn directory(check: &'static str, variable: &str, directory: &Directory, holds_v
     if directory.free_bytes.is_some_and(|bytes| bytes < LEAST_FREE_BYTES) {
         return warn(check, found, format!("free some space, or set ${variable} to a larger file system"));
     }
+    if directory.user_xattrs == Some(false) {
+        return warn(
+            check,
+            format!(
+                "{found}, without extended attributes (user.*): layers that replace directories cannot be imported"
+            ),
+            format!("set ${variable} to a directory on ext4, xfs or btrfs"),
+        );
+    }
     match directory.direct {
         Some(false) => warn(
             check,
@@ -379,6 +388,7 @@ mod tests {
             file_system: Some("ext4".into()),
             free_bytes: Some(20 << 30),
             direct: Some(true),
+            user_xattrs: Some(true),
         };
         Facts {
             kvm: Kvm::Working { backend: Some("kvm_intel".into()) },
@@ -474,6 +484,7 @@ mod tests {
         warns("mkfs.erofs", &|facts| facts.mkfs_erofs = MkfsErofs::Found("mkfs.erofs v1.2.1".into()));
         warns("mkfs.erofs", &|facts| facts.mkfs_erofs = MkfsErofs::Found("?".into()));
         warns("data", &|facts| facts.data.direct = Some(false));
+        warns("data", &|facts| facts.data.user_xattrs = Some(false));
         warns("data", &|facts| facts.data.free_bytes = Some(1 << 20));
         warns("memory", &|facts| facts.memory = None);
         warns("swap", &|facts| facts.swaps.clear());
@@ -493,6 +504,7 @@ mod tests {
         facts.user.root = true;
         facts.user.subordinate_ids = (0, 0);
         facts.state.direct = Some(false);
+        facts.state.user_xattrs = Some(false);
         facts.state.free_bytes = Some(1 << 20);
         facts.data.direct = None;
         facts.kvm = Kvm::Working { backend: None };

@@ -7,7 +7,8 @@ use super::facts::{Cgroup, Directory, Facts, Kvm, MkfsErofs, User};
 use super::{chain, procfs};
 use crate::kernel::{self, Search, image};
 use crate::machine::vm::NEEDED;
-use rustix::fs::{Access, Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
 use std::error::Error;
 use std::fs;
 use std::io;
@@ -148,6 +149,7 @@ fn directory(path: &Path, mounts: &[procfs::Mount]) -> Directory {
         file_system: procfs::mount_of(mounts, &existing).map(|mount| mount.file_system.clone()),
         free_bytes: free.map(|free| free.f_bavail.saturating_mul(free.f_frsize)),
         direct: direct(&existing),
+        user_xattrs: user_xattrs(&existing),
         path: path.to_owned(),
         existing,
     }
@@ -159,6 +161,16 @@ fn direct(dir: &Path) -> Option<bool> {
         |flags| rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | flags, Mode::RUSR);
     open(OFlags::empty()).ok()?;
     Some(open(OFlags::DIRECT).is_ok())
+}
+
+/// Tries what staging a layer does.
+fn user_xattrs(dir: &Path) -> Option<bool> {
+    let file = tempfile::tempfile_in(dir).ok()?;
+    match rustix::fs::fsetxattr(&file, "user.ballast.doctor", b"y", XattrFlags::empty()) {
+        Ok(()) => Some(true),
+        Err(Errno::OPNOTSUPP) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// A file's text, or none where it cannot be read.

@@ -309,12 +309,18 @@ fn a_root_file_system_that_holds_a_manifest_is_still_one() {
 }
 
 #[test]
-fn an_empty_tar_is_an_image_with_an_empty_root() {
+fn an_image_may_have_an_empty_root_and_a_tar_without_files_is_none() {
     if !is_root() {
         return;
     }
     let bench = Bench::new();
-    assert_eq!(view(&bench.import_bytes(&Tar::new().end()).unwrap()).len(), 0);
+    for bytes in [Tar::new().end(), gzip(&Tar::new().end()), vec![0; 1 << 20]] {
+        let error = told(&bench.import_bytes(&bytes).unwrap_err());
+        assert!(error.contains("holds no files"), "{error}");
+    }
+    let error = told(&bench.import(std::path::Path::new("/dev/zero")).unwrap_err());
+    assert!(error.contains("holds no files"), "{error}");
+    bench.assert_empty();
     let none = docker_archive(&[], &[]);
     let empty = docker_archive(&[Tar::new().end()], &[]);
     for bytes in [none, empty] {

@@ -98,6 +98,31 @@ fn limits_of_number_and_expansion() {
 }
 
 #[test]
+fn limits_of_what_has_no_end() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let limits = Limits { trailer_bytes: 1 << 20, pipe_bytes: 1 << 20, ..Limits::default() };
+    let bench = Bench { store: bench.store.with_limits(limits), ..bench };
+    let tar = Tar::new().file("f", "x").end();
+    let with_zeros = |bytes: usize| [tar.clone(), vec![0; bytes]].concat();
+    assert!(told(&bench.import_bytes(&with_zeros(2 << 20)).unwrap_err()).contains("end mark"));
+    let error = told(&bench.import(Path::new("/dev/urandom")).unwrap_err());
+    assert!(error.contains("neither"), "{error}");
+    let (path, mode) = (bench.path("pipe"), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let error = std::thread::scope(|scope| {
+        // Its reader goes before the end.
+        scope.spawn(|| fs::write(&path, with_zeros(4 << 20)).unwrap_err());
+        told(&bench.import(&path).unwrap_err())
+    });
+    assert!(error.contains("1048576 bytes come out of the pipe"), "{error}");
+    bench.assert_empty();
+    bench.import_bytes(&with_zeros(512 << 10)).unwrap();
+}
+
+#[test]
 fn a_swapped_link_leads_only_inside() {
     if !is_root() {
         return;

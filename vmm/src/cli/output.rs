@@ -1,0 +1,57 @@
+//! Standard output as the verbs write their answers to it. Wiring.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, StdoutLock, Write};
+
+/// What a shell shows of a program that SIGPIPE (13) ended.
+const BROKEN_PIPE: i32 = 128 + 13;
+
+/// Standard output. A reader that has seen enough ends the program without a word, as other programs end in a pipe;
+/// other failures say what could not be written.
+#[derive(Debug)]
+pub struct Output(StdoutLock<'static>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct Unwritten(#[source] io::Error);
+
+impl Output {
+    /// Locks it for as long as this lives.
+    #[must_use]
+    pub fn lock() -> Self {
+        Self(io::stdout().lock())
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(failed)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(failed)
+    }
+}
+
+fn failed(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::Interrupted => error,
+        io::ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
+        kind => io::Error::new(kind, Unwritten(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    #[test]
+    fn a_failure_says_what_was_written() {
+        let error = failed(io::Error::from_raw_os_error(libc::ENOSPC));
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(error.to_string(), "cannot write to standard output");
+        assert!(error.source().unwrap().to_string().starts_with("No space left"));
+    }
+}
