@@ -5,9 +5,9 @@ use tests::{Kernel, is_long, setup};
 
 tests::on_every_kernel!(memory_goes_out_and_in_and_nothing_is_lost);
 
-/// A GiB twenty times, or a quarter of it twice.
+/// A GiB twenty times, or an eighth of it twice.
 fn memory_goes_out_and_in_and_nothing_is_lost(kernel: &Kernel) {
-    let (rounds, moved) = if is_long() { (20, 1024 * MIB) } else { (2, 256 * MIB) };
+    let (rounds, moved) = if is_long() { (20, 1024 * MIB) } else { (2, 128 * MIB) };
     let size = moved + 256 * MIB;
     let ballast = setup();
     let options = kernel.options();
