@@ -363,10 +363,10 @@ fn keeps_its_size(d: &mut Driver, sizes: &[u32]) {
     d.reset();
     d.clear_rings();
     d.negotiate(FEATURES);
-    for queue in 0..4 {
+    for (queue, largest) in SIZES.into_iter().enumerate() {
         d.describe(queue, Ring::good(queue));
         for size in sizes {
-            d.set(VIRTIO_MMIO_QUEUE_NUM, if queue == INFLATE { *size } else { SIZES[queue].into() });
+            d.set(VIRTIO_MMIO_QUEUE_NUM, if queue == INFLATE { *size } else { largest.into() });
         }
         d.set(VIRTIO_MMIO_QUEUE_READY, 1);
     }

@@ -32,7 +32,7 @@ pub const ABUSES: &[Abuse] = &[
         is_refused(d, INFLATE, ring_at(registers));
     }),
     Abuse::new("rings that wrap around the address space", |d| {
-        for address in [u64::MAX & !0xf, u64::MAX & !0xff, (1 << 63) - 16, 1 << 52, 1 << 63] {
+        for address in [!0xf, !0xff, (1 << 63) - 16, 1 << 52, 1 << 63] {
             is_refused(d, INFLATE, Ring { descriptors: address, ..Ring::good(INFLATE) });
             is_refused(d, INFLATE, Ring { available: address, ..Ring::good(INFLATE) });
             is_refused(d, INFLATE, Ring { used: address, ..Ring::good(INFLATE) });
