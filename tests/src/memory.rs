@@ -27,7 +27,8 @@ number=0
 while read -r what name mib; do
     case $what in
         zero) dd if=/dev/zero of=/tmp/taken/$name bs=1M count=$mib 2> /dev/null ;;
-        pattern) yes BALLAST-PATTERN | head -c $((mib << 20)) > /tmp/taken/$name ;;
+        pattern) yes BALLAST-PATTERN | head -c 1048576 > /tmp/mib
+            while [ $((mib -= 1)) -ge 0 ]; do cat /tmp/mib; done > /tmp/taken/$name ;;
         free) rm /tmp/taken/$name ;;
         insert) head -c $name /dev/vda > /tmp/module.ko && insmod /tmp/module.ko ;;
         *) $what $name $mib ;;
