@@ -36,7 +36,7 @@ fn reported_memory_reads_zero(kernel: &Kernel) {
     guest.does("pattern file 130");
     let before = guest.fresh_memory().bytes("resident_bytes");
     guest.does("free file");
-    let memory = guest.wait_until(|memory| memory.bytes("resident_bytes") + 100 * MIB <= before);
+    let memory = guest.wait_until(|memory| memory.bytes("resident_bytes") + 64 * MIB <= before);
     let left = guest.nonzero_bytes();
     let most = SIZE - memory.bytes("reported_bytes") + 8 * MIB;
     println!("{left} bytes in pages that are not zero, of at most {most}");
