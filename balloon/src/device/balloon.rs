@@ -1,4 +1,4 @@
-//! The device itself: what the driver hands over, what the host wants, and the books between them.
+//! The device itself: what the driver hands over, and the books that it changes. The host's side is in `host`.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
@@ -7,14 +7,11 @@ use super::config::{CONFIG_BYTES, Config, Write};
 use super::errors::{ProtocolErrors, count};
 use super::floor::Floor;
 use super::queues::{self, OFFERED, Queue, features};
-use super::report::{DriverState, MemoryReport};
 use super::statistics::{Exchange, RequestError};
 use crate::PAGE_BYTES;
 use crate::backing::{Backing, Kernel};
 use crate::frames::Books;
 use crate::pages::PageRange;
-use crate::resident::{Residency, Scanner, Survey};
-use std::io;
 
 /// Most page numbers of one descriptor that are read: what Linux sends at once
 /// (`VIRTIO_BALLOON_ARRAY_PFNS_MAX` in drivers/virtio/virtio_balloon.c). The rest of a longer one is ignored.
@@ -28,49 +25,24 @@ pub const PASS_PAGES: u64 = 2048;
 /// Linux reports at once. Some 10 ms of the host's time if no huge page is among them.
 pub const PAGES_PER_REPORT: u64 = 32 * (crate::BLOCK_BYTES / PAGE_BYTES);
 
-/// A driver that should move and has not for this long is called stuck. Linux tries again every 200 ms when
-/// it finds no page.
-pub const PROGRESS_DEADLINE_MS: u64 = 5000;
-
-/// A ceiling that the device refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CeilingError {
-    /// Less than the guest needs to live.
-    #[error("a ceiling of {bytes} bytes is below this VM's floor of {floor_bytes} bytes")]
-    BelowFloor {
-        /// What was asked for.
-        bytes: u64,
-        /// The least there is.
-        floor_bytes: u64,
-    },
-    /// More than the guest has.
-    #[error("a ceiling of {bytes} bytes is beyond this VM's {size_bytes} bytes of memory")]
-    AboveSize {
-        /// What was asked for.
-        bytes: u64,
-        /// The size of the guest's memory.
-        size_bytes: u64,
-    },
-}
-
 /// A virtio-balloon of one VM.
 #[derive(Debug)]
 pub struct Balloon<K> {
-    books: Books,
-    backing: Backing<K>,
+    pub(super) books: Books,
+    pub(super) backing: Backing<K>,
     /// What the driver accepted, while there is one.
-    driver: Option<u64>,
-    config: Config,
-    floor: Floor,
+    pub(super) driver: Option<u64>,
+    pub(super) config: Config,
+    pub(super) floor: Floor,
     batch: Batch,
     /// [`Batch::added`] when the current chain began.
     chain_start: u64,
-    statistics: Exchange,
+    pub(super) statistics: Exchange,
     /// When the driver last came nearer, or was asked.
-    moved_ms: u64,
-    poisoned_pages: u64,
-    taken_back_pages: u64,
-    errors: ProtocolErrors,
+    pub(super) moved_ms: u64,
+    pub(super) poisoned_pages: u64,
+    pub(super) taken_back_pages: u64,
+    pub(super) errors: ProtocolErrors,
 }
 
 impl<K: Kernel> Balloon<K> {
@@ -301,102 +273,5 @@ impl<K: Kernel> Balloon<K> {
     #[must_use]
     pub fn statistics_pending(&self) -> bool {
         self.statistics.pending()
-    }
-
-    // The host's side.
-
-    /// The least that a ceiling may be, in bytes.
-    #[must_use]
-    pub fn floor_bytes(&self) -> u64 {
-        self.floor.pages().min(self.books.totals().size).saturating_mul(PAGE_BYTES)
-    }
-
-    /// Wants the guest to keep at most `bytes`, rounded up to a page, and the balloon to hold the rest. Returns
-    /// whether that is new: then the driver, if there is one, is to be told that the configuration changed.
-    ///
-    /// The target holds for every driver to come. Whether one follows tells [`Self::driver`].
-    ///
-    /// # Errors
-    /// The ceiling is below the floor or above the guest's memory.
-    pub fn set_ceiling(&mut self, bytes: u64, now_ms: u64) -> Result<bool, CeilingError> {
-        let size = self.books.totals().size;
-        let (floor_bytes, size_bytes) = (self.floor_bytes(), size.saturating_mul(PAGE_BYTES));
-        if bytes < floor_bytes {
-            return Err(CeilingError::BelowFloor { bytes, floor_bytes });
-        }
-        if bytes > size_bytes {
-            return Err(CeilingError::AboveSize { bytes, size_bytes });
-        }
-        let target = size.saturating_sub(bytes.div_ceil(PAGE_BYTES));
-        let target = u32::try_from(target).unwrap_or(u32::MAX);
-        let new = target != self.config.num_pages;
-        if new {
-            self.config.num_pages = target;
-            self.moved_ms = now_ms;
-        }
-        Ok(new)
-    }
-
-    /// How the driver does.
-    #[must_use]
-    pub fn driver(&self, now_ms: u64) -> DriverState {
-        if self.driver.is_none() {
-            DriverState::Absent
-        } else if self.config.actual == self.config.num_pages {
-            DriverState::Settled
-        } else if now_ms.saturating_sub(self.moved_ms) < PROGRESS_DEADLINE_MS {
-            DriverState::Moving
-        } else {
-            DriverState::Stuck
-        }
-    }
-
-    /// Reads on how much of the guest's memory the host holds, at most `max_pages` pages, and corrects the books by
-    /// what it finds. Returns the whole reading at its end.
-    ///
-    /// # Errors
-    /// The host cannot tell.
-    pub fn survey<S: Survey>(
-        &mut self,
-        scanner: &mut Scanner<S>,
-        max_pages: u64,
-    ) -> io::Result<Option<Residency>> {
-        let Self { books, backing, taken_back_pages, .. } = self;
-        // The books' layout is borrowed while they are corrected: it is a few regions long.
-        let layout = books.layout().clone();
-        scanner.step(&layout, backing.mappings(), max_pages, |run| {
-            let result = books.reconcile([run]);
-            count(taken_back_pages, result.taken_back);
-            result.ballooned_resident
-        })
-    }
-
-    /// Everything, with the last reading of residency and when it ended.
-    #[must_use]
-    pub fn report(&self, reading: Option<(Residency, u64)>, now_ms: u64) -> MemoryReport {
-        let (residency, read_ms) = reading.unzip();
-        let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);
-        let totals = self.books.totals();
-        let signed = |pages: u64| i64::try_from(bytes(pages)).unwrap_or(i64::MAX);
-        MemoryReport {
-            size: bytes(totals.size),
-            ceiling: bytes(totals.size.saturating_sub(self.config.num_pages.into())),
-            floor: self.floor_bytes(),
-            ballooned: bytes(totals.ballooned),
-            reported: bytes(totals.reported),
-            guest_owned: bytes(totals.guest_owned()),
-            reported_total: bytes(totals.reported_ever),
-            reported_poisoned_total: bytes(self.poisoned_pages),
-            taken_back_total: bytes(self.taken_back_pages),
-            actual: bytes(self.config.actual.into()),
-            skew: signed(self.config.actual.into()).saturating_sub(signed(totals.ballooned)),
-            target: bytes(self.config.num_pages.into()),
-            driver: self.driver(now_ms),
-            residency,
-            residency_age_ms: read_ms.map(|read_ms| now_ms.saturating_sub(read_ms)),
-            statistics: self.statistics.at(now_ms),
-            release_failures: self.backing.failures(),
-            protocol_errors: self.errors,
-        }
     }
 }

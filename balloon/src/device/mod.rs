@@ -25,6 +25,7 @@ mod batch;
 mod config;
 mod errors;
 mod floor;
+mod host;
 #[cfg(test)]
 mod model;
 mod queues;
@@ -33,13 +34,12 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-pub use balloon::{
-    Balloon, CeilingError, PAGES_PER_REPORT, PASS_PAGES, PFNS_PER_DESCRIPTOR, PROGRESS_DEADLINE_MS,
-};
+pub use balloon::{Balloon, PAGES_PER_REPORT, PASS_PAGES, PFNS_PER_DESCRIPTOR};
 pub use batch::Batch;
 pub use config::{CONFIG_BYTES, Config};
 pub use errors::ProtocolErrors;
 pub use floor::{BOOT_ROOM_BYTES, LEAST_FLOOR_BYTES};
+pub use host::{CeilingError, PROGRESS_DEADLINE_MS};
 pub use queues::{FEATURE_NAMES, OFFERED, QUEUE_SIZES, Queue, features, index, named_features, queue};
 pub use report::{DriverState, MemoryReport};
 pub use statistics::{RequestError, STATISTICS_BYTES, STATISTICS_DEADLINE_MS, Statistics, Values};

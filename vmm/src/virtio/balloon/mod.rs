@@ -72,8 +72,7 @@ pub fn monotonic_ms() -> u64 {
 pub struct Balloon<K> {
     device: device::Balloon<K>,
     /// Keeps mapped what the device releases.
-    #[allow(dead_code)]
-    memory: Memory,
+    _memory: Memory,
     offered: u64,
     clock_ms: fn() -> u64,
     scanner: Scanner<resident::Host>,
@@ -91,9 +90,9 @@ impl Balloon<Host> {
     /// # Errors
     /// The memory is not made of whole blocks, the host cannot release it, or there is no such feature.
     pub fn over(memory: &Memory) -> Result<Self, Error> {
-        let offered = match std::env::var("BALLAST_BALLOON") {
-            Ok(names) => named_features(&names).ok_or(Error::Feature)?,
-            Err(_) => OFFERED,
+        let offered = match std::env::var_os("BALLAST_BALLOON") {
+            Some(names) => names.to_str().and_then(named_features).ok_or(Error::Feature)?,
+            None => OFFERED,
         };
         let balloon = Self::with_kernel(Host::probe(), memory, LEAST_FLOOR_BYTES, monotonic_ms)?;
         Ok(Self { offered, ..balloon })
@@ -117,7 +116,7 @@ impl<K: Kernel> Balloon<K> {
         let backing = Backing::new(kernel, &layout, mappings)?;
         Ok(Self {
             device: device::Balloon::new(Books::new(layout), backing, floor_bytes),
-            memory: memory.clone(),
+            _memory: memory.clone(),
             offered: OFFERED,
             clock_ms,
             scanner: Scanner::new(resident::Host::probe()),
