@@ -14,7 +14,7 @@
 //! - *vectored*: these runs in as few `process_madvise` as there can be;
 //! - *whole*: one call for all of the memory, whatever the stream: the kernel's limit.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![expect(clippy::unwrap_used, clippy::expect_used)]
 
 use balloon::backing::{Backing, Host, HostRange, Kernel, Kind, MAX_RANGES, Mapping};
 use balloon::device::{Balloon, OFFERED, PFNS_PER_DESCRIPTOR, Queue};

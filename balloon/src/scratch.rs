@@ -1,6 +1,6 @@
 //! Memory of the host for tests, with a canary page on each side.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use crate::backing::{Kind, Mapping};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

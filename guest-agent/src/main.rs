@@ -7,7 +7,7 @@
 // The standard runtime wants open standard streams, which the kernel does not always give to PID 1.
 #![cfg_attr(not(test), no_main)]
 // The test harness has a `main` of its own, and nothing else calls the script.
-#![cfg_attr(test, allow(dead_code))]
+#![cfg_attr(test, expect(dead_code))]
 
 mod cgroup;
 mod clock;

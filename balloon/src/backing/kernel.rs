@@ -1,6 +1,6 @@
 //! The system calls that release memory, behind a trait so that tests can make them fail.
 
-#![allow(unsafe_code)]
+#![expect(unsafe_code)]
 
 use super::mapping::HostRange;
 use std::io;

@@ -58,7 +58,7 @@ impl Mapping {
     /// The range is page-aligned and mapped as `kind` says until the value is dropped. It is guest memory:
     /// nothing in this process relies on its contents, so that they may become zeroes at any time.
     #[must_use]
-    #[allow(unsafe_code)] // The promise that makes every `HostRange` safe to discard.
+    #[expect(unsafe_code)] // The promise that makes every `HostRange` safe to discard.
     pub unsafe fn new(address: usize, bytes: u64, kind: Kind) -> Self {
         Self { address, bytes, kind }
     }

@@ -26,7 +26,7 @@ mod kernel;
 mod mapping;
 mod release;
 #[cfg(test)]
-#[allow(unsafe_code)]
+#[expect(unsafe_code)]
 pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;

@@ -270,7 +270,7 @@ fn takes_no_vectors(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[expect(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use crate::backing::simulated::{Answer, Simulated, backing};

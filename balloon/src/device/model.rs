@@ -1,6 +1,6 @@
 //! The device against sets of page numbers: random requests of a driver, good and bad, with failing releases.
 
-#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use super::{Balloon, DriverState, OFFERED, PFNS_PER_DESCRIPTOR, Queue, features};
 use crate::backing::simulated::{Answer, Simulated, backing};

@@ -245,7 +245,7 @@ impl Exchange {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[expect(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

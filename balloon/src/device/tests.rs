@@ -1,6 +1,6 @@
 //! The device, promise by promise.
 
-#![allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#![expect(clippy::arithmetic_side_effects)]
 
 use super::model::balloon;
 use super::*;

@@ -1,6 +1,6 @@
 //! The books against sets of page numbers, over random operations and failing releases.
 
-#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::cast_possible_truncation)]
+#![expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use super::{Books, Layout, Run};
 use crate::backing::simulated::{Answer, Simulated, backing};

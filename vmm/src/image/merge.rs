@@ -43,7 +43,7 @@ pub fn without_duplicates<T: PartialEq>(layers: &[T]) -> Vec<usize> {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[expect(clippy::arithmetic_side_effects)]
 mod tests {
     use proptest::prelude::*;
 

@@ -180,7 +180,7 @@ fn timestamp(text: &[u8]) -> Option<Mtime> {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[expect(clippy::arithmetic_side_effects)]
 mod tests {
     use proptest::prelude::*;
 

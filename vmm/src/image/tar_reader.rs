@@ -351,7 +351,7 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[expect(clippy::arithmetic_side_effects)]
 mod tests {
     use proptest::prelude::*;
 

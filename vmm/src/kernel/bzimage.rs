@@ -155,7 +155,7 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>, BzImageError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[expect(clippy::arithmetic_side_effects)]
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -119,7 +119,7 @@ pub fn release(image: &[u8]) -> Option<&str> {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[expect(clippy::arithmetic_side_effects)]
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -80,7 +80,7 @@ pub fn parse_section(section: &[u8]) -> ModuleInfo {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[expect(clippy::arithmetic_side_effects)]
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -168,7 +168,7 @@ pub fn write(memory: &GuestMemoryMmap<()>, buffers: &[Buffer], offset: u32, data
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#[expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use crate::virtio::driver::{Driver, memory, readable, writable};

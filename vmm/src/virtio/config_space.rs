@@ -16,7 +16,7 @@ pub fn read(space: &[u8], offset: u64, data: &mut [u8]) {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects)]
+#[expect(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -179,7 +179,7 @@ fn pop<'m>(queue: &mut Queue, memory: &'m GuestMemoryMmap<()>) -> Result<Option<
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#[expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use crate::virtio::driver::{Driver, memory, readable};

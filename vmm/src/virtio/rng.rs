@@ -121,7 +121,7 @@ impl<S: Source> Device for Rng<S> {
 }
 
 #[cfg(test)]
-#[allow(clippy::cast_possible_truncation)]
+#[expect(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use crate::virtio::driver::{Driver, memory, readable, writable};

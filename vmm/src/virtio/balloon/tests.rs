@@ -1,6 +1,6 @@
 //! The balloon behind real rings in real memory: an anonymous region and a memfd one, a hole between them.
 
-#![allow(clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
+#![expect(clippy::cast_possible_truncation)]
 
 use super::*;
 use crate::virtio::driver::{Driver, readable, writable};

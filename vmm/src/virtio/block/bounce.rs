@@ -139,7 +139,7 @@ pub fn windows(alignment: u64, offset: u64, len: u64) -> impl Iterator<Item = Wi
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#[expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -54,7 +54,7 @@ fn push<'m>(slices: &mut Vec<Slice<'m>>, memory: &'m GuestMemoryMmap<()>, buffer
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#[expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -337,7 +337,7 @@ fn half(value: u64, select: u32) -> u32 {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // The low half is what is asked for.
+#[expect(clippy::cast_possible_truncation)] // The low half is what is asked for.
 fn low(value: u64) -> u32 {
     value as u32
 }
