@@ -242,13 +242,16 @@ impl<K: Kernel> Balloon<K> {
     }
 
     /// A buffer of `len_bytes` bytes came on the statistics queue; `bytes` are its first ones, up to
-    /// [`STATISTICS_BYTES`](super::STATISTICS_BYTES).
-    pub fn receive_statistics(&mut self, bytes: &[u8], len_bytes: u64, now_ms: u64) {
+    /// [`STATISTICS_BYTES`](super::STATISTICS_BYTES). Returns whether they raise the floor above the ceiling, which
+    /// then goes with it: the driver is to be told that the configuration changed.
+    #[must_use]
+    pub fn receive_statistics(&mut self, bytes: &[u8], len_bytes: u64, now_ms: u64) -> bool {
         let size_bytes = self.books.totals().size.saturating_mul(PAGE_BYTES);
         self.statistics.receive(bytes, len_bytes, size_bytes, now_ms, &mut self.errors);
         if let Some(sample) = self.statistics.latest() {
             self.floor.observe(&sample.values, size_bytes);
         }
+        self.raise_ceiling_to_floor(now_ms)
     }
 
     /// A buffer came on the statistics queue that cannot be read: it is counted elsewhere, and answers a request

@@ -70,7 +70,7 @@ fn run<'m>(
             break more;
         }
     };
-    Ok(Effects { interrupt: used && queue.needs_notification(memory)?, again })
+    Ok(Effects { interrupt: used && queue.needs_notification(memory)?, again, ..Effects::default() })
 }
 
 /// A device that does the work of many chains at once.
@@ -132,7 +132,11 @@ fn gather(
     }
     end?;
     let again = queue.enable_notification(memory)?;
-    Ok(Effects { interrupt: !heads.is_empty() && queue.needs_notification(memory)?, again })
+    Ok(Effects {
+        interrupt: !heads.is_empty() && queue.needs_notification(memory)?,
+        again,
+        ..Effects::default()
+    })
 }
 
 /// Why a pass over the ring ended.
@@ -211,7 +215,7 @@ mod tests {
         }
         let (heads, effects) = drain_all(&mut queue, &driver, 100);
         assert_eq!(heads, [3, 0, 5]);
-        assert_eq!(effects, Effects { interrupt: true, again: false });
+        assert_eq!(effects, Effects { interrupt: true, again: false, ..Effects::default() });
         assert_eq!(driver.take_used(), [(3, 3), (0, 0), (5, 5)]);
         assert_eq!(drain_all(&mut queue, &driver, 100), (vec![], Effects::default()));
         assert_eq!(driver.take_used(), []);
@@ -243,7 +247,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(met, [1, 2]);
-        assert_eq!(effects, Effects { interrupt: true, again: false });
+        assert_eq!(effects, Effects { interrupt: true, again: false, ..Effects::default() });
         assert_eq!(driver.take_used(), [(1, 0)]);
         assert_eq!(drain_all(&mut queue, &driver, 100).0, [2]);
     }
@@ -280,7 +284,7 @@ mod tests {
         let mut diary = Diary { wanted: 2, ..Diary::default() };
         let mut heads = Vec::new();
         let effects = drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap();
-        assert_eq!(effects, Effects { interrupt: true, again: true });
+        assert_eq!(effects, Effects { interrupt: true, again: true, ..Effects::default() });
         assert_eq!((&diary.taken[..], &diary.settled[..]), (&[3, 0][..], &[2][..]));
         assert_eq!(driver.take_used(), [(3, 0), (0, 0)]);
         diary.wanted = 9;

@@ -165,7 +165,8 @@ impl<K: Kernel> Balloon<K> {
     ) -> Result<Effects, BrokenQueue> {
         let Some(queue) = queues.get_mut(index) else { return Ok(Effects::default()) };
         let Self { device, buffers, clock_ms, .. } = self;
-        drain(index, queue, memory, 2, |chain| {
+        let mut config = false;
+        let effects = drain(index, queue, memory, 2, |chain| {
             if std::mem::take(&mut ask) {
                 return Outcome::Used(0);
             }
@@ -174,13 +175,14 @@ impl<K: Kernel> Balloon<K> {
                 match read_statistics(device, buffers, chain, memory, &mut bytes) {
                     Some(len_bytes) => {
                         let read = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(bytes.len());
-                        device.receive_statistics(bytes.split_at(read).0, len_bytes, clock_ms());
+                        config |= device.receive_statistics(bytes.split_at(read).0, len_bytes, clock_ms());
                     }
                     None => device.receive_no_statistics(),
                 }
             }
             Outcome::Keep
-        })
+        })?;
+        Ok(Effects { config, ..effects })
     }
 }
 
