@@ -50,7 +50,9 @@ pub enum Error {
     Backing(#[from] balloon::backing::Error),
     /// A private file, shared anonymous memory, huge pages of a pool: to discard a part of those frees nothing, or more
     /// than the part.
-    #[error("guest memory is neither private anonymous memory nor a shared file: it cannot be released by pages")]
+    #[error(
+        "guest memory is neither private anonymous memory nor a shared file: it cannot be released by pages"
+    )]
     Kind,
     /// The environment names a feature that there is not.
     #[error(
