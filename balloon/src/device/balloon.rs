@@ -18,7 +18,8 @@ use crate::pages::PageRange;
 pub const PFNS_PER_DESCRIPTOR: usize = 256;
 
 /// A pass over the inflate or deflate queue takes no further chain from here on. With a chain of at most 16
-/// descriptors it ends below 6144 pages: some 5 ms if each is released by itself.
+/// descriptors it ends below 6144 pages: some 5 ms if each is released by itself, and at worst as many pieces of
+/// advice on huge pages, each a few microseconds.
 pub const PASS_PAGES: u64 = 2048;
 
 /// Most pages of one report, the rest of it is ignored: 32 of the largest blocks of a buddy allocator, as much as
