@@ -3,14 +3,15 @@
 //! Pure: returns the bytes that go to [`layout::ACPI`]. Follows ACPI 6.4; devices appear as `LNRO0005`, the id
 //! that `drivers/virtio/virtio_mmio.c` binds to.
 
-use super::layout;
+use super::layout::{self, Ram};
+use super::numa;
 use acpi_tables::Aml;
 use acpi_tables::aml;
 use acpi_tables::{madt, rsdp, sdt, xsdt};
 
-const OEM_ID: [u8; 6] = *b"BALLST";
-const OEM_TABLE: [u8; 8] = *b"BALLAST ";
-const OEM_REVISION: u32 = 1;
+pub(super) const OEM_ID: [u8; 6] = *b"BALLST";
+pub(super) const OEM_TABLE: [u8; 8] = *b"BALLAST ";
+pub(super) const OEM_REVISION: u32 = 1;
 
 const FADT_BYTES: u32 = 276;
 const FADT_REVISION: u8 = 6;
@@ -29,11 +30,12 @@ pub struct VirtioNode {
     pub gsi: u32,
 }
 
-/// Builds all tables for `cpus` CPUs and these devices, to be placed at [`layout::ACPI`], RSDP first.
+/// Builds all tables for `cpus` CPUs, `ram` and these devices, to be placed at [`layout::ACPI`], RSDP first. RAM of
+/// several zones gets a node each; a machine of one has no nodes, which spares its kernel the work.
 ///
 /// Returns nothing if they exceed the room there.
 #[must_use]
-pub fn tables(cpus: u8, devices: &[VirtioNode], serial: bool) -> Option<Vec<u8>> {
+pub fn tables(cpus: u8, ram: &Ram, devices: &[VirtioNode], serial: bool) -> Option<Vec<u8>> {
     let mut bytes = vec![0; rsdp::Rsdp::len()];
     let mut place = |table: &dyn Aml| -> Option<u64> {
         bytes.resize(bytes.len().next_multiple_of(16), 0);
@@ -48,6 +50,10 @@ pub fn tables(cpus: u8, devices: &[VirtioNode], serial: bool) -> Option<Vec<u8>>
     let mut xsdt = xsdt::XSDT::new(OEM_ID, OEM_TABLE, OEM_REVISION);
     xsdt.add_entry(fadt);
     xsdt.add_entry(madt);
+    if ram.zones() > 1 {
+        xsdt.add_entry(place(&numa::srat(cpus, ram))?);
+        xsdt.add_entry(place(&numa::slit(ram.zones()))?);
+    }
     let xsdt = place(&xsdt)?;
 
     let mut pointer = Vec::new();
@@ -120,6 +126,11 @@ fn serial_node(code: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
+    /// So many zones of a GiB.
+    fn ram(zones: usize) -> Ram {
+        Ram::lay(&vec![1 << 30; zones]).unwrap()
+    }
+
     fn sum(bytes: &[u8]) -> u8 {
         bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
     }
@@ -141,7 +152,7 @@ mod tests {
     fn every_table_is_reachable_and_sums_to_zero() {
         let nodes =
             [VirtioNode { address: 0xd000_0000, gsi: 5 }, VirtioNode { address: 0xd000_1000, gsi: 6 }];
-        let bytes = tables(2, &nodes, true).unwrap();
+        let bytes = tables(2, &ram(1), &nodes, true).unwrap();
         assert_eq!(&bytes[..8], b"RSD PTR ");
         assert_eq!(sum(&bytes[..20]), 0);
         assert_eq!(sum(&bytes[..36]), 0);
@@ -160,10 +171,22 @@ mod tests {
     }
 
     #[test]
+    fn several_zones_are_nodes() {
+        let entries = |zones| {
+            let bytes = tables(1, &ram(zones), &[], false).unwrap();
+            let xsdt = table(&bytes, u64_at(&bytes, 24));
+            let entries = (36..xsdt.len()).step_by(8).map(|at| table(&bytes, u64_at(xsdt, at))[..4].to_vec());
+            entries.map(|name| String::from_utf8(name).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(entries(1), ["FACP", "APIC"]);
+        assert_eq!(entries(2), ["FACP", "APIC", "SRAT", "SLIT"]);
+    }
+
+    #[test]
     fn the_largest_machine_fits() {
         let nodes: Vec<_> = (0..layout::VIRTIO_DEVICES as u32)
             .map(|n| VirtioNode { address: 0xd000_0000 + n * 0x1000, gsi: 5 + n })
             .collect();
-        assert!(tables(255, &nodes, true).is_some());
+        assert!(tables(255, &ram(layout::ZONES), &nodes, true).is_some());
     }
 }

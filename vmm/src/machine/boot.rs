@@ -3,7 +3,7 @@
 //! The kernel is an ELF image entered at its 64-bit entry point. Host-side only: the files are the operator's,
 //! and nothing of the guest has run yet.
 
-use super::layout::{self, RamRange};
+use super::layout::{self, Ram, RamRange};
 use super::sparse_file::SparseFile;
 use super::{acpi, registers};
 use crate::virtio::device::Memory;
@@ -62,8 +62,8 @@ pub struct Payload<'a> {
     pub initramfs: &'a mut File,
     /// Kernel command line.
     pub command_line: &'a str,
-    /// Guest memory in bytes.
-    pub memory_bytes: u64,
+    /// Where guest memory lies.
+    pub ram: &'a Ram,
     /// ACPI tables, from [`acpi::tables`].
     pub acpi: &'a [u8],
 }
@@ -92,10 +92,9 @@ pub fn load(memory: &Memory, payload: &mut Payload<'_>) -> Result<u64, Error> {
 
 /// Puts the initramfs at the top of low memory, page-aligned, where the kernel's own growth cannot meet it.
 fn load_initramfs(memory: &Memory, payload: &mut Payload<'_>, kernel_end: u64) -> Result<RamRange, Error> {
-    let too_small = Error::TooSmall { memory_bytes: payload.memory_bytes };
+    let too_small = Error::TooSmall { memory_bytes: payload.ram.bytes() };
     let bytes = payload.initramfs.metadata().map_err(Error::Initramfs)?.len();
-    let low = payload.memory_bytes.min(layout::MMIO_START);
-    let Some(start) = low.checked_sub(bytes).map(|start| start & !(PAGE - 1)) else { return Err(too_small) };
+    let Some(start) = payload.ram.low_end().checked_sub(bytes).map(|start| start & !(PAGE - 1)) else { return Err(too_small) };
     if start < kernel_end {
         return Err(too_small);
     }
@@ -118,8 +117,8 @@ fn zero_page(payload: &Payload<'_>, initramfs: RamRange) -> boot_params {
     header.ramdisk_size = initramfs.bytes as u32;
     zero_page.acpi_rsdp_addr = layout::ACPI;
 
-    let mut map = [boot_e820_entry::default(); 8];
-    let usable = layout::usable_ranges(payload.memory_bytes).into_iter().map(|range| (range, E820_RAM));
+    let mut map = [boot_e820_entry::default(); layout::ZONES + 4];
+    let usable = payload.ram.usable().into_iter().map(|range| (range, E820_RAM));
     let reserved =
         RamRange { start: layout::LOW_RAM_END, bytes: layout::HIGH_RAM_START - layout::LOW_RAM_END };
     let mut entries = 0u8;
@@ -178,6 +177,10 @@ mod tests {
         file
     }
 
+    fn ram() -> Ram {
+        Ram::lay(&[MEMORY]).unwrap()
+    }
+
     fn load_into(memory: &Memory, mut kernel: File, initramfs: &[u8]) -> Result<u64, Error> {
         let mut initrd = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut initrd, initramfs).unwrap();
@@ -185,7 +188,7 @@ mod tests {
             kernel: &mut kernel,
             initramfs: &mut initrd,
             command_line: "quiet",
-            memory_bytes: MEMORY,
+            ram: &ram(),
             acpi: b"RSD PTR ",
         };
         load(memory, payload)
@@ -206,7 +209,7 @@ mod tests {
             Segment { offset: 0x20_0000, address: ENTRY, content: text.clone(), bss: 0 },
             Segment { offset: 0x30_0123, address: 0x110_0123, content: data.clone(), bss: 100_000 },
         ]);
-        let memory = memory::map_ram(MEMORY).unwrap();
+        let memory = memory::ram(MEMORY);
         assert_eq!(load_into(&memory, kernel, b"archive").unwrap(), ENTRY);
         assert_eq!(bytes(&memory, ENTRY, text.len()), text);
         assert_eq!(bytes(&memory, 0x110_0123, data.len()), data);
@@ -220,7 +223,7 @@ mod tests {
     fn what_the_guest_writes_stays_in_the_guest() {
         let segment = Segment { offset: 0x1000, address: ENTRY, content: vec![5; 8192], bss: 4096 };
         let kernel = elf(&[segment]);
-        let memory = memory::map_ram(MEMORY).unwrap();
+        let memory = memory::ram(MEMORY);
         load_into(&memory, kernel.try_clone().unwrap(), b"").unwrap();
         memory.write_slice(&[9; 12_288], GuestAddress(ENTRY)).unwrap();
         let mut content = vec![0; 8192];
@@ -232,7 +235,7 @@ mod tests {
     #[test]
     fn memory_given_back_reads_zero() {
         let segment = Segment { offset: 0x1000, address: ENTRY, content: vec![5; 8192], bss: 0 };
-        let memory = memory::map_ram(MEMORY).unwrap();
+        let memory = memory::ram(MEMORY);
         load_into(&memory, elf(&[segment]), b"").unwrap();
         let host = memory.get_host_address(GuestAddress(ENTRY)).unwrap();
         // SAFETY: discards a page of the mapping that `memory` owns; no reference into it exists.
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let memory = memory::map_ram(MEMORY).unwrap();
+        let memory = memory::ram(MEMORY);
         let beyond = Segment { offset: 0x1000, address: MEMORY - 4096, content: vec![5; 8192], bss: 0 };
         assert!(matches!(load_into(&memory, elf(&[beyond]), b""), Err(Error::Kernel(_))));
         let large =

@@ -70,7 +70,12 @@ pub const SERIAL_PORT: u16 = 0x3f8;
 /// Interrupt of the serial port.
 pub const SERIAL_GSI: u32 = 4;
 
-/// A piece of guest RAM: start and length in bytes.
+/// Zones that a machine may have: each is a node of the guest's, with memory management of its own.
+pub const ZONES: usize = 16;
+/// Size and alignment of a zone where there are several: the kernel's memory section, so that none spans two nodes.
+pub const ZONE_ALIGNMENT: u64 = 128 << 20;
+
+/// A piece of guest memory: start and length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RamRange {
     /// First guest-physical address.
@@ -79,79 +84,149 @@ pub struct RamRange {
     pub bytes: u64,
 }
 
-/// Lays `bytes` of RAM around the hole for devices.
-#[must_use]
-pub fn ram_ranges(bytes: u64) -> Vec<RamRange> {
-    let low = bytes.min(MMIO_START);
-    let mut ranges = vec![RamRange { start: 0, bytes: low }];
-    if bytes > low {
-        ranges.push(RamRange { start: MMIO_END, bytes: bytes.saturating_sub(low) });
+impl RamRange {
+    fn end(self) -> u64 {
+        self.start.saturating_add(self.bytes)
     }
-    ranges
 }
 
-/// Lays virtio-pmem ranges of these sizes above all RAM; returns their starts.
+/// Where the RAM of a machine lies, zone by zone.
 ///
-/// Returns nothing if they do not fit 64 bits.
-#[must_use]
-pub fn pmem_starts(ram_bytes: u64, sizes: &[u64]) -> Option<Vec<u64>> {
-    let ram_end = ram_ranges(ram_bytes).last().and_then(|r| r.start.checked_add(r.bytes))?;
-    let mut next = ram_end.max(MMIO_END);
-    let mut starts = Vec::with_capacity(sizes.len());
-    for size in sizes {
-        let start = next.checked_next_multiple_of(PMEM_ALIGNMENT)?;
-        starts.push(start);
-        next = start.checked_add(*size)?;
-    }
-    Some(starts)
+/// The first zone begins at address 0 and may lie on both sides of the hole for devices; it holds the kernel. Each
+/// further one is a range of its own, above the one before, on one side of the hole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ram {
+    ranges: Vec<(usize, RamRange)>,
 }
 
-/// What the kernel is told of memory: `(start, bytes)` of usable RAM for the e820 map.
-#[must_use]
-pub fn usable_ranges(ram_bytes: u64) -> Vec<RamRange> {
-    let mut usable = vec![RamRange { start: 0, bytes: LOW_RAM_END }];
-    for (index, range) in ram_ranges(ram_bytes).into_iter().enumerate() {
-        if index == 0 {
-            usable
-                .push(RamRange { start: HIGH_RAM_START, bytes: range.bytes.saturating_sub(HIGH_RAM_START) });
-        } else {
-            usable.push(range);
+impl Ram {
+    /// Lays zones of these sizes, in bytes, one above the other around the hole for devices.
+    ///
+    /// Returns nothing if they do not fit 64 bits.
+    #[must_use]
+    pub fn lay(zone_bytes: &[u64]) -> Option<Self> {
+        let mut ranges = Vec::with_capacity(zone_bytes.len().saturating_add(1));
+        let mut next = 0u64;
+        for (zone, bytes) in zone_bytes.iter().copied().enumerate() {
+            let below = MMIO_START.saturating_sub(next);
+            let low = if zone == 0 { bytes.min(below) } else { bytes * u64::from(bytes <= below) };
+            for bytes in [low, bytes.checked_sub(low)?] {
+                if bytes > 0 {
+                    let start = if bytes > MMIO_START.saturating_sub(next) { next.max(MMIO_END) } else { next };
+                    ranges.push((zone, RamRange { start, bytes }));
+                    next = start.checked_add(bytes)?;
+                }
+            }
         }
+        Some(Self { ranges })
     }
-    usable
+
+    /// Its ranges in order of their addresses, each with the number of its zone.
+    #[must_use]
+    pub fn ranges(&self) -> &[(usize, RamRange)] {
+        &self.ranges
+    }
+
+    /// Number of zones.
+    #[must_use]
+    pub fn zones(&self) -> usize {
+        self.ranges.last().map_or(0, |(zone, _)| zone.saturating_add(1))
+    }
+
+    /// All of it, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.ranges.iter().fold(0, |sum, (_, range)| sum.saturating_add(range.bytes))
+    }
+
+    /// Where the low part of the first zone ends: kernel and initramfs lie below.
+    #[must_use]
+    pub fn low_end(&self) -> u64 {
+        self.ranges.first().map_or(0, |(_, range)| range.end())
+    }
+
+    /// What the kernel is told of it in its e820 map: all but the range that a PC reserves below 1 MiB.
+    #[must_use]
+    pub fn usable(&self) -> Vec<RamRange> {
+        let mut usable = vec![RamRange { start: 0, bytes: LOW_RAM_END }];
+        for (_, range) in &self.ranges {
+            let start = range.start.max(HIGH_RAM_START);
+            let bytes = range.end().saturating_sub(start);
+            usable.push(RamRange { start, bytes });
+        }
+        usable
+    }
+
+    /// Lays virtio-pmem ranges of these sizes above all RAM; returns their starts.
+    ///
+    /// Returns nothing if they do not fit 64 bits.
+    #[must_use]
+    pub fn pmem_starts(&self, sizes: &[u64]) -> Option<Vec<u64>> {
+        let mut next = self.ranges.last()?.1.end().max(MMIO_END);
+        let mut starts = Vec::with_capacity(sizes.len());
+        for size in sizes {
+            let start = next.checked_next_multiple_of(PMEM_ALIGNMENT)?;
+            starts.push(start);
+            next = start.checked_add(*size)?;
+        }
+        Some(starts)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
+
+    fn ranges(zone_bytes: &[u64]) -> Vec<(usize, u64, u64)> {
+        let ram = Ram::lay(zone_bytes).unwrap();
+        assert_eq!(ram.bytes(), zone_bytes.iter().sum());
+        ram.ranges().iter().map(|(zone, range)| (*zone, range.start, range.bytes)).collect()
+    }
 
     #[test]
     fn ram_avoids_the_hole() {
-        assert_eq!(ram_ranges(GIB), [RamRange { start: 0, bytes: GIB }]);
-        assert_eq!(ram_ranges(3 * GIB), [RamRange { start: 0, bytes: 3 * GIB }]);
+        assert_eq!(ranges(&[GIB]), [(0, 0, GIB)]);
+        assert_eq!(ranges(&[3 * GIB]), [(0, 0, 3 * GIB)]);
+        assert_eq!(ranges(&[5 * GIB]), [(0, 0, 3 * GIB), (0, 4 * GIB, 2 * GIB)]);
+    }
+
+    #[test]
+    fn zones_lie_above_one_another_and_none_but_the_first_is_cut() {
+        assert_eq!(ranges(&[GIB, 128 * MIB, GIB]), [(0, 0, GIB), (1, GIB, 128 * MIB), (2, GIB + 128 * MIB, GIB)]);
         assert_eq!(
-            ram_ranges(5 * GIB),
-            [RamRange { start: 0, bytes: 3 * GIB }, RamRange { start: 4 * GIB, bytes: 2 * GIB }]
+            ranges(&[2 * GIB, 2 * GIB, 128 * MIB]),
+            [(0, 0, 2 * GIB), (1, 4 * GIB, 2 * GIB), (2, 6 * GIB, 128 * MIB)],
+            "the second does not fit below the hole, and none comes before it"
         );
+        assert_eq!(
+            ranges(&[5 * GIB, GIB]),
+            [(0, 0, 3 * GIB), (0, 4 * GIB, 2 * GIB), (1, 6 * GIB, GIB)]
+        );
+        assert_eq!(ranges(&[3 * GIB, GIB]), [(0, 0, 3 * GIB), (1, 4 * GIB, GIB)]);
+        assert_eq!(Ram::lay(&[GIB, u64::MAX]), None);
     }
 
     #[test]
     fn pmem_lies_above_ram_in_sections_of_its_own() {
-        let mib = 1 << 20;
+        let starts = |ram: &[u64], sizes: &[u64]| Ram::lay(ram).unwrap().pmem_starts(sizes);
         assert_eq!(
-            pmem_starts(GIB, &[2 * mib, 130 * mib, 2 * mib]),
-            Some(vec![4 * GIB, 4 * GIB + 128 * mib, 4 * GIB + 384 * mib])
+            starts(&[GIB], &[2 * MIB, 130 * MIB, 2 * MIB]),
+            Some(vec![4 * GIB, 4 * GIB + 128 * MIB, 4 * GIB + 384 * MIB])
         );
-        assert_eq!(pmem_starts(5 * GIB + 4 * mib, &[mib]), Some(vec![6 * GIB + 128 * mib]));
-        assert_eq!(pmem_starts(GIB, &[u64::MAX, 1]), None);
+        assert_eq!(starts(&[5 * GIB + 4 * MIB], &[MIB]), Some(vec![6 * GIB + 128 * MIB]));
+        assert_eq!(starts(&[3 * GIB, GIB], &[MIB]), Some(vec![5 * GIB]));
+        assert_eq!(starts(&[GIB], &[u64::MAX, 1]), None);
     }
 
     #[test]
     fn usable_ram_leaves_the_bios_range_out() {
-        let usable = usable_ranges(5 * GIB);
-        assert_eq!(usable.len(), 3);
+        let usable = Ram::lay(&[5 * GIB, GIB]).unwrap().usable();
+        assert_eq!(usable.len(), 4);
+        assert_eq!(usable[0], RamRange { start: 0, bytes: LOW_RAM_END });
         assert_eq!(usable[1], RamRange { start: HIGH_RAM_START, bytes: 3 * GIB - HIGH_RAM_START });
         assert_eq!(usable[2], RamRange { start: 4 * GIB, bytes: 2 * GIB });
+        assert_eq!(usable[3], RamRange { start: 6 * GIB, bytes: GIB });
     }
 }

@@ -4,8 +4,9 @@
 //! RAM is anonymous private memory at huge-page-aligned addresses, so that `MADV_DONTNEED` gives it back and
 //! the host's huge pages fit the guest's.
 
-use super::layout;
+use super::layout::Ram;
 use crate::virtio::device::Memory;
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -27,6 +28,14 @@ pub enum Error {
         /// The host's answer.
         source: io::Error,
     },
+    /// The host has no such node, or no nodes.
+    #[error("cannot take guest memory from the host's node {node}: `ls /sys/devices/system/node` shows which there are")]
+    Node {
+        /// The node.
+        node: u32,
+        /// The host's answer.
+        source: io::Error,
+    },
     /// vm-memory refuses the regions.
     #[error("cannot lay out {bytes} bytes of guest memory")]
     Layout {
@@ -43,16 +52,37 @@ pub enum Error {
     LayerSize(u64),
 }
 
-/// Maps `bytes` of guest RAM, block-aligned regions around the hole for devices.
+/// What a zone's memory is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// Node of the host from which it is taken while that has some.
+    pub host_node: Option<u32>,
+    /// The host may use huge pages for it.
+    pub huge_pages: bool,
+}
+
+impl Default for Zone {
+    fn default() -> Self {
+        Self { host_node: None, huge_pages: true }
+    }
+}
+
+/// Maps guest RAM: for each range of `ram` a region, made of what `zones` says of its zone.
 ///
 /// # Errors
-/// The host refuses the mapping.
-pub fn map_ram(bytes: u64) -> Result<Memory, Error> {
+/// The host refuses the mapping, or has no such node.
+pub fn map_ram(ram: &Ram, zones: &[Zone]) -> Result<Memory, Error> {
+    let bytes = ram.bytes();
     let layout_error = |source: Box<dyn std::error::Error + Send + Sync>| Error::Layout { bytes, source };
     let mut regions = Vec::new();
-    for range in layout::ram_ranges(bytes) {
+    for (number, range) in ram.ranges() {
+        let zone = zones.get(*number).copied().unwrap_or_default();
         let size = usize::try_from(range.bytes).map_err(|e| layout_error(e.into()))?;
-        let address = map_anonymous(size).map_err(|source| Error::MapRam { bytes, source })?;
+        let address =
+            map_anonymous(size, *number, zone.huge_pages).map_err(|source| Error::MapRam { bytes, source })?;
+        if let Some(node) = zone.host_node {
+            prefer_node(address, size, node).map_err(|source| Error::Node { node, source })?;
+        }
         // SAFETY: `map_anonymous` returned a mapping of exactly `size` bytes that nothing else uses and that
         // stays until the process ends.
         let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(address.cast()) };
@@ -66,6 +96,22 @@ pub fn map_ram(bytes: u64) -> Result<Memory, Error> {
         regions.push(region);
     }
     GuestMemoryMmap::from_regions(regions).map(Arc::new).map_err(|e| layout_error(e.into()))
+}
+
+/// Has the host take the memory of a mapping from its node `node` while that has some (set_mempolicy(2),
+/// `MPOL_PREFERRED`): a zone that must not leave its node would be killed when the node is full.
+fn prefer_node(address: *mut libc::c_void, size: usize, node: u32) -> io::Result<()> {
+    const WORD_BITS: u32 = u64::BITS;
+    let mut nodes = [0u64; 16];
+    let word = nodes.get_mut(node as usize / WORD_BITS as usize);
+    *word.ok_or(io::ErrorKind::InvalidInput)? |= 1 << (node % WORD_BITS);
+    // The kernel takes one bit less than it is told.
+    let bits = nodes.len() * WORD_BITS as usize + 1;
+    // SAFETY: the mask outlives the call; a policy changes no content.
+    let result = unsafe {
+        libc::syscall(libc::SYS_mbind, address, size, libc::MPOL_PREFERRED, nodes.as_ptr(), bits, 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// All shared zones at their guest addresses as one memory that must only be read: it is mapped read-only.
@@ -84,8 +130,9 @@ pub fn read_only_memory(zones: &[SharedZone], starts: &[u64]) -> Result<Memory, 
     GuestMemoryMmap::from_regions(regions).map(Arc::new).map_err(|e| layout_error(e.into()))
 }
 
-/// Maps anonymous memory that starts at a huge page, named so that `/proc/PID/smaps` shows it apart.
-fn map_anonymous(size: usize) -> io::Result<*mut libc::c_void> {
+/// Maps anonymous memory that starts at a huge page, named so that `/proc/PID/smaps` shows it apart, and each zone of
+/// it.
+fn map_anonymous(size: usize, zone: usize, huge_pages: bool) -> io::Result<*mut libc::c_void> {
     let reserved =
         size.checked_add(HUGE_PAGE_BYTES).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
     // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
@@ -114,13 +161,16 @@ fn map_anonymous(size: usize) -> io::Result<*mut libc::c_void> {
         unsafe { libc::munmap(end, HUGE_PAGE_BYTES.wrapping_sub(head)) };
     }
     // Advice and a name: a host without them still runs the VM, only with smaller pages or without the name.
+    let huge = if huge_pages { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
     // SAFETY: advice on a mapping of our own changes no content.
-    unsafe { libc::madvise(aligned, size, libc::MADV_HUGEPAGE) };
+    unsafe { libc::madvise(aligned, size, huge) };
     // SAFETY: as above; a core dump of the VMM must not hold the guest's memory.
     unsafe { libc::madvise(aligned, size, libc::MADV_DONTDUMP) };
+    let name = if zone == 0 { "guest-ram".into() } else { format!("guest-ram-{zone}") };
+    let name = CString::new(name).unwrap_or_default();
     // SAFETY: the name is a NUL-terminated string that outlives the call, which copies it.
     unsafe {
-        libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, aligned, size, c"guest-ram".as_ptr());
+        libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, aligned, size, name.as_ptr());
     }
     Ok(aligned)
 }
@@ -178,6 +228,12 @@ impl SharedZone {
     }
 }
 
+/// RAM of one zone, for tests.
+#[cfg(test)]
+pub(crate) fn ram(bytes: u64) -> Memory {
+    Ram::lay(&[bytes]).and_then(|ram| map_ram(&ram, &[Zone::default()]).ok()).expect("memory")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +241,7 @@ mod tests {
 
     #[test]
     fn ram_lies_around_the_hole_and_reads_zero() {
-        let memory = map_ram((4 << 30) + (8 << 20)).unwrap();
+        let memory = ram((4 << 30) + (8 << 20));
         let regions: Vec<_> = memory.iter().map(|r| (r.start_addr().0, r.len())).collect();
         assert_eq!(regions, [(0, 3 << 30), (4 << 30, (1 << 30) + (8 << 20))]);
         assert_eq!(memory.read_obj::<u64>(GuestAddress(4 << 30)).unwrap(), 0);
@@ -198,7 +254,7 @@ mod tests {
 
     #[test]
     fn ram_starts_at_a_huge_page() {
-        let memory = map_ram(8 << 20).unwrap();
+        let memory = ram(8 << 20);
         let host = memory.get_host_address(GuestAddress(0)).unwrap();
         assert_eq!(host as usize % HUGE_PAGE_BYTES, 0);
     }

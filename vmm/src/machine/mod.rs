@@ -7,6 +7,7 @@ pub mod boot;
 pub mod cpuid;
 pub mod layout;
 pub mod memory;
+mod numa;
 pub mod registers;
 pub mod serial;
 pub mod sparse_file;

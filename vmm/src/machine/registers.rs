@@ -103,7 +103,7 @@ fn descriptor(segment: &kvm_segment) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::memory::map_ram;
+    use crate::machine::memory::ram;
 
     #[test]
     fn descriptors_are_those_of_the_boot_protocol() {
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_first_gib_is_mapped_to_itself() {
-        let memory = map_ram(4 << 20).unwrap();
+        let memory = ram(4 << 20);
         write_tables(&memory).unwrap();
         let entry =
             |page: u64| memory.read_obj::<u64>(GuestAddress(layout::PAGE_DIRECTORY + 8 * page)).unwrap();

@@ -110,7 +110,7 @@ mod tests {
 
     /// Reads `length` bytes from `from` on into fresh memory.
     fn read(file: &mut File, from: u64, length: usize) -> Result<Vec<u8>, vm_memory::GuestMemoryError> {
-        let memory = memory::map_ram(MEMORY as u64).unwrap();
+        let memory = memory::ram(MEMORY as u64);
         let mut sparse = SparseFile::new(file).unwrap();
         sparse.seek(SeekFrom::Start(from)).unwrap();
         memory.read_exact_volatile_from(GuestAddress(0), &mut sparse, length)?;
@@ -125,7 +125,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all_at(&[1; 4096], 0).unwrap();
         file.set_len(MEMORY as u64).unwrap();
-        let memory = memory::map_ram(MEMORY as u64).unwrap();
+        let memory = memory::ram(MEMORY as u64);
         let mut sparse = SparseFile::new(&mut file).unwrap();
         memory.read_exact_volatile_from(GuestAddress(0), &mut sparse, MEMORY).unwrap();
         let resident = |address: u64| {
