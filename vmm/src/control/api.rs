@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-pub use balloon::device::DriverState;
+use balloon::device;
 /// `GET /v1/statistics`: what the guest says of itself.
 pub use balloon::device::Statistics as GuestStatistics;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,41 @@ pub struct VmDocument {
     pub started_at_ms: u64,
     /// How long ago that was.
     pub uptime_ms: u64,
+}
+
+/// How the guest's balloon driver does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriverState {
+    /// There is none, or none yet.
+    Absent,
+    /// It has reached the ceiling.
+    Settled,
+    /// It is on its way to the ceiling.
+    Moving,
+    /// It should be on its way and is not.
+    Stuck,
+    /// It broke its device and has not reset it. A driver of Linux never does by itself.
+    Broken,
+}
+
+impl DriverState {
+    /// Whether a driver can be asked for something.
+    #[must_use]
+    pub fn serves(self) -> bool {
+        !matches!(self, Self::Absent | Self::Broken)
+    }
+}
+
+impl From<device::DriverState> for DriverState {
+    fn from(state: device::DriverState) -> Self {
+        match state {
+            device::DriverState::Absent => Self::Absent,
+            device::DriverState::Settled => Self::Settled,
+            device::DriverState::Moving => Self::Moving,
+            device::DriverState::Stuck => Self::Stuck,
+        }
+    }
 }
 
 /// The guest memory that the balloon leaves the guest once its driver has done its work.

@@ -1,11 +1,11 @@
 //! A running VM's memory as its balloon tells of it. Wiring between the control socket and the balloon's transport.
 
-use super::api::{CeilingState, GuestStatistics, MemoryDocument};
-use super::memory::{Ceiling, Memory, Unavailable};
-use crate::virtio::balloon::Balloon;
+use super::api::{CeilingState, DriverState, GuestStatistics, MemoryDocument};
+use super::memory::{Ceiling, Memory, Refusal};
+use crate::virtio::balloon::{Balloon, Look};
 use crate::virtio::mmio::Transport;
 use balloon::backing::Kernel;
-use balloon::device::{DriverState, MemoryReport, RequestError};
+use balloon::device::RequestError;
 use std::io;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
@@ -48,29 +48,23 @@ impl<K: Kernel> Memory for Ballooned<K> {
         if let Err(error) = self.survey() {
             log::warn!("the host does not say how much of the guest's memory it holds: {error}");
         }
-        document(&self.transport.memory_report(), self.by_hand)
+        document(&self.transport.look(), self.by_hand)
     }
 
-    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Unavailable> {
-        let report = self.transport.memory_report();
+    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
         let bytes = match ceiling {
-            Ceiling::Bytes(_) if report.driver == DriverState::Absent => return Err(Unavailable::NoDriver),
-            Ceiling::Bytes(bytes) => bytes.clamp(report.floor, report.size),
-            Ceiling::Auto => report.size,
+            Ceiling::Bytes(bytes) => Some(bytes),
+            Ceiling::Auto => None,
         };
+        self.transport.set_ceiling(bytes)?;
         self.by_hand = ceiling != Ceiling::Auto;
-        if let Err(error) = self.transport.set_ceiling(bytes) {
-            log::error!("a ceiling between floor and size was refused: {error}");
-        }
         Ok(())
     }
 
-    fn request_statistics(&mut self) -> Result<(), Unavailable> {
+    fn request_statistics(&mut self) -> Result<(), Refusal> {
         match self.transport.request_statistics() {
-            Ok(()) | Err(RequestError::Pending) => Ok(()),
-            Err(RequestError::NoDriver) => Err(Unavailable::NoDriver),
-            Err(RequestError::NotOffered) => Err(Unavailable::NoStatistics),
-            Err(RequestError::NoBuffer) => Err(Unavailable::NotReady),
+            Err(Refusal::Driver(RequestError::Pending)) => Ok(()),
+            result => result,
         }
     }
 
@@ -87,7 +81,8 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 }
 
-fn document(report: &MemoryReport, by_hand: bool) -> MemoryDocument {
+fn document(look: &Look, by_hand: bool) -> MemoryDocument {
+    let report = &look.report;
     let residency = report.residency.as_ref();
     let kinds = report.protocol_errors.by_kind().into_iter().filter(|(_, count)| *count > 0);
     MemoryDocument {
@@ -108,7 +103,7 @@ fn document(report: &MemoryReport, by_hand: bool) -> MemoryDocument {
         ballooned_resident_bytes: residency.map(|residency| residency.ballooned_resident),
         taken_back_total_bytes: report.taken_back_total,
         release_failures: report.release_failures.calls,
-        driver: report.driver,
+        driver: if look.broken { DriverState::Broken } else { report.driver.into() },
         protocol_errors: kinds.map(|(kind, count)| (kind.to_owned(), count)).collect(),
     }
 }

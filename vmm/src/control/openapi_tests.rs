@@ -105,7 +105,7 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
     let mut given = BTreeSet::new();
     let scripted = |statistics, pending| Scripted { statistics, pending, ..Scripted::new() };
     let mut memories: [Box<dyn Memory>; 4] = [
-        Box::new(Scripted::without_driver()),
+        Box::new(Scripted::with_driver(DriverState::Absent)),
         Box::new(scripted(Some(Scripted::full_statistics()), false)),
         Box::new(scripted(
             Some(GuestStatistics { age_ms: 0, stale: false, values: Values::default() }),
@@ -169,7 +169,7 @@ fn what_may_be_sent_and_every_state_is_as_described() {
     {
         check(&openapi, &schemas["CeilingRequest"], &serde_json::to_value(request).unwrap(), "request");
     }
-    let states = [DriverState::Absent, DriverState::Settled, DriverState::Moving, DriverState::Stuck]
-        .map(|s| json!(s));
+    use DriverState::{Absent, Broken, Moving, Settled, Stuck};
+    let states = [Absent, Settled, Moving, Stuck, Broken].map(|s| json!(s));
     assert_eq!(schemas["DriverState"]["enum"], json!(states));
 }

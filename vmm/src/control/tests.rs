@@ -3,9 +3,9 @@
 use super::api::*;
 use super::connection::Connection;
 use super::http::{REQUEST_BYTES, Request};
-use super::memory::{Ceiling, Memory, Unavailable};
+use super::memory::{Ceiling, Memory, Refusal};
 use super::routes::{self, Answer};
-use balloon::device::Values;
+use balloon::device::{CeilingError, RequestError, Values};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use vmm_sys_util::eventfd::EventFd;
@@ -59,11 +59,18 @@ impl Scripted {
         GuestStatistics { age_ms: 12, stale: false, values: Values::parse(&bytes).0 }
     }
 
-    /// A guest without a driver.
-    pub fn without_driver() -> Self {
+    /// A guest whose driver is so.
+    pub fn with_driver(driver: DriverState) -> Self {
         let mut memory = Self::new();
-        memory.document.driver = DriverState::Absent;
+        memory.document.driver = driver;
         memory
+    }
+
+    fn nobody(&self) -> Refusal {
+        match self.document.driver {
+            DriverState::Broken => Refusal::Broken,
+            _ => RequestError::NoDriver.into(),
+        }
     }
 }
 
@@ -72,10 +79,12 @@ impl Memory for Scripted {
         self.document.clone()
     }
 
-    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Unavailable> {
+    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
+        let MemoryDocument { floor_bytes, max_bytes, .. } = self.document;
         self.document.ceiling = match ceiling {
-            Ceiling::Bytes(_) if self.document.driver == DriverState::Absent => {
-                return Err(Unavailable::NoDriver);
+            Ceiling::Bytes(_) if !self.document.driver.serves() => return Err(self.nobody()),
+            Ceiling::Bytes(bytes) if !(floor_bytes..=max_bytes).contains(&bytes) => {
+                return Err(CeilingError { bytes, floor_bytes, max_bytes }.into());
             }
             Ceiling::Bytes(bytes) => CeilingState { bytes, auto: false },
             Ceiling::Auto => CeilingState { bytes: self.document.max_bytes, auto: true },
@@ -83,11 +92,8 @@ impl Memory for Scripted {
         Ok(())
     }
 
-    fn request_statistics(&mut self) -> Result<(), Unavailable> {
-        match self.document.driver {
-            DriverState::Absent => Err(Unavailable::NoDriver),
-            _ => Ok(()),
-        }
+    fn request_statistics(&mut self) -> Result<(), Refusal> {
+        if self.document.driver.serves() { Ok(()) } else { Err(self.nobody()) }
     }
 
     fn statistics_pending(&self) -> bool {
@@ -179,18 +185,25 @@ fn what_is_no_ceiling_is_refused() {
 }
 
 #[test]
-fn a_vm_without_a_driver_is_an_ordinary_vm() {
-    let mut memory = Scripted::without_driver();
-    let (status, document) = ask(&mut memory, "GET", "/v1/memory", "");
-    assert_eq!((status, &document["driver"]), (200, &json!("absent")));
-    for (method, path, body) in [
-        ("PUT", "/v1/memory/ceiling", r#"{"bytes": 268435456}"#),
-        ("PUT", "/v1/memory/ceiling", r#"{"bytes": 1}"#),
-        ("GET", "/v1/statistics", ""),
+fn a_vm_without_a_driver_or_with_a_broken_one_is_an_ordinary_vm() {
+    for (driver, name, message) in [
+        (DriverState::Absent, "absent", "no balloon driver"),
+        (DriverState::Broken, "broken", "broke its device"),
     ] {
-        let (status, document) = ask(&mut memory, method, path, body);
-        assert_eq!(status, 409, "{method} {path}");
-        assert!(document["error"]["message"].as_str().unwrap().contains("no balloon driver"), "{document}");
+        let mut memory = Scripted::with_driver(driver);
+        let (status, document) = ask(&mut memory, "GET", "/v1/memory", "");
+        assert_eq!((status, &document["driver"]), (200, &json!(name)));
+        for (method, path, body) in [
+            ("PUT", "/v1/memory/ceiling", r#"{"bytes": 268435456}"#),
+            ("PUT", "/v1/memory/ceiling", r#"{"bytes": 1}"#),
+            ("GET", "/v1/statistics", ""),
+        ] {
+            let (status, document) = ask(&mut memory, method, path, body);
+            assert_eq!(status, 409, "{method} {path}");
+            assert!(document["error"]["message"].as_str().unwrap().contains(message), "{document}");
+            assert_eq!(document["error"].get("floor_bytes"), None);
+        }
+        assert_eq!(ask(&mut memory, "PUT", "/v1/memory/ceiling", r#"{"auto": true}"#).0, 200);
     }
 }
 

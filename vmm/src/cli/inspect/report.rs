@@ -75,6 +75,9 @@ fn ceiling(memory: &MemoryDocument) -> String {
     if memory.driver == DriverState::Absent {
         return format!("{bytes}, fixed");
     }
+    if memory.driver == DriverState::Broken {
+        return format!("{bytes}, which the guest is not told of any more");
+    }
     let how = if memory.ceiling.auto { "automatic" } else { "set by hand" };
     let [floor, max] = [memory.floor_bytes, memory.max_bytes].map(size);
     format!("{bytes}, {how}; can be {floor} to {max}")
@@ -99,6 +102,7 @@ fn driver(state: DriverState) -> &'static str {
         DriverState::Settled => "the guest has reached its ceiling",
         DriverState::Moving => "the guest is on its way to its ceiling",
         DriverState::Stuck => "the guest cannot reach its ceiling, or will not",
+        DriverState::Broken => "broke its device: memory stays as it is until it is loaded anew",
     }
 }
 

@@ -10,6 +10,7 @@ mod events;
 mod requests;
 
 pub use events::BalloonEvents;
+pub use requests::{Look, Refusal};
 
 use super::buffers::{self, Buffer, Buffers};
 use super::config_space;

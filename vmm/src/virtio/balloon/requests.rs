@@ -3,43 +3,86 @@
 use super::Balloon;
 use crate::virtio::device::Effects;
 use crate::virtio::mmio::Transport;
+use crate::virtio::mmio::registers::Misuse;
+use balloon::PAGE_BYTES;
 use balloon::backing::Kernel;
 use balloon::device::{CeilingError, MemoryReport, Queue, RequestError};
 use std::io;
 
+/// A request that is refused; nothing changed. The message is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is nobody to ask, or it cannot answer.
+    #[error(transparent)]
+    Driver(#[from] RequestError),
+    /// The driver broke the device and has not reset it: nothing that it says or is told counts.
+    #[error(
+        "the guest's balloon driver broke its device: memory stays as it is until the guest loads the driver anew \
+         or is started again"
+    )]
+    Broken,
+    /// No such ceiling.
+    #[error(transparent)]
+    Ceiling(#[from] CeilingError),
+}
+
+/// Everything known of a guest's memory at one moment, by the device and by the transport in front of it.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// What the device knows.
+    pub report: MemoryReport,
+    /// The driver broke the device and has not reset it: it is none, whatever the report says of it.
+    pub broken: bool,
+    /// What the driver did wrong with the device's registers.
+    pub misuse: Misuse,
+}
+
 impl<K: Kernel> Transport<Balloon<K>> {
-    /// Wants the guest to keep at most `bytes`, and tells its driver if that is new.
+    /// Wants the guest to keep at most `bytes`, and tells its driver if that is new. None leaves it all of its
+    /// memory, and is taken whoever is there: what was set for a driver that is gone must be possible to undo.
     ///
     /// # Errors
-    /// The ceiling is below the floor or beyond the guest's memory.
-    pub fn set_ceiling(&self, bytes: u64) -> Result<(), CeilingError> {
-        let new = self.with_device(|balloon| balloon.device.set_ceiling(bytes, (balloon.clock_ms)()))?;
-        if new {
-            self.config_changed();
+    /// There is no driver to reach it, or the ceiling is below the floor or beyond the guest's memory.
+    pub fn set_ceiling(&self, bytes: Option<u64>) -> Result<(), Refusal> {
+        let mut held = self.hold();
+        if bytes.is_some() && held.needs_reset() {
+            return Err(Refusal::Broken);
+        }
+        if bytes.is_some() && !held.live() {
+            return Err(RequestError::NoDriver.into());
+        }
+        let balloon = held.device();
+        let now_ms = (balloon.clock_ms)();
+        let bytes =
+            bytes.unwrap_or_else(|| balloon.device.books().layout().pages().saturating_mul(PAGE_BYTES));
+        if balloon.device.set_ceiling(bytes, now_ms)? {
+            held.config_changed();
         }
         Ok(())
     }
 
-    /// Asks the guest for statistics; [`Self::memory_report`] has them once they are there, within a second or
-    /// marked stale.
+    /// Asks the guest for statistics; [`Self::memory_report`] has them once they are there.
     ///
     /// # Errors
     /// There is nobody to ask, or the last request is not answered.
-    pub fn request_statistics(&self) -> Result<(), RequestError> {
+    pub fn request_statistics(&self) -> Result<(), Refusal> {
         let index = self.with_device(|balloon| balloon.device.queue_index(Queue::Statistics));
         let index = index.unwrap_or(usize::MAX);
-        let mut result = Err(RequestError::NoDriver);
+        let mut result = None;
         self.with_live(
             |balloon, queues, memory| {
-                result = balloon.device.request_statistics((balloon.clock_ms)());
-                if result.is_err() {
+                let asked = balloon.device.request_statistics((balloon.clock_ms)());
+                result = Some(asked.map_err(Refusal::from));
+                if asked.is_err() {
                     return Ok(Effects::default());
                 }
                 balloon.serve_statistics(index, queues, memory, true)
             },
             index,
         );
-        result
+        let nobody =
+            || if self.hold().needs_reset() { Refusal::Broken } else { RequestError::NoDriver.into() };
+        result.unwrap_or_else(|| Err(nobody()))
     }
 
     /// Whether the guest was asked for statistics and has not answered.
@@ -47,9 +90,16 @@ impl<K: Kernel> Transport<Balloon<K>> {
         self.with_device(|balloon| balloon.device.statistics_pending())
     }
 
-    /// Everything known of the guest's memory.
+    /// Everything that the device knows of the guest's memory.
     pub fn memory_report(&self) -> MemoryReport {
         self.with_device(|balloon| balloon.report())
+    }
+
+    /// As [`Self::memory_report`], with what the transport knows.
+    pub fn look(&self) -> Look {
+        let mut held = self.hold();
+        let report = held.device().report();
+        Look { report, broken: held.needs_reset(), misuse: held.misuse() }
     }
 
     /// A step of reading how much of the guest's memory the host holds; true at the end of a reading.

@@ -1,0 +1,129 @@
+//! What the control socket is told by a real balloon behind its registers, with a driver of the test's.
+
+use super::api::{CeilingState, DriverState, MemoryDocument};
+use super::ballooned::Ballooned;
+use super::memory::{Ceiling, Memory, Refusal};
+use crate::virtio::balloon::Balloon;
+use crate::virtio::driver::{Driver, bring_up, get, memory, readable};
+use crate::virtio::mmio::Transport;
+use balloon::backing::Host;
+use balloon::device::{CeilingError, OFFERED, QUEUE_SIZES, RequestError};
+use std::cell::Cell;
+use std::sync::Arc;
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_INTERRUPT_STATUS;
+use vmm_sys_util::eventfd::EventFd;
+
+const BLOCK: u64 = balloon::BLOCK_BYTES;
+const MIB: u64 = 1 << 20;
+const INFLATE: usize = 0;
+const STATISTICS: usize = 2;
+const BUFFER: u64 = 0x10_0000;
+
+thread_local! {
+    static NOW_MS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Subject {
+    memory: Ballooned<Host>,
+    transport: Arc<Transport<Balloon<Host>>>,
+    drivers: Vec<Driver>,
+}
+
+impl Subject {
+    /// A guest of `bytes` bytes, none of them touched, at time 0.
+    fn new(bytes: u64) -> Self {
+        NOW_MS.set(0);
+        let memory = memory(bytes as usize);
+        let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, || NOW_MS.get()).unwrap();
+        let drivers =
+            QUEUE_SIZES.iter().zip(1..).map(|(size, at)| Driver::new(&memory, at << 12, *size)).collect();
+        let transport = Arc::new(Transport::new(balloon, memory).unwrap());
+        let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        Self { memory: Ballooned::new(Arc::clone(&transport), event), transport, drivers }
+    }
+
+    /// As [`Self::new`], with a driver that does everything.
+    fn live(bytes: u64) -> Self {
+        let subject = Self::new(bytes);
+        bring_up(&*subject.transport, OFFERED, &subject.drivers);
+        subject
+    }
+
+    /// The driver breaks its rings.
+    fn breaks(&mut self) {
+        self.drivers[INFLATE].set_avail_index(1000);
+        self.transport.serve(INFLATE);
+    }
+
+    /// The driver puts numbers into the queue of statistics: so much is available.
+    fn says_available(&mut self, bytes: u64) {
+        let record = [&6u16.to_le_bytes()[..], &bytes.to_le_bytes()].concat();
+        self.drivers[STATISTICS].write(BUFFER, &record);
+        self.drivers[STATISTICS].offer(0, &[readable(BUFFER, 10)]);
+        self.transport.serve(STATISTICS);
+    }
+
+    fn interrupts(&self) -> u64 {
+        self.transport.interrupt().read().unwrap_or(0)
+    }
+}
+
+#[test]
+fn a_ceiling_is_set_and_told_once() {
+    let mut subject = Subject::live(64 * MIB);
+    subject.interrupts();
+    assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)), Ok(()));
+    assert_eq!(get(&*subject.transport, VIRTIO_MMIO_INTERRUPT_STATUS) & 2, 2);
+    assert_eq!(subject.interrupts(), 1);
+    let document = subject.memory.snapshot();
+    assert_eq!(document.ceiling, CeilingState { bytes: 40 * MIB, auto: false });
+    assert_eq!(document.driver, DriverState::Moving);
+    assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)), Ok(()));
+    assert_eq!(subject.interrupts(), 0, "nothing is new");
+
+    for bytes in [0, BLOCK - 1, 64 * MIB + 1, u64::MAX] {
+        let error = CeilingError { bytes, floor_bytes: BLOCK, max_bytes: 64 * MIB };
+        assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(bytes)), Err(error.into()));
+    }
+    assert_eq!(subject.memory.snapshot().ceiling, CeilingState { bytes: 40 * MIB, auto: false });
+    assert_eq!(subject.memory.set_ceiling(Ceiling::Auto), Ok(()));
+    assert_eq!(subject.memory.snapshot().ceiling, CeilingState { bytes: 64 * MIB, auto: true });
+}
+
+#[test]
+fn without_a_driver_a_ceiling_can_only_be_undone() {
+    let mut subject = Subject::live(64 * MIB);
+    subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();
+    crate::virtio::driver::set(&*subject.transport, virtio_bindings::virtio_mmio::VIRTIO_MMIO_STATUS, 0);
+    assert_eq!(subject.memory.snapshot().driver, DriverState::Absent);
+    for bytes in [20 * MIB, 0] {
+        assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(bytes)), Err(RequestError::NoDriver.into()));
+    }
+    assert_eq!(subject.memory.request_statistics(), Err(RequestError::NoDriver.into()));
+    let ceiling = subject.memory.snapshot().ceiling;
+    assert_eq!(ceiling, CeilingState { bytes: 40 * MIB, auto: false });
+    subject.memory.set_ceiling(Ceiling::Auto).unwrap();
+    assert_eq!(subject.memory.snapshot().ceiling, CeilingState { bytes: 64 * MIB, auto: true });
+}
+
+#[test]
+fn a_driver_that_broke_its_device_is_called_so_until_it_resets_it() {
+    let mut subject = Subject::live(64 * MIB);
+    subject.says_available(60 * MIB);
+    assert_eq!(subject.memory.snapshot().driver, DriverState::Settled);
+    subject.breaks();
+    let MemoryDocument { driver, ceiling, .. } = subject.memory.snapshot();
+    assert_eq!((driver, ceiling.auto), (DriverState::Broken, true));
+    subject.interrupts();
+    for bytes in [40 * MIB, 0] {
+        assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(bytes)), Err(Refusal::Broken));
+    }
+    assert_eq!(subject.memory.snapshot().ceiling, ceiling, "nothing was set");
+    assert_eq!(subject.memory.request_statistics(), Err(Refusal::Broken));
+    assert_eq!(subject.memory.set_ceiling(Ceiling::Auto), Ok(()));
+    assert_eq!(subject.interrupts(), 0, "nobody listens");
+
+    bring_up(&*subject.transport, OFFERED, &[]);
+    assert_eq!(subject.memory.snapshot().driver, DriverState::Settled);
+    assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)), Ok(()));
+}
