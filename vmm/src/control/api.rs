@@ -99,16 +99,17 @@ pub struct MemoryDocument {
     pub reported_bytes: u64,
     /// Ever given back by reports, each time counted.
     pub reported_total_bytes: u64,
-    /// Guest memory that the host really holds, at its last reading; null if the host does not say.
+    /// Guest memory that the host really holds, at its last reading; null until the first reading has ended, or where
+    /// the host does not say.
     pub resident_bytes: Option<u64>,
     /// How long ago that reading was; null as above.
     pub resident_age_ms: Option<u64>,
-    /// Of it, in huge pages; null if the host does not say.
+    /// Of it, in huge pages; null as above.
     pub huge_page_bytes: Option<u64>,
-    /// Guest memory that the host has swapped out; null if the host does not say.
+    /// Guest memory that the host has swapped out; null as above.
     pub swapped_bytes: Option<u64>,
-    /// Ballooned memory that was resident at the last reading: the guest touched what it had given away. Null if
-    /// the host does not say.
+    /// Ballooned memory that was resident at the last reading: the guest touched what it had given away, or a huge
+    /// page of the host brought it back with its neighbours. Null as above.
     pub ballooned_resident_bytes: Option<u64>,
     /// Reported memory that the guest was seen to take again, since its start.
     pub taken_back_total_bytes: u64,

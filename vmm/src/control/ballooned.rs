@@ -6,15 +6,8 @@ use crate::virtio::balloon::{Balloon, Look};
 use crate::virtio::mmio::Transport;
 use balloon::backing::Kernel;
 use balloon::device::RequestError;
-use std::io;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
-
-/// A reading of residency is good for so long.
-const KEPT_MS: u64 = 1000;
-/// Steps of such a reading that a client's request makes: a GiB of guest memory, some milliseconds. What is left
-/// is read by later requests and by the event loop's timer.
-const STEPS: usize = 4;
 
 /// The memory of a VM with a balloon.
 pub struct Ballooned<K> {
@@ -29,23 +22,11 @@ impl<K: Kernel> Ballooned<K> {
     pub fn new(transport: Arc<Transport<Balloon<K>>>, statistics: EventFd) -> Self {
         Self { transport, by_hand: false, statistics }
     }
-
-    fn survey(&self) -> io::Result<()> {
-        let age_ms = self.transport.with_device(|balloon| balloon.residency_age_ms());
-        if age_ms.is_none_or(|age_ms| age_ms >= KEPT_MS) {
-            for _ in 0..STEPS {
-                if self.transport.survey()? {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<K: Kernel> Memory for Ballooned<K> {
     fn snapshot(&mut self) -> MemoryDocument {
-        if let Err(error) = self.survey() {
+        if let Err(error) = self.transport.refresh() {
             log::warn!("the host does not say how much of the guest's memory it holds: {error}");
         }
         document(&self.transport.look(), self.by_hand)

@@ -15,6 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 const BLOCK: u64 = balloon::BLOCK_BYTES;
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 const INFLATE: usize = 0;
 const STATISTICS: usize = 2;
 const BUFFER: u64 = 0x10_0000;
@@ -126,4 +127,34 @@ fn a_driver_that_broke_its_device_is_called_so_until_it_resets_it() {
     bring_up(&*subject.transport, OFFERED, &[]);
     assert_eq!(subject.memory.snapshot().driver, DriverState::Settled);
     assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)), Ok(()));
+}
+
+#[test]
+fn a_small_guest_is_read_at_once_and_again_when_that_is_old() {
+    let mut subject = Subject::live(64 * MIB);
+    let age_ms = |subject: &mut Subject, at_ms| {
+        NOW_MS.set(at_ms);
+        let document = subject.memory.snapshot();
+        assert!(document.resident_bytes.is_some());
+        document.resident_age_ms.unwrap()
+    };
+    let ages = [0, 999, 1000, 1500, 5000].map(|at_ms| age_ms(&mut subject, at_ms));
+    assert_eq!(ages, [0, 999, 0, 500, 0]);
+}
+
+#[test]
+fn all_clients_together_have_so_much_read_for_them() {
+    // A GiB at a time: the fourth of these is the last.
+    let mut subject = Subject::live(4 * GIB);
+    for at_ms in [0, 20, 40] {
+        NOW_MS.set(at_ms);
+        for client in 0..100 {
+            let document = subject.memory.snapshot();
+            let [resident, age_ms] = [document.resident_bytes, document.resident_age_ms];
+            assert_eq!((resident, age_ms), (None, None), "client {client} at {at_ms} ms");
+        }
+    }
+    NOW_MS.set(60);
+    let resident = subject.memory.snapshot().resident_bytes;
+    assert!(resident.is_some_and(|bytes| bytes < MIB), "{resident:?}");
 }

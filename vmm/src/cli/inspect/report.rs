@@ -47,7 +47,9 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
         rows.push(("skew", format!("the {more} counts {amount} more as returned than the {less}")));
     }
     if let Some(bytes) = memory.ballooned_resident_bytes.filter(|bytes| *bytes > 0) {
-        rows.push(("touched", format!("{} that the guest had given away", size(bytes))));
+        let back =
+            format!("{} of the balloon, by the guest's touch or by huge pages of the host", size(bytes));
+        rows.push(("came back", back));
     }
     if memory.release_failures > 0 {
         rows.push(("host's refusals", format!("{} to take memory back", memory.release_failures)));
@@ -190,7 +192,7 @@ driver    none: memory is fixed
             "memory           400 MiB of 512 MiB",
             "ceiling          300 MiB, set by hand; can be 128 MiB to 512 MiB",
             "resident         100 MiB of the host's memory, 75 % in huge pages, and 3 MiB swapped out by it",
-            "touched          4 KiB that the guest had given away",
+            "came back        4 KiB of the balloon, by the guest's touch or by huge pages of the host",
             "host's refusals  2 to take memory back",
             "reported         1 MiB free in the guest and returned to the host, 9 MiB so far",
             "driver           the guest cannot reach its ceiling, or will not",

@@ -7,6 +7,7 @@
 #![deny(clippy::cast_sign_loss)]
 
 mod events;
+mod pace;
 mod requests;
 
 pub use events::BalloonEvents;
@@ -23,6 +24,7 @@ use balloon::device::{
 };
 use balloon::frames::{Books, Layout};
 use balloon::resident::{self, Residency, Scanner};
+use pace::Pace;
 use std::io;
 use std::slice;
 use std::sync::OnceLock;
@@ -79,6 +81,7 @@ pub struct Balloon<K> {
     scanner: Scanner<resident::Host>,
     /// The last reading and when it ended.
     residency: Option<(Residency, u64)>,
+    pace: Pace,
     buffers: Buffers,
     heads: Vec<u16>,
 }
@@ -122,6 +125,7 @@ impl<K: Kernel> Balloon<K> {
             clock_ms,
             scanner: Scanner::new(resident::Host::probe()),
             residency: None,
+            pace: Pace::default(),
             buffers: Buffers::default(),
             heads: Vec::new(),
         })
@@ -144,16 +148,19 @@ impl<K: Kernel> Balloon<K> {
     /// # Errors
     /// The host cannot tell.
     pub fn survey(&mut self) -> io::Result<bool> {
-        let Self { device, scanner, residency, clock_ms, .. } = self;
-        let Some(reading) = device.survey(scanner, SURVEY_PAGES)? else { return Ok(false) };
-        *residency = Some((reading, clock_ms()));
-        Ok(true)
+        let reading = self.device.survey(&mut self.scanner, SURVEY_PAGES);
+        let now_ms = (self.clock_ms)();
+        let ended = !matches!(reading, Ok(None));
+        self.pace.step(now_ms, ended);
+        if let Some(reading) = reading? {
+            self.residency = Some((reading, now_ms));
+        }
+        Ok(ended)
     }
 
-    /// Milliseconds since the last reading of how much of the guest's memory the host holds.
-    #[must_use]
-    pub fn residency_age_ms(&self) -> Option<u64> {
-        self.residency.as_ref().map(|(_, read_ms)| (self.clock_ms)().saturating_sub(*read_ms))
+    /// As [`Self::survey`], for a client: nothing if clients have had their steps, or need none.
+    fn survey_for_client(&mut self) -> Option<io::Result<bool>> {
+        self.pace.allows((self.clock_ms)()).then(|| self.survey())
     }
 
     /// Returns the driver's buffer if `ask` says so, and reads the one that comes.

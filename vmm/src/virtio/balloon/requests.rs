@@ -102,6 +102,16 @@ impl<K: Kernel> Transport<Balloon<K>> {
         Look { report, broken: held.needs_reset(), misuse: held.misuse() }
     }
 
+    /// Reads on for a client how much of the guest's memory the host holds, unless it has been read lately: some steps
+    /// for all clients that ask at a time. What is left is read for later ones, or by the timer.
+    ///
+    /// # Errors
+    /// The host cannot tell.
+    pub fn refresh(&self) -> io::Result<()> {
+        while self.with_device(Balloon::survey_for_client).transpose()?.is_some() {}
+        Ok(())
+    }
+
     /// A step of reading how much of the guest's memory the host holds; true at the end of a reading.
     ///
     /// # Errors

@@ -6,10 +6,12 @@ use super::*;
 use crate::virtio::driver::{Driver, readable, writable};
 use crate::virtio::mmio::Transport;
 use balloon::device::{DriverState, RequestError, features};
+use event_manager::{EventManager, SubscriberOps};
 use std::cell::Cell;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
 use vm_memory::{Bytes, FileOffset, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
 
 const BLOCK: u64 = balloon::BLOCK_BYTES;
 const HIGH: u64 = 4 * BLOCK;
@@ -234,5 +236,22 @@ fn the_control_sockets_requests_go_through_the_transport() {
     assert_eq!((report.ceiling, report.driver), (2 * BLOCK, DriverState::Absent));
     assert!(transport.interrupt().read().is_err(), "nobody to interrupt");
     while !transport.survey().unwrap() {}
+    assert!(transport.memory_report().residency.is_some());
+}
+
+/// A guest so large that nobody reads it for one client is read without any.
+#[test]
+fn the_first_reading_begins_with_the_machine() {
+    const LARGE: usize = 2 << 30;
+    let memory: Memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), LARGE)]).unwrap());
+    let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, monotonic_ms).unwrap();
+    let transport = Arc::new(Transport::new(balloon, memory).unwrap());
+    let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let mut events = EventManager::<BalloonEvents>::new().unwrap();
+    events.add_subscriber(BalloonEvents::new(Arc::clone(&transport), event).unwrap());
+    for _ in 0..LARGE as u64 / 4096 / SURVEY_PAGES {
+        assert_eq!(transport.memory_report().residency, None);
+        assert_eq!(events.run_with_timeout(5000).unwrap(), 1, "nothing is read");
+    }
     assert!(transport.memory_report().residency.is_some());
 }
