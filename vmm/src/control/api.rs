@@ -99,12 +99,17 @@ pub struct MemoryDocument {
     pub reported_bytes: u64,
     /// Ever given back by reports, each time counted.
     pub reported_total_bytes: u64,
+    /// Reported free and not given back to the host, each time counted: the guest fills free pages with a pattern that
+    /// they must keep.
+    pub reported_poisoned_total_bytes: u64,
     /// Guest memory that the host really holds, at its last reading; null until the first reading has ended, or where
     /// the host does not say.
     pub resident_bytes: Option<u64>,
     /// How long ago that reading was; null as above.
     pub resident_age_ms: Option<u64>,
-    /// Of it, in huge pages; null as above.
+    /// The parts that guest memory consists of, by their addresses.
+    pub regions: Vec<RegionDocument>,
+    /// Of the resident memory, what is in huge pages; null as above.
     pub huge_page_bytes: Option<u64>,
     /// Guest memory that the host has swapped out; null as above.
     pub swapped_bytes: Option<u64>,
@@ -116,10 +121,31 @@ pub struct MemoryDocument {
     /// Calls by which the host refused to take memory back, since the guest's start. What it refused stays the
     /// guest's in our books.
     pub release_failures: u64,
+    /// How much memory that was.
+    pub release_failed_bytes: u64,
+    /// The host's error number (`errno`) at the last of them; null if there was none.
+    pub release_last_errno: Option<i32>,
+    /// How often our page books contradicted themselves when they were recounted, after each reading: a fault of
+    /// Ballast.
+    pub book_imbalances: u64,
     /// How the guest's driver does.
     pub driver: DriverState,
     /// What the driver did wrong, by kind. Kinds that never happened may be absent.
     pub protocol_errors: BTreeMap<String, u64>,
+    /// What it did wrong with the device's registers, likewise.
+    pub register_errors: BTreeMap<String, u64>,
+}
+
+/// A part of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionDocument {
+    /// Where it begins, guest-physical.
+    pub address: u64,
+    /// How long it is.
+    pub size_bytes: u64,
+    /// What of it the host really holds, at its last reading; null until the first one has ended, or where the host
+    /// does not say.
+    pub resident_bytes: Option<u64>,
 }
 
 /// `PUT /v1/memory/ceiling`: one of both.
@@ -177,15 +203,21 @@ impl MemoryDocument {
             skew_bytes: 0,
             reported_bytes: 0,
             reported_total_bytes: 0,
+            reported_poisoned_total_bytes: 0,
             resident_bytes: Some(resident_bytes),
             resident_age_ms: Some(0),
+            regions: vec![RegionDocument { address: 0, size_bytes, resident_bytes: Some(resident_bytes) }],
             huge_page_bytes: None,
             swapped_bytes: None,
             ballooned_resident_bytes: None,
             taken_back_total_bytes: 0,
             release_failures: 0,
+            release_failed_bytes: 0,
+            release_last_errno: None,
+            book_imbalances: 0,
             driver: DriverState::Absent,
             protocol_errors: BTreeMap::new(),
+            register_errors: BTreeMap::new(),
         }
     }
 }

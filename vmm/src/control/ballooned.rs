@@ -1,11 +1,13 @@
 //! A running VM's memory as its balloon tells of it. Wiring between the control socket and the balloon's transport.
 
-use super::api::{CeilingState, DriverState, GuestStatistics, MemoryDocument};
+use super::api::{CeilingState, DriverState, GuestStatistics, MemoryDocument, RegionDocument};
 use super::memory::{Ceiling, Memory, Refusal};
 use crate::virtio::balloon::{Balloon, Look};
 use crate::virtio::mmio::Transport;
+use balloon::PAGE_BYTES;
 use balloon::backing::Kernel;
 use balloon::device::RequestError;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -62,10 +64,16 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 }
 
-fn document(look: &Look, by_hand: bool) -> MemoryDocument {
+/// What `GET /v1/memory` says of `look`; `by_hand` says who chose the ceiling.
+pub(super) fn document(look: &Look, by_hand: bool) -> MemoryDocument {
     let report = &look.report;
     let residency = report.residency.as_ref();
-    let kinds = report.protocol_errors.by_kind().into_iter().filter(|(_, count)| *count > 0);
+    let resident = |region: usize| residency.and_then(|residency| residency.regions.get(region)).copied();
+    let regions = look.regions.iter().enumerate().map(|(number, (address, bytes))| RegionDocument {
+        address: *address,
+        size_bytes: *bytes,
+        resident_bytes: resident(number),
+    });
     MemoryDocument {
         size_bytes: report.size,
         max_bytes: report.size,
@@ -77,14 +85,25 @@ fn document(look: &Look, by_hand: bool) -> MemoryDocument {
         skew_bytes: report.skew,
         reported_bytes: report.reported,
         reported_total_bytes: report.reported_total,
+        reported_poisoned_total_bytes: report.reported_poisoned_total,
         resident_bytes: residency.map(|residency| residency.resident),
         resident_age_ms: report.residency_age_ms,
+        regions: regions.collect(),
         huge_page_bytes: residency.and_then(|residency| residency.huge),
         swapped_bytes: residency.and_then(|residency| residency.swapped),
         ballooned_resident_bytes: residency.map(|residency| residency.ballooned_resident),
         taken_back_total_bytes: report.taken_back_total,
         release_failures: report.release_failures.calls,
+        release_failed_bytes: report.release_failures.pages.saturating_mul(PAGE_BYTES),
+        release_last_errno: report.release_failures.last_errno,
+        book_imbalances: look.book_imbalances,
         driver: if look.broken { DriverState::Broken } else { report.driver.into() },
-        protocol_errors: kinds.map(|(kind, count)| (kind.to_owned(), count)).collect(),
+        protocol_errors: that_happened(&report.protocol_errors.by_kind()),
+        register_errors: that_happened(&look.misuse.by_kind()),
     }
+}
+
+fn that_happened(kinds: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    let some = kinds.iter().filter(|(_, count)| *count > 0);
+    some.map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
 }

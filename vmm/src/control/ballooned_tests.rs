@@ -1,16 +1,18 @@
 //! What the control socket is told by a real balloon behind its registers, with a driver of the test's.
 
 use super::api::{CeilingState, DriverState, MemoryDocument};
-use super::ballooned::Ballooned;
+use super::ballooned::{Ballooned, document};
 use super::memory::{Ceiling, Memory, Refusal};
+use crate::bus::BusDevice;
 use crate::virtio::balloon::Balloon;
-use crate::virtio::driver::{Driver, bring_up, get, memory, readable};
+use crate::virtio::driver::{Driver, bring_up, get, memory, readable, set, writable};
 use crate::virtio::mmio::Transport;
-use balloon::backing::Host;
+use balloon::backing::{Failures, Host};
 use balloon::device::{CeilingError, OFFERED, QUEUE_SIZES, RequestError};
+use balloon::resident::Residency;
 use std::cell::Cell;
 use std::sync::Arc;
-use virtio_bindings::virtio_mmio::VIRTIO_MMIO_INTERRUPT_STATUS;
+use virtio_bindings::virtio_mmio::*;
 use vmm_sys_util::eventfd::EventFd;
 
 const BLOCK: u64 = balloon::BLOCK_BYTES;
@@ -18,6 +20,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const INFLATE: usize = 0;
 const STATISTICS: usize = 2;
+const REPORTING: usize = 3;
 const BUFFER: u64 = 0x10_0000;
 
 thread_local! {
@@ -95,7 +98,7 @@ fn a_ceiling_is_set_and_told_once() {
 fn without_a_driver_a_ceiling_can_only_be_undone() {
     let mut subject = Subject::live(64 * MIB);
     subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();
-    crate::virtio::driver::set(&*subject.transport, virtio_bindings::virtio_mmio::VIRTIO_MMIO_STATUS, 0);
+    set(&*subject.transport, VIRTIO_MMIO_STATUS, 0);
     assert_eq!(subject.memory.snapshot().driver, DriverState::Absent);
     for bytes in [20 * MIB, 0] {
         assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(bytes)), Err(RequestError::NoDriver.into()));
@@ -157,4 +160,41 @@ fn all_clients_together_have_so_much_read_for_them() {
     NOW_MS.set(60);
     let resident = subject.memory.snapshot().resident_bytes;
     assert!(resident.is_some_and(|bytes| bytes < MIB), "{resident:?}");
+}
+
+#[test]
+fn everything_that_is_counted_is_told() {
+    let mut subject = Subject::live(64 * MIB);
+    // Free pages are filled with a pattern: reports of them are kept.
+    subject.transport.write(VIRTIO_MMIO_CONFIG as u64 + 12, &7u32.to_le_bytes());
+    subject.drivers[REPORTING].offer(0, &[writable(32 * MIB, 3 * 4096)]);
+    subject.transport.serve(REPORTING);
+    set(&*subject.transport, VIRTIO_MMIO_VERSION, 7);
+    set(&*subject.transport, VIRTIO_MMIO_QUEUE_NUM, 7);
+    set(&*subject.transport, VIRTIO_MMIO_QUEUE_NOTIFY, 7);
+    set(&*subject.transport, VIRTIO_MMIO_STATUS, 7);
+    let document = subject.memory.snapshot();
+    assert_eq!(document.reported_poisoned_total_bytes, 3 * 4096);
+    let kinds = ["impossible_queues", "impossible_registers", "impossible_statuses", "untimely_writes"];
+    assert_eq!(document.register_errors, kinds.map(|kind| (kind.to_owned(), 1)).into());
+    let [region] = document.regions[..] else { panic!("{document:?}") };
+    assert_eq!((region.address, region.size_bytes), (0, 64 * MIB));
+    assert_eq!((region.resident_bytes, document.book_imbalances), (document.resident_bytes, 0));
+    assert!(region.resident_bytes.is_some_and(|bytes| bytes > 0));
+}
+
+#[test]
+fn every_figure_has_its_place() {
+    let mut look = Subject::new(8 * MIB).transport.look();
+    look.regions = vec![(0, 4 * MIB), (16 * MIB, 4 * MIB)];
+    look.report.release_failures = Failures { calls: 2, pages: 3, last_errno: Some(libc::ENOMEM) };
+    look.report.residency = Some(Residency { resident: 9, regions: vec![4, 5], ..Residency::default() });
+    look.book_imbalances = 6;
+    let document = document(&look, false);
+    let told = (document.release_failures, document.release_failed_bytes, document.release_last_errno);
+    assert_eq!(told, (2, 3 * 4096, Some(libc::ENOMEM)));
+    let regions: Vec<_> =
+        document.regions.iter().map(|r| (r.address, r.size_bytes, r.resident_bytes)).collect();
+    assert_eq!(regions, [(0, 4 * MIB, Some(4)), (16 * MIB, 4 * MIB, Some(5))]);
+    assert_eq!(document.book_imbalances, 6);
 }

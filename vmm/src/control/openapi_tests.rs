@@ -53,6 +53,9 @@ fn check(openapi: &Value, schema: &Value, value: &Value, at: &str) {
             "additionalProperties" if argument.is_object() => {
                 value.as_object().unwrap().values().for_each(|value| check(openapi, argument, value, at));
             }
+            "items" => {
+                value.as_array().unwrap().iter().for_each(|value| check(openapi, argument, value, at));
+            }
             "minimum" => assert!(value.as_f64().is_none_or(|v| v >= argument.as_f64().unwrap()), "{at}"),
             "maximum" => assert!(value.as_f64().is_none_or(|v| v <= argument.as_f64().unwrap()), "{at}"),
             "enum" => assert!(argument.as_array().unwrap().contains(value), "{at} is {value}"),

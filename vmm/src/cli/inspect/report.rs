@@ -39,6 +39,10 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
         let [now, ever] = [memory.reported_bytes, memory.reported_total_bytes].map(size);
         rows.push(("reported", format!("{now} free in the guest and returned to the host, {ever} so far")));
     }
+    if memory.reported_poisoned_total_bytes > 0 {
+        let kept = size(memory.reported_poisoned_total_bytes);
+        rows.push(("kept", format!("{kept} free in the guest, which fills free memory with a pattern")));
+    }
     rows.push(("driver", driver(memory.driver).into()));
     // On its way the driver's word is always a little behind.
     if memory.skew_bytes != 0 && memory.driver != DriverState::Moving {
@@ -52,11 +56,15 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
         rows.push(("came back", back));
     }
     if memory.release_failures > 0 {
-        rows.push(("host's refusals", format!("{} to take memory back", memory.release_failures)));
+        rows.push(("host's refusals", refusals(memory)));
+    }
+    if memory.book_imbalances > 0 {
+        rows.push(("books", "contradict themselves: a fault of Ballast, please report it".into()));
     }
     let errors: Vec<_> = memory
         .protocol_errors
         .iter()
+        .chain(&memory.register_errors)
         .filter(|(_, count)| **count > 0)
         .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
         .collect();
@@ -96,6 +104,13 @@ fn resident(memory: &MemoryDocument) -> String {
         text.push_str(&format!(", and {} swapped out by it", size(swapped)));
     }
     text
+}
+
+fn refusals(memory: &MemoryDocument) -> String {
+    let failed = size(memory.release_failed_bytes);
+    let last = memory.release_last_errno.map(std::io::Error::from_raw_os_error);
+    let last = last.map(|error| format!("; the last: {error}")).unwrap_or_default();
+    format!("{} to take memory back, {failed} in all{last}", memory.release_failures)
 }
 
 fn driver(state: DriverState) -> &'static str {
@@ -180,9 +195,14 @@ driver    none: memory is fixed
             huge_page_bytes: Some(75 * MIB),
             swapped_bytes: Some(3 * MIB),
             ballooned_resident_bytes: Some(4096),
+            reported_poisoned_total_bytes: 2 * MIB,
             release_failures: 2,
+            release_failed_bytes: 8192,
+            release_last_errno: Some(12),
+            book_imbalances: 1,
             driver: DriverState::Stuck,
             protocol_errors: [("duplicate_pages".to_owned(), 3)].into(),
+            register_errors: [("impossible_statuses".to_owned(), 1)].into(),
             ..inspected.memory
         };
         let values = Values { available_bytes: Some(200 * MIB), ..Values::default() };
@@ -193,11 +213,13 @@ driver    none: memory is fixed
             "ceiling          300 MiB, set by hand; can be 128 MiB to 512 MiB",
             "resident         100 MiB of the host's memory, 75 % in huge pages, and 3 MiB swapped out by it",
             "came back        4 KiB of the balloon, by the guest's touch or by huge pages of the host",
-            "host's refusals  2 to take memory back",
+            "host's refusals  2 to take memory back, 8 KiB in all; the last: Cannot allocate memory (os error 12)",
+            "kept             2 MiB free in the guest, which fills free memory with a pattern",
+            "books            contradict themselves: a fault of Ballast, please report it",
             "reported         1 MiB free in the guest and returned to the host, 9 MiB so far",
             "driver           the guest cannot reach its ceiling, or will not",
             "skew             the host counts 2 MiB more as returned than the guest",
-            "driver's faults  3 duplicate pages",
+            "driver's faults  3 duplicate pages, 1 impossible statuses",
             "guest says       200 MiB available, 5 s ago: it does not answer now",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n---\n{text}");

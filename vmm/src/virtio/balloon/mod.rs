@@ -6,6 +6,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_sign_loss)]
 
+mod audit;
 mod events;
 mod pace;
 mod requests;
@@ -17,6 +18,7 @@ use super::buffers::{self, Buffer, Buffers};
 use super::config_space;
 use super::device::{BrokenQueue, Device, Effects, Memory};
 use super::queue::{Batch, Chain, Outcome, drain, drain_together};
+use audit::Audit;
 use balloon::backing::{Backing, Host, Kernel, Kind, Mapping};
 use balloon::device::{
     self, FEATURE_NAMES, LEAST_FLOOR_BYTES, MemoryReport, OFFERED, PFNS_PER_DESCRIPTOR, QUEUE_SIZES,
@@ -82,6 +84,7 @@ pub struct Balloon<K> {
     /// The last reading and when it ended.
     residency: Option<(Residency, u64)>,
     pace: Pace,
+    audit: Audit,
     buffers: Buffers,
     heads: Vec<u16>,
 }
@@ -126,6 +129,7 @@ impl<K: Kernel> Balloon<K> {
             scanner: Scanner::new(resident::Host::probe()),
             residency: None,
             pace: Pace::default(),
+            audit: Audit::default(),
             buffers: Buffers::default(),
             heads: Vec::new(),
         })
@@ -154,6 +158,7 @@ impl<K: Kernel> Balloon<K> {
         self.pace.step(now_ms, ended);
         if let Some(reading) = reading? {
             self.residency = Some((reading, now_ms));
+            self.audit.look_through(self.device.books());
         }
         Ok(ended)
     }

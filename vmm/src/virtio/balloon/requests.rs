@@ -35,6 +35,10 @@ pub struct Look {
     pub broken: bool,
     /// What the driver did wrong with the device's registers.
     pub misuse: Misuse,
+    /// Guest-physical address and length in bytes of each region of guest memory.
+    pub regions: Vec<(u64, u64)>,
+    /// At the ends of how many readings our page books contradicted themselves.
+    pub book_imbalances: u64,
 }
 
 impl<K: Kernel> Transport<Balloon<K>> {
@@ -98,8 +102,17 @@ impl<K: Kernel> Transport<Balloon<K>> {
     /// As [`Self::memory_report`], with what the transport knows.
     pub fn look(&self) -> Look {
         let mut held = self.hold();
-        let report = held.device().report();
-        Look { report, broken: held.needs_reset(), misuse: held.misuse() }
+        let (broken, misuse) = (held.needs_reset(), held.misuse());
+        let balloon = held.device();
+        let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);
+        let regions = balloon.device.books().layout().regions();
+        Look {
+            report: balloon.report(),
+            broken,
+            misuse,
+            regions: regions.map(|pages| (bytes(pages.first().into()), bytes(pages.count()))).collect(),
+            book_imbalances: balloon.audit.imbalances(),
+        }
     }
 
     /// Reads on for a client how much of the guest's memory the host holds, unless it has been read lately: some steps

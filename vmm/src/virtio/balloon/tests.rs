@@ -6,6 +6,7 @@ use super::*;
 use crate::virtio::driver::{Driver, readable, writable};
 use crate::virtio::mmio::Transport;
 use balloon::device::{DriverState, RequestError, features};
+use balloon::frames::Imbalance;
 use event_manager::{EventManager, SubscriberOps};
 use std::cell::Cell;
 use std::os::fd::FromRawFd;
@@ -254,4 +255,20 @@ fn the_first_reading_begins_with_the_machine() {
         assert_eq!(events.run_with_timeout(5000).unwrap(), 1, "nothing is read");
     }
     assert!(transport.memory_report().residency.is_some());
+}
+
+#[test]
+fn books_are_recounted_after_each_reading() {
+    let mut subject = Subject::new(OFFERED);
+    let imbalance = |books: &Books| Err(Imbalance { totals: books.totals(), ballooned: 1, reported: 2 });
+    while !subject.balloon.survey().unwrap() {}
+    assert_eq!(subject.balloon.audit.imbalances(), 0);
+    subject.balloon.audit = Audit::finding(imbalance);
+    for readings in 1..4 {
+        while !subject.balloon.survey().unwrap() {}
+        assert_eq!(subject.balloon.audit.imbalances(), readings);
+    }
+    let memory = subject.memory().clone();
+    let transport = Transport::new(subject.balloon, memory).unwrap();
+    assert_eq!(transport.look().book_imbalances, 3);
 }

@@ -64,6 +64,19 @@ pub struct Misuse {
     pub queue: u64,
 }
 
+impl Misuse {
+    /// Each kind by a name, and how often it happened.
+    #[must_use]
+    pub fn by_kind(&self) -> [(&'static str, u64); 4] {
+        [
+            ("impossible_registers", self.register),
+            ("untimely_writes", self.phase),
+            ("impossible_statuses", self.status),
+            ("impossible_queues", self.queue),
+        ]
+    }
+}
+
 /// What the driver said of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueRegisters {
