@@ -22,6 +22,7 @@ use crate::virtio::console::Console;
 use crate::virtio::mmio::Transport;
 use crate::virtio::pmem::Pmem;
 use crate::virtio::rng::Rng;
+use ::balloon::device::STATISTICS_DEADLINE_MS;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
 use std::fs::File;
@@ -29,6 +30,7 @@ use std::io::{self, Read};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
+use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 /// A microVM could not be built or run.
@@ -183,7 +185,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();
-    let server = Server::new(listener, document(config), Box::new(ballooned))
+    let guest_limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
+    let server = Server::new(listener, document(config), Box::new(ballooned), guest_limit)
         .map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 

@@ -106,15 +106,12 @@ fn every_route_is_described_and_nothing_else() {
 fn every_answer_is_as_described_and_every_described_status_is_given() {
     const CEILING: &str = "/v1/memory/ceiling";
     let mut given = BTreeSet::new();
-    let scripted = |statistics, pending| Scripted { statistics, pending, ..Scripted::new() };
+    let saying = |statistics| Scripted { statistics: Some(statistics), ..Scripted::new() };
     let mut memories: [Box<dyn Memory>; 4] = [
         Box::new(Scripted::with_driver(DriverState::Absent)),
-        Box::new(scripted(Some(Scripted::full_statistics()), false)),
-        Box::new(scripted(
-            Some(GuestStatistics { age_ms: 0, stale: false, values: Values::default() }),
-            false,
-        )),
-        Box::new(scripted(None, true)),
+        Box::new(saying(Scripted::full_statistics())),
+        Box::new(saying(GuestStatistics { age_ms: 0, stale: false, values: Values::default() })),
+        Box::new(Scripted::silent()),
     ];
     const DRIVERLESS: usize = 0;
     const MOVING: usize = 1;

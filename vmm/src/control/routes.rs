@@ -4,7 +4,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_sign_loss)]
 
-use super::api::{CeilingRequest, ErrorDocument, VmDocument};
+use super::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
 use super::http::{Request, Response, Status};
 use super::memory::{Ceiling, Memory, Refusal};
 
@@ -61,8 +61,10 @@ pub fn route(request: &Request, vm: &VmDocument, memory: &mut dyn Memory) -> Ans
 
 /// The answer to a request for statistics, once the guest has answered or time is up.
 pub fn statistics(memory: &mut dyn Memory) -> Response {
+    let pending = memory.statistics_pending();
     match memory.statistics() {
-        Some(statistics) => Response::json(Status::Ok, &statistics),
+        // Time is up by the server's clock, whatever the device's says: what there is answers an older request.
+        Some(last) => Response::json(Status::Ok, &GuestStatistics { stale: last.stale || pending, ..last }),
         None => error(Status::GuestTimeout, "the guest was asked for statistics and has never answered"),
     }
 }

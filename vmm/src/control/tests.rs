@@ -8,6 +8,8 @@ use super::routes::{self, Answer};
 use balloon::device::{CeilingError, RequestError, Values};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 
 /// A VM's memory that does at once what it is asked to.
@@ -15,7 +17,10 @@ use vmm_sys_util::eventfd::EventFd;
 pub struct Scripted {
     pub document: MemoryDocument,
     pub statistics: Option<GuestStatistics>,
-    pub pending: bool,
+    /// Shared with who plays the guest.
+    pub pending: Arc<AtomicBool>,
+    /// A request is answered at once.
+    pub prompt: bool,
     pub event: EventFd,
 }
 
@@ -55,7 +60,8 @@ impl Scripted {
                 register_errors: [("impossible_statuses".to_owned(), 2)].into(),
             },
             statistics: None,
-            pending: false,
+            pending: Arc::default(),
+            prompt: true,
             event: EventFd::new(libc::EFD_NONBLOCK).unwrap(),
         }
     }
@@ -73,6 +79,11 @@ impl Scripted {
         let mut memory = Self::new();
         memory.document.driver = driver;
         memory
+    }
+
+    /// A guest that answers no request.
+    pub fn silent() -> Self {
+        Self { prompt: false, ..Self::new() }
     }
 
     fn nobody(&self) -> Refusal {
@@ -102,11 +113,15 @@ impl Memory for Scripted {
     }
 
     fn request_statistics(&mut self) -> Result<(), Refusal> {
-        if self.document.driver.serves() { Ok(()) } else { Err(self.nobody()) }
+        if !self.document.driver.serves() {
+            return Err(self.nobody());
+        }
+        self.pending.store(!self.prompt, Ordering::Relaxed);
+        Ok(())
     }
 
     fn statistics_pending(&self) -> bool {
-        self.pending
+        self.pending.load(Ordering::Relaxed)
     }
 
     fn statistics(&mut self) -> Option<GuestStatistics> {
@@ -218,17 +233,19 @@ fn a_vm_without_a_driver_or_with_a_broken_one_is_an_ordinary_vm() {
 
 #[test]
 fn statistics_wait_for_the_guest() {
-    let mut memory = Scripted { pending: true, ..Scripted::new() };
+    let mut memory = Scripted::silent();
     assert_eq!(ask(&mut memory, "GET", "/v1/statistics", "").0, 0, "the guest was asked");
     assert_eq!(routes::statistics(&mut memory).status.code(), 504, "it never answered");
-    memory.statistics = Some(GuestStatistics { age_ms: 0, stale: true, values: Values::default() });
+    // As the device says a moment before its own clock finds them stale.
+    memory.statistics = Some(GuestStatistics { age_ms: 999, stale: false, values: Values::default() });
     let response = routes::statistics(&mut memory);
     assert_eq!(
         (response.status.code(), response.body.as_slice()),
-        (200, br#"{"age_ms":0,"stale":true}"#.as_slice())
+        (200, br#"{"age_ms":999,"stale":true}"#.as_slice())
     );
-    memory.pending = false;
-    assert_eq!(ask(&mut memory, "GET", "/v1/statistics", "").0, 200, "it answers within the call");
+    memory.prompt = true;
+    let (status, document) = ask(&mut memory, "GET", "/v1/statistics", "");
+    assert_eq!((status, &document["stale"]), (200, &json!(false)), "it answers within the call");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #![expect(clippy::cast_possible_truncation)]
 
 use super::*;
-use crate::virtio::driver::{Driver, readable, writable};
+use crate::virtio::driver::{Driver, bring_up, readable, writable};
 use crate::virtio::mmio::Transport;
 use balloon::device::{DriverState, RequestError, features};
 use balloon::frames::Imbalance;
@@ -271,4 +271,35 @@ fn books_are_recounted_after_each_reading() {
     let memory = subject.memory().clone();
     let transport = Transport::new(subject.balloon, memory).unwrap();
     assert_eq!(transport.look().book_imbalances, 3);
+}
+
+/// Who waits for statistics is woken by the driver's answer, and by nothing else.
+#[test]
+fn an_answer_of_the_driver_is_an_event() {
+    const STATISTICS: usize = 2;
+    let memory = memory();
+    let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, monotonic_ms).unwrap();
+    let transport = Arc::new(Transport::new(balloon, memory.clone()).unwrap());
+    let mut drivers: Vec<_> =
+        QUEUE_SIZES.iter().zip(1..).map(|(size, at)| Driver::new(&memory, at << 12, *size)).collect();
+    let answered = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let theirs = answered.try_clone().unwrap();
+    let mut events = EventManager::<BalloonEvents>::new().unwrap();
+    events.add_subscriber(BalloonEvents::new(Arc::clone(&transport), theirs).unwrap());
+    let mut serve = || while events.run_with_timeout(0).unwrap() > 0 {};
+
+    bring_up(&*transport, OFFERED, &drivers);
+    drivers[STATISTICS].offer(0, &[readable(ARRAY, 10)]);
+    transport.kicks()[STATISTICS].write(1).unwrap();
+    serve();
+    assert!(answered.read().is_err(), "nobody has asked");
+    transport.request_statistics().unwrap();
+    assert_eq!(drivers[STATISTICS].take_used(), [(0, 0)]);
+    transport.kicks()[STATISTICS].write(1).unwrap();
+    serve();
+    assert!(answered.read().is_err(), "it has not answered");
+    drivers[STATISTICS].offer(0, &[readable(ARRAY, 10)]);
+    transport.kicks()[STATISTICS].write(1).unwrap();
+    serve();
+    assert_eq!(answered.read().unwrap(), 1);
 }
