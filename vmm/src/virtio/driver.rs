@@ -159,6 +159,11 @@ impl Driver {
         self.memory.store(index.to_le(), GuestAddress(self.avail() + 2), Ordering::Release).unwrap();
     }
 
+    /// Writes the flags of the available ring.
+    pub fn set_avail_flags(&self, flags: u16) {
+        self.write(self.avail(), &flags.to_le_bytes());
+    }
+
     /// Asks for an interrupt once used entry `index` is written.
     pub fn set_used_event(&self, index: u16) {
         self.write(self.avail() + 4 + 2 * u64::from(self.size), &index.to_le_bytes());
