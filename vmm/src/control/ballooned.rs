@@ -35,11 +35,10 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
-        let bytes = match ceiling {
-            Ceiling::Bytes(bytes) => Some(bytes),
-            Ceiling::Auto => None,
-        };
-        self.transport.set_ceiling(bytes)?;
+        match ceiling {
+            Ceiling::Bytes(bytes) => self.transport.demand_ceiling(bytes)?,
+            Ceiling::Auto => self.transport.set_ceiling(self.transport.memory_report().size)?,
+        }
         self.by_hand = ceiling != Ceiling::Auto;
         Ok(())
     }

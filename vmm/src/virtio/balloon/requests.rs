@@ -2,8 +2,8 @@
 
 use super::Balloon;
 use crate::virtio::device::Effects;
-use crate::virtio::mmio::Transport;
 use crate::virtio::mmio::registers::Misuse;
+use crate::virtio::mmio::{Held, Transport};
 use balloon::PAGE_BYTES;
 use balloon::backing::Kernel;
 use balloon::device::{CeilingError, MemoryReport, Queue, RequestError};
@@ -42,27 +42,25 @@ pub struct Look {
 }
 
 impl<K: Kernel> Transport<Balloon<K>> {
-    /// Wants the guest to keep at most `bytes`, and tells its driver if that is new. None leaves it all of its
-    /// memory, and is taken whoever is there: what was set for a driver that is gone must be possible to undo.
+    /// Wants the guest to keep at most `bytes`, and tells its driver, if it has one, should that be new. What was set for
+    /// a driver that is gone can so be undone.
     ///
     /// # Errors
-    /// There is no driver to reach it, or the ceiling is below the floor or beyond the guest's memory.
-    pub fn set_ceiling(&self, bytes: Option<u64>) -> Result<(), Refusal> {
+    /// The ceiling is below the floor or beyond the guest's memory.
+    pub fn set_ceiling(&self, bytes: u64) -> Result<(), CeilingError> {
+        set_ceiling(&mut self.hold(), bytes)
+    }
+
+    /// As [`Self::set_ceiling`], of a driver that is there.
+    ///
+    /// # Errors
+    /// There is no driver to reach it, whatever it is; or as above.
+    pub fn demand_ceiling(&self, bytes: u64) -> Result<(), Refusal> {
         let mut held = self.hold();
-        if bytes.is_some() && held.needs_reset() {
-            return Err(Refusal::Broken);
+        if !held.live() {
+            return Err(nobody(&held));
         }
-        if bytes.is_some() && !held.live() {
-            return Err(RequestError::NoDriver.into());
-        }
-        let balloon = held.device();
-        let now_ms = (balloon.clock_ms)();
-        let bytes =
-            bytes.unwrap_or_else(|| balloon.device.books().layout().pages().saturating_mul(PAGE_BYTES));
-        if balloon.device.set_ceiling(bytes, now_ms)? {
-            held.config_changed();
-        }
-        Ok(())
+        Ok(set_ceiling(&mut held, bytes)?)
     }
 
     /// Asks the guest for statistics; [`Self::memory_report`] has them once they are there.
@@ -132,4 +130,18 @@ impl<K: Kernel> Transport<Balloon<K>> {
     pub fn survey(&self) -> io::Result<bool> {
         self.with_device(Balloon::survey)
     }
+}
+
+fn set_ceiling<K: Kernel>(held: &mut Held<'_, Balloon<K>>, bytes: u64) -> Result<(), CeilingError> {
+    let balloon = held.device();
+    let now_ms = (balloon.clock_ms)();
+    if balloon.device.set_ceiling(bytes, now_ms)? {
+        held.config_changed();
+    }
+    Ok(())
+}
+
+/// Why a device that does not live serves nobody.
+fn nobody<K: Kernel>(held: &Held<'_, Balloon<K>>) -> Refusal {
+    if held.needs_reset() { Refusal::Broken } else { RequestError::NoDriver.into() }
 }

@@ -231,10 +231,11 @@ fn the_control_sockets_requests_go_through_the_transport() {
     let transport = Transport::new(balloon, memory.clone()).unwrap();
     let nobody = Err(RequestError::NoDriver.into());
     assert_eq!(transport.request_statistics(), nobody);
-    assert_eq!((transport.set_ceiling(Some(BLOCK)), transport.set_ceiling(Some(0))), (nobody, nobody));
-    assert_eq!(transport.set_ceiling(None), Ok(()));
+    assert_eq!((transport.demand_ceiling(BLOCK), transport.demand_ceiling(0)), (nobody, nobody));
+    assert!(transport.set_ceiling(BLOCK - 1).is_err());
+    assert_eq!(transport.set_ceiling(BLOCK), Ok(()));
     let report = transport.memory_report();
-    assert_eq!((report.ceiling, report.driver), (2 * BLOCK, DriverState::Absent));
+    assert_eq!((report.ceiling, report.driver), (BLOCK, DriverState::Absent));
     assert!(transport.interrupt().read().is_err(), "nobody to interrupt");
     while !transport.survey().unwrap() {}
     assert!(transport.memory_report().residency.is_some());
