@@ -136,7 +136,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let rng = transport(Rng::new(host_random), &memory)?;
     slots.attach(&vm, &mut buses, &rng)?;
     events.add_subscriber(Box::new(QueueEvents(rng)));
-    let balloon = transport(Balloon::over(&memory)?, &memory)?;
+    let balloon = transport(Balloon::over(&memory, config.balloon_features)?, &memory)?;
     slots.attach(&vm, &mut buses, &balloon)?;
     for (zone, start) in layers.iter().zip(&starts) {
         let pmem = transport(Pmem::new(*start, zone.bytes()), &memory)?;
@@ -176,7 +176,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         control: control.try_clone().map_err(host("share the control socket"))?,
     };
     let settled = Settled::default();
-    let streams = Streams::new(console, Link::new(&spec), ends, Arc::clone(&stop), Settled::clone(&settled))
+    let (outcome, limit) = (Settled::clone(&settled), Duration::from_secs(config.start_limit_s));
+    let streams = Streams::new(console, Link::new(&spec), ends, Arc::clone(&stop), outcome, limit)
         .map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(streams));
     let answered = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(host("create an event"))?;

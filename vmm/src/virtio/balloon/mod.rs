@@ -21,8 +21,7 @@ use super::queue::{Batch, Chain, Outcome, drain, drain_together};
 use audit::Audit;
 use balloon::backing::{Backing, Host, Kernel, Kind, Mapping};
 use balloon::device::{
-    self, FEATURE_NAMES, LEAST_FLOOR_BYTES, MemoryReport, OFFERED, PFNS_PER_DESCRIPTOR, QUEUE_SIZES,
-    STATISTICS_BYTES, named_features,
+    self, LEAST_FLOOR_BYTES, MemoryReport, OFFERED, PFNS_PER_DESCRIPTOR, QUEUE_SIZES, STATISTICS_BYTES,
 };
 use balloon::frames::{Books, Layout};
 use balloon::resident::{self, Residency, Scanner};
@@ -53,12 +52,6 @@ pub enum Error {
     /// Its mappings are not as its regions.
     #[error("cannot release guest memory")]
     Backing(#[from] balloon::backing::Error),
-    /// The environment names a feature that there is not.
-    #[error(
-        "$BALLAST_BALLOON names a feature that there is not: it takes {}",
-        FEATURE_NAMES.map(|(name, _)| name).join(",")
-    )]
-    Feature,
     /// The host has no more file descriptors.
     #[error("cannot prepare to release guest memory")]
     Host(#[from] io::Error),
@@ -90,19 +83,14 @@ pub struct Balloon<K> {
 }
 
 impl Balloon<Host> {
-    /// An empty balloon over all of `memory`. Asks the host what it can do, so it is made before a sandbox is
-    /// closed. It offers the driver the features that `$BALLAST_BALLOON` lists, with commas between, or else all:
-    /// to find out whether a failure is theirs.
+    /// An empty balloon over all of `memory`, which offers the driver those of `features` that there are. Asks the
+    /// host what it can do, so it is made before a sandbox is closed.
     ///
     /// # Errors
-    /// The memory is not made of whole blocks, the host cannot release it, or there is no such feature.
-    pub fn over(memory: &Memory) -> Result<Self, Error> {
-        let offered = match std::env::var_os("BALLAST_BALLOON") {
-            Some(names) => names.to_str().and_then(named_features).ok_or(Error::Feature)?,
-            None => OFFERED,
-        };
+    /// The memory is not made of whole blocks, or the host cannot release it.
+    pub fn over(memory: &Memory, features: u64) -> Result<Self, Error> {
         let balloon = Self::with_kernel(Host::probe(), memory, LEAST_FLOOR_BYTES, monotonic_ms)?;
-        Ok(Self { offered, ..balloon })
+        Ok(Self { offered: OFFERED & features, ..balloon })
     }
 }
 

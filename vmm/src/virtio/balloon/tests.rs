@@ -82,6 +82,18 @@ impl Subject {
 }
 
 #[test]
+fn features_are_offered_as_listed() {
+    for (listed, offered) in [
+        (0, 0),
+        (features::REPORTING, features::REPORTING),
+        (u64::MAX, OFFERED),
+        (features::FREE_PAGE_HINT | features::STATS_VQ, features::STATS_VQ),
+    ] {
+        assert_eq!(Balloon::over(&memory(), listed).unwrap().features(), offered);
+    }
+}
+
+#[test]
 fn pages_go_in_and_out_through_rings() {
     let mut subject = Subject::new(OFFERED);
     let high = (HIGH >> 12) as u32;
