@@ -16,7 +16,7 @@ use event_manager::{EventManager, MutEventSubscriber, RemoteEndpoint, Subscriber
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state};
 use kvm_ioctls::{Kvm, VcpuFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -189,6 +189,12 @@ impl Bench {
         for _ in 0..2 {
             self.events.call_blocking(|_| Ok::<_, event_manager::Error>(())).unwrap();
         }
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// What the balloon says.
