@@ -60,8 +60,8 @@ impl Guest {
         command
     }
 
-    /// Ballast's VMM, its control socket at `socket`, whose balloon offers these features. With `serial`, what the guest writes to the first serial port
-    /// comes out on the caller's standard error.
+    /// Ballast's VMM, its control socket at `socket`, whose balloon offers these features. With `serial`, what the guest
+    /// writes to the first serial port comes out on the caller's standard error.
     ///
     /// # Errors
     /// The host cannot start it.

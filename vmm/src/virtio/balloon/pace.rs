@@ -82,10 +82,15 @@ mod tests {
         assert!(pace.allows(27));
     }
 
+    /// How much later so many clients ask, whether the timer makes a step then, and whether steps end a reading.
+    fn ask() -> impl Strategy<Value = (u64, usize, bool, bool)> {
+        (0u64..12, 0usize..20, prop::bool::weighted(0.1), prop::bool::weighted(0.1))
+    }
+
     proptest! {
         /// Whoever asks and whenever, and whatever the timer does meanwhile.
         #[test]
-        fn clients_together_never_get_more(asks in prop::collection::vec((0u64..12, 0usize..20, prop::bool::weighted(0.1), prop::bool::weighted(0.1)), 1..200)) {
+        fn clients_together_never_get_more(asks in prop::collection::vec(ask(), 1..200)) {
             let (mut pace, mut now_ms, mut made) = (Pace::default(), 0, Vec::new());
             for (later_ms, clients, timer, ends) in asks {
                 now_ms += later_ms;

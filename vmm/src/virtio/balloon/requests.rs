@@ -42,8 +42,8 @@ pub struct Look {
 }
 
 impl<K: Kernel> Transport<Balloon<K>> {
-    /// Wants the guest to keep at most `bytes`, and tells its driver, if it has one, should that be new. What was set for
-    /// a driver that is gone can so be undone.
+    /// Wants the guest to keep at most `bytes`, and tells its driver, if there is one, should that be new. What was set
+    /// for a driver that is gone can so be undone.
     ///
     /// # Errors
     /// The ceiling is below the floor or beyond the guest's memory.
@@ -82,9 +82,7 @@ impl<K: Kernel> Transport<Balloon<K>> {
             },
             index,
         );
-        let nobody =
-            || if self.hold().needs_reset() { Refusal::Broken } else { RequestError::NoDriver.into() };
-        result.unwrap_or_else(|| Err(nobody()))
+        result.unwrap_or_else(|| Err(nobody(&self.hold())))
     }
 
     /// Whether the guest was asked for statistics and has not answered.
