@@ -297,7 +297,8 @@ fn start_loop(
         let mut events = Loop::new().unwrap();
         events.add_subscriber(Box::new(metered));
         let limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
-        events.add_subscriber(Box::new(Server::new(listener, document(), Box::new(ballooned), limit).unwrap()));
+        events
+            .add_subscriber(Box::new(Server::new(listener, document(), Box::new(ballooned), limit).unwrap()));
         endpoint.send(events.remote_endpoint()).unwrap();
         loop {
             events.run().unwrap();
