@@ -78,9 +78,6 @@ impl Subject {
             // SAFETY: replaces a part of the mapping made above, which nobody has seen yet.
             assert_ne!(unsafe { libc::mmap(start, bytes, 3, flags, fd.as_raw_fd(), 0) }, libc::MAP_FAILED);
         }
-        let advice = if kind == Memory::Huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
-        // SAFETY: advice on a mapping of our own changes no content.
-        unsafe { libc::madvise(start, bytes, advice) };
         // SAFETY: takes numbers only.
         let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) } as i32;
         // SAFETY: a new descriptor that nobody else knows.
@@ -92,16 +89,28 @@ impl Subject {
         self.bytes / PAGE
     }
 
+    /// Fills all of it, with pages of its kind whatever a device has advised since.
     fn touch(&self) {
         if self.kind == Memory::Huge {
             // A new page table: what was split stays split otherwise.
             self.release(0, self.pages());
         }
+        let advice = if self.kind == Memory::Huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // SAFETY: advice on a mapping of our own changes no content.
+        unsafe { libc::madvise(self.start.cast(), self.bytes, advice) };
         for page in 0..self.pages() {
             let first = self.start.wrapping_add(page * PAGE);
             // SAFETY: within the mapping.
             unsafe { first.write_volatile(1) };
         }
+    }
+
+    /// Permille of it on huge pages, by the kernel's count for this process, which has no others.
+    fn huge_permille(&self) -> usize {
+        let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap();
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().unwrap();
+        (kib << 10) * 1000 / self.bytes
     }
 
     fn release(&self, first: usize, pages: usize) {
@@ -257,6 +266,10 @@ fn race(subject: &Subject, rounds: usize, ways: &mut [Way<'_>]) -> Vec<(Duration
     for _ in 0..rounds {
         for (way, best) in ways.iter_mut().zip(&mut best) {
             subject.touch();
+            if subject.kind == Memory::Huge {
+                let permille = subject.huge_permille();
+                assert!(permille > 900, "the host gave huge pages for {permille} permille only");
+            }
             let start = thread_time();
             let calls = way();
             *best = (best.0.min(thread_time() - start), calls);

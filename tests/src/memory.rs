@@ -11,8 +11,7 @@ use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
 /// A MiB in bytes.
 pub const MIB: u64 = 1 << 20;
@@ -91,8 +90,19 @@ impl Guest {
     /// As [`Self::memory`], with a reading of residency that began after now.
     #[must_use]
     pub fn fresh_memory(&self) -> Memory {
-        thread::sleep(Duration::from_millis(1100));
-        self.memory()
+        // The first reading to end may have begun before.
+        let _ = self.next_reading();
+        self.next_reading()
+    }
+
+    /// Waits for a reading of residency that ends after now.
+    fn next_reading(&self) -> Memory {
+        let start = Instant::now();
+        self.wait_until(|memory| {
+            memory.0["resident_age_ms"]
+                .as_u64()
+                .is_some_and(|age| u128::from(age) < start.elapsed().as_millis())
+        })
     }
 
     /// Sets the ceiling and returns what the microVM says at once.

@@ -52,25 +52,32 @@ impl HugePages {
         run.first() / PAGES_PER_HUGE_PAGE..end.div_ceil(PAGES_PER_HUGE_PAGE)
     }
 
-    /// What to advise for a range of which `ballooned` of `pages` pages are in the balloon, if that is new. Takes it
-    /// for given.
-    pub(super) fn change(&mut self, region: usize, range: u64, ballooned: u64, pages: u64) -> Option<Advice> {
-        let small = self.small.get_mut(region)?;
-        let bit = |number: Option<u64>| number.map_or(0, |number| small.count(number, 1));
-        let neighbours = bit(range.checked_sub(1)).saturating_add(bit(range.checked_add(1)));
-        match (ballooned, bit(Some(range))) {
-            (0, 1) => {
-                small.clear(range, 1);
-                // Ends a run, shortens one, or cuts one in two.
-                self.runs = self.runs.saturating_add(neighbours).saturating_sub(1);
-                Some(Advice::Huge)
-            }
-            (1.., 0) if ballooned < pages && (self.runs < MOST_RUNS || neighbours > 0) => {
-                small.set(range, 1);
-                self.runs = self.runs.saturating_add(1).saturating_sub(neighbours);
+    /// What to advise for a range of which `ballooned` of `pages` pages are in the balloon, if that is new.
+    pub(super) fn wanted(&self, region: usize, range: u64, ballooned: u64, pages: u64) -> Option<Advice> {
+        let small = self.small.get(region)?;
+        match (ballooned, small.count(range, 1)) {
+            (0, 1) => Some(Advice::Huge),
+            (1.., 0) if ballooned < pages && (self.runs < MOST_RUNS || neighbours(small, range) > 0) => {
                 Some(Advice::Small)
             }
             _ => None,
+        }
+    }
+
+    /// The host took this `advice`, which was [wanted](Self::wanted).
+    pub(super) fn given(&mut self, region: usize, range: u64, advice: Advice) {
+        let Some(small) = self.small.get_mut(region) else { return };
+        let neighbours = neighbours(small, range);
+        match advice {
+            Advice::Huge => {
+                small.clear(range, 1);
+                // Ends a run, shortens one, or cuts one in two.
+                self.runs = self.runs.saturating_add(neighbours).saturating_sub(1);
+            }
+            Advice::Small => {
+                small.set(range, 1);
+                self.runs = self.runs.saturating_add(1).saturating_sub(neighbours);
+            }
         }
     }
 
@@ -79,6 +86,12 @@ impl HugePages {
         self.small.iter_mut().for_each(Bitmap::clear_all);
         self.runs = 0;
     }
+}
+
+/// How many of a range's two neighbours are small.
+fn neighbours(small: &Bitmap, range: u64) -> u64 {
+    let bit = |number: Option<u64>| number.map_or(0, |number| small.count(number, 1));
+    bit(range.checked_sub(1)).saturating_add(bit(range.checked_add(1)))
 }
 
 #[cfg(test)]
@@ -93,18 +106,25 @@ mod tests {
         HugePages::new(&Layout::new(&[(0, blocks * BLOCK), (2 * blocks * BLOCK, BLOCK)]).unwrap())
     }
 
+    /// What is wanted, and given.
+    fn change(pages: &mut HugePages, region: usize, range: u64, ballooned: u64, of: u64) -> Option<Advice> {
+        let advice = pages.wanted(region, range, ballooned, of)?;
+        pages.given(region, range, advice);
+        Some(advice)
+    }
+
     #[test]
     fn only_a_part_of_a_range_makes_it_small_and_nothing_huge_again() {
         let mut pages = subject(1);
-        assert_eq!(pages.change(0, 0, 512, 512), None, "all of it went at once");
-        assert_eq!(pages.change(0, 0, 511, 512), Some(Advice::Small));
-        assert_eq!(pages.change(0, 0, 100, 512), None);
-        assert_eq!(pages.change(0, 0, 512, 512), None, "it may stay as it is");
-        assert_eq!(pages.change(1, 0, 1, 512), Some(Advice::Small), "another region");
+        assert_eq!(change(&mut pages, 0, 0, 512, 512), None, "all of it went at once");
+        assert_eq!(change(&mut pages, 0, 0, 511, 512), Some(Advice::Small));
+        assert_eq!(change(&mut pages, 0, 0, 100, 512), None);
+        assert_eq!(change(&mut pages, 0, 0, 512, 512), None, "it may stay as it is");
+        assert_eq!(change(&mut pages, 1, 0, 1, 512), Some(Advice::Small), "another region");
         assert!(pages.any());
-        assert_eq!(pages.change(0, 0, 0, 512), Some(Advice::Huge));
-        assert_eq!(pages.change(0, 0, 0, 512), None);
-        assert_eq!(pages.change(7, 0, 1, 512), None, "no such region");
+        assert_eq!(change(&mut pages, 0, 0, 0, 512), Some(Advice::Huge));
+        assert_eq!(change(&mut pages, 0, 0, 0, 512), None);
+        assert_eq!(change(&mut pages, 7, 0, 1, 512), None, "no such region");
         pages.clear();
         assert!(!pages.any());
     }
@@ -112,11 +132,12 @@ mod tests {
     #[test]
     fn mappings_of_the_host_are_bounded() {
         let mut pages = subject(3 * MOST_RUNS);
-        let made = (0..6 * MOST_RUNS).step_by(2).filter(|range| pages.change(0, *range, 1, 512).is_some());
+        let made =
+            (0..6 * MOST_RUNS).step_by(2).filter(|range| change(&mut pages, 0, *range, 1, 512).is_some());
         assert_eq!(made.count() as u64, MOST_RUNS);
-        assert_eq!(pages.change(0, 1, 1, 512), Some(Advice::Small), "this one joins two runs");
+        assert_eq!(change(&mut pages, 0, 1, 1, 512), Some(Advice::Small), "this one joins two runs");
         assert_eq!(
-            pages.change(0, 3 * MOST_RUNS, 1, 512),
+            change(&mut pages, 0, 3 * MOST_RUNS, 1, 512),
             Some(Advice::Small),
             "now there is room for another"
         );
@@ -141,7 +162,7 @@ mod tests {
             for (range, ballooned) in changes {
                 // None, a part or all of it.
                 let small = &mut model[range as usize];
-                let advice = pages.change(0, range, ballooned, 2);
+                let advice = change(&mut pages, 0, range, ballooned, 2);
                 let expected = match (ballooned, *small) {
                     (0, true) => Some(Advice::Huge),
                     (1, false) => Some(Advice::Small),

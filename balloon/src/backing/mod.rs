@@ -21,6 +21,7 @@
 //! says `huge_pages`. Ballooned pages that came back all the same are what
 //! [`Residency::ballooned_resident`](crate::resident::Residency::ballooned_resident) counts.
 
+mod advice;
 mod huge_pages;
 mod kernel;
 mod mapping;

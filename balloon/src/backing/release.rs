@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use super::huge_pages::{Advice, HugePages, PAGES_PER_HUGE_PAGE};
+use super::huge_pages::HugePages;
 use super::kernel::{Kernel, MAX_RANGES};
 use super::mapping::{HostRange, Mapping};
 use crate::PAGE_BYTES;
@@ -26,7 +26,9 @@ pub enum Error {
         mappings: usize,
     },
     /// The host's pages are larger: discarding one of the balloon's would discard its neighbours.
-    #[error("this host has pages of {host_bytes} bytes, and the balloon's have {PAGE_BYTES}: run without it")]
+    #[error(
+        "this host has pages of {host_bytes} bytes, and the balloon's have {PAGE_BYTES}: it needs a host with those"
+    )]
     PageSize {
         /// The host's page size.
         host_bytes: u64,
@@ -67,6 +69,9 @@ pub struct Failures {
     pub calls: u64,
     /// Pages that were to be released and are still the guest's.
     pub pages: u64,
+    /// Advice on huge pages that was not taken: some may undo the balloon, or be missing to the guest, until its range
+    /// changes again.
+    pub advice: u64,
     /// The host's last error number.
     pub last_errno: Option<i32>,
 }
@@ -74,15 +79,17 @@ pub struct Failures {
 /// The memory of one VM, ready to be released.
 #[derive(Debug)]
 pub struct Backing<K> {
-    kernel: K,
-    mappings: Vec<Mapping>,
+    pub(super) kernel: K,
+    pub(super) mappings: Vec<Mapping>,
     vectored: bool,
     /// Runs released by the last call; kept so that no call allocates.
     done: Vec<Run>,
     vector: Vec<HostRange>,
-    huge_pages: HugePages,
-    failures: Failures,
-    calls: u64,
+    pub(super) huge_pages: HugePages,
+    /// The host has said nothing else yet.
+    pub(super) has_huge_pages: bool,
+    pub(super) failures: Failures,
+    pub(super) calls: u64,
 }
 
 impl<K: Kernel> Backing<K> {
@@ -105,9 +112,17 @@ impl<K: Kernel> Backing<K> {
         }
         let vectored = kernel.takes_vectors();
         let vector = Vec::with_capacity(if vectored { MAX_RANGES } else { 0 });
-        let failures = Failures::default();
-        let huge_pages = HugePages::new(layout);
-        Ok(Self { kernel, mappings, vectored, done: Vec::new(), vector, huge_pages, failures, calls: 0 })
+        Ok(Self {
+            kernel,
+            mappings,
+            vectored,
+            done: Vec::new(),
+            vector,
+            huge_pages: HugePages::new(layout),
+            has_huge_pages: true,
+            failures: Failures::default(),
+            calls: 0,
+        })
     }
 
     /// What the host refused so far.
@@ -153,48 +168,6 @@ impl<K: Kernel> Backing<K> {
             };
         }
         Released { runs: &self.done }
-    }
-
-    /// Keeps the host's huge pages out of what the balloon holds a part of, around `runs`, whose state has changed, and
-    /// lets them in again where it holds nothing any more. `ballooned` says how many pages of a run it holds. Advice:
-    /// a host that refuses it runs the guest all the same.
-    pub fn adapt_huge_pages(&mut self, layout: &Layout, runs: &[Run], ballooned: impl Fn(Run) -> u64) {
-        for run in runs {
-            if !self.mappings.get(run.region()).is_some_and(Mapping::is_anonymous) {
-                continue;
-            }
-            for number in HugePages::ranges(*run) {
-                let first = number.saturating_mul(PAGES_PER_HUGE_PAGE);
-                let Some(range) = layout.run(run.region(), first, PAGES_PER_HUGE_PAGE) else { continue };
-                let change =
-                    self.huge_pages.change(run.region(), number, ballooned(range), PAGES_PER_HUGE_PAGE);
-                if let Some(advice) = change {
-                    self.advise(range, advice);
-                }
-            }
-        }
-    }
-
-    /// Lets the host's huge pages in everywhere: the balloon is empty.
-    pub fn allow_huge_pages(&mut self) {
-        if !self.huge_pages.any() {
-            return;
-        }
-        self.huge_pages.clear();
-        for range in self.mappings.iter().filter(|mapping| mapping.is_anonymous()).filter_map(Mapping::whole)
-        {
-            self.calls = self.calls.saturating_add(1);
-            let _ = self.kernel.allow_huge_pages(range, true);
-        }
-    }
-
-    fn advise(&mut self, run: Run, advice: Advice) {
-        let Some(range) = self.mappings.get(run.region()).and_then(|mapping| mapping.range(run)) else {
-            return;
-        };
-        self.calls = self.calls.saturating_add(1);
-        // A host without huge pages takes no advice on them, and needs none.
-        let _ = self.kernel.allow_huge_pages(range, advice == Advice::Huge);
     }
 
     /// Fills the vector with the anonymous runs at the begin of `runs`, as many as one call takes; returns how
@@ -305,7 +278,10 @@ mod tests {
     fn a_single_run_needs_no_vector() {
         let mut subject = subject(&[Answer::Errno(libc::EIO)]);
         assert_eq!(subject.release(&runs(&[(0, 1, 2)])).runs(), []);
-        assert_eq!(subject.failures(), Failures { calls: 1, pages: 2, last_errno: Some(libc::EIO) });
+        assert_eq!(
+            subject.failures(),
+            Failures { calls: 1, pages: 2, advice: 0, last_errno: Some(libc::EIO) }
+        );
         assert_eq!(subject.kernel_mut().vectors, 0);
     }
 
@@ -332,7 +308,10 @@ mod tests {
             let asked = runs(&[(0, 1, 1), (0, 3, 1), (0, 5, 1), (2, 0, 7)]);
             let rest = runs(&[(0, 1, 1), (0, 5, 1), (2, 0, 7)]);
             assert_eq!(subject.release(&asked).runs(), rest);
-            assert_eq!(subject.failures(), Failures { calls: 1, pages: 1, last_errno: Some(errno) });
+            assert_eq!(
+                subject.failures(),
+                Failures { calls: 1, pages: 1, advice: 0, last_errno: Some(errno) }
+            );
         }
     }
 

@@ -72,14 +72,17 @@ impl Simulated {
         pages(range, range.bytes()).all(|page| self.small.contains(&page))
     }
 
-    fn one(&mut self, range: HostRange) -> io::Result<()> {
+    fn answer(&mut self) -> io::Result<()> {
         match self.answers.pop_front() {
             Some(Answer::Errno(errno)) => Err(io::Error::from_raw_os_error(errno)),
-            _ => {
-                self.released.extend(pages(range, range.bytes()));
-                Ok(())
-            }
+            _ => Ok(()),
         }
+    }
+
+    fn one(&mut self, range: HostRange) -> io::Result<()> {
+        self.answer()?;
+        self.released.extend(pages(range, range.bytes()));
+        Ok(())
     }
 }
 
@@ -111,6 +114,7 @@ impl Kernel for Simulated {
     }
 
     fn allow_huge_pages(&mut self, range: HostRange, allow: bool) -> io::Result<()> {
+        self.answer()?;
         for page in pages(range, range.bytes()) {
             if allow {
                 self.small.remove(&page);

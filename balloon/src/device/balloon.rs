@@ -18,7 +18,8 @@ use crate::pages::PageRange;
 pub const PFNS_PER_DESCRIPTOR: usize = 256;
 
 /// A pass over the inflate or deflate queue takes no further chain from here on. With a chain of at most 16
-/// descriptors it ends below 6144 pages: some 5 ms if each is released by itself.
+/// descriptors it ends below 6144 pages: some 5 ms if each is released by itself, and at worst as many pieces of
+/// advice on huge pages, each a few microseconds.
 pub const PASS_PAGES: u64 = 2048;
 
 /// Most pages of one report, the rest of it is ignored: 32 of the largest blocks of a buddy allocator, as much as
@@ -242,13 +243,16 @@ impl<K: Kernel> Balloon<K> {
     }
 
     /// A buffer of `len_bytes` bytes came on the statistics queue; `bytes` are its first ones, up to
-    /// [`STATISTICS_BYTES`](super::STATISTICS_BYTES).
-    pub fn receive_statistics(&mut self, bytes: &[u8], len_bytes: u64, now_ms: u64) {
+    /// [`STATISTICS_BYTES`](super::STATISTICS_BYTES). Returns whether they raise the floor above the ceiling, which
+    /// then goes with it: the driver is to be told that the configuration changed.
+    #[must_use]
+    pub fn receive_statistics(&mut self, bytes: &[u8], len_bytes: u64, now_ms: u64) -> bool {
         let size_bytes = self.books.totals().size.saturating_mul(PAGE_BYTES);
         self.statistics.receive(bytes, len_bytes, size_bytes, now_ms, &mut self.errors);
         if let Some(sample) = self.statistics.latest() {
             self.floor.observe(&sample.values, size_bytes);
         }
+        self.raise_ceiling_to_floor(now_ms)
     }
 
     /// A buffer came on the statistics queue that cannot be read: it is counted elsewhere, and answers a request

@@ -51,13 +51,6 @@ impl ProtocolErrors {
             ("implausible_statistics", self.implausible_statistics),
         ]
     }
-
-    /// All of them but unknown statistics, which are no fault.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        let all = self.by_kind().into_iter().fold(0, |sum, (_, count)| u64::saturating_add(sum, count));
-        all.saturating_sub(self.unknown_statistics)
-    }
 }
 
 /// Counts `more`.

@@ -7,7 +7,7 @@ use crate::PAGE_BYTES;
 pub const LEAST_FLOOR_BYTES: u64 = 96 << 20;
 
 /// What a guest is left above what it used at its start: a shell and its libraries.
-pub const BOOT_ROOM_BYTES: u64 = 16 << 20;
+const BOOT_ROOM_BYTES: u64 = 16 << 20;
 
 /// The least that the guest is left, in pages. The first sample of statistics fixes it, for good: a guest that
 /// uses more later on must not be able to raise it.

@@ -50,14 +50,23 @@ impl<K: Kernel> Balloon<K> {
         if !(floor_bytes..=max_bytes).contains(&bytes) {
             return Err(CeilingError { bytes, floor_bytes, max_bytes });
         }
-        let target = size.saturating_sub(bytes.div_ceil(PAGE_BYTES));
-        let target = u32::try_from(target).unwrap_or(u32::MAX);
+        Ok(self.set_target(size.saturating_sub(bytes.div_ceil(PAGE_BYTES)), now_ms))
+    }
+
+    /// A ceiling that was set before the floor was known follows it. Returns whether it had to.
+    pub(super) fn raise_ceiling_to_floor(&mut self, now_ms: u64) -> bool {
+        let most = self.books.totals().size.saturating_sub(self.floor.pages());
+        self.set_target(most.min(self.config.num_pages.into()), now_ms)
+    }
+
+    fn set_target(&mut self, pages: u64, now_ms: u64) -> bool {
+        let target = u32::try_from(pages).unwrap_or(u32::MAX);
         let new = target != self.config.num_pages;
         if new {
             self.config.num_pages = target;
             self.moved_ms = now_ms;
         }
-        Ok(new)
+        new
     }
 
     /// How the driver does.

@@ -35,10 +35,9 @@ mod statistics;
 mod tests;
 
 pub use balloon::{Balloon, PAGES_PER_REPORT, PASS_PAGES, PFNS_PER_DESCRIPTOR};
-pub use batch::Batch;
-pub use config::{CONFIG_BYTES, Config};
+pub use config::CONFIG_BYTES;
 pub use errors::ProtocolErrors;
-pub use floor::{BOOT_ROOM_BYTES, LEAST_FLOOR_BYTES};
+pub use floor::LEAST_FLOOR_BYTES;
 pub use host::{CeilingError, PROGRESS_DEADLINE_MS};
 pub use queues::{FEATURE_NAMES, OFFERED, QUEUE_SIZES, Queue, features, index, named_features, queue};
 pub use report::{DriverState, MemoryReport};

@@ -165,9 +165,11 @@ fn ceilings_stay_between_floor_and_size() {
     assert_eq!(balloon.set_ceiling(BLOCK + 4096, 0), Ok(false), "the same in pages");
     assert_eq!(balloon.config()[..4], (2 * 1024u32 - 1).to_le_bytes());
     // The guest says that it has nothing left.
-    balloon.receive_statistics(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 0], 10, 0);
+    assert!(balloon.receive_statistics(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 0], 10, 0));
     assert_eq!(balloon.floor_bytes(), 3 * BLOCK, "a floor is never above the size");
-    assert_eq!(balloon.set_ceiling(3 * BLOCK, 0), Ok(true));
+    assert_eq!(balloon.config()[..4], [0; 4], "the ceiling goes with the floor");
+    assert_eq!(balloon.set_ceiling(3 * BLOCK, 0), Ok(false));
+    assert!(!balloon.receive_statistics(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 0], 10, 0));
 }
 
 #[test]
@@ -208,7 +210,7 @@ fn a_reset_makes_a_fresh_device_but_for_what_the_host_wants() {
     balloon.write_config(4, &100u32.to_le_bytes(), 0);
     balloon.write_config(12, &[1; 4], 0);
     balloon.write_config(0, &[1; 4], 0);
-    balloon.receive_statistics(&[0; 10], 10, 0);
+    let _ = balloon.receive_statistics(&[0; 10], 10, 0);
     balloon.gather_numbers(&[0; 400], 400);
     balloon.reset();
     let report = balloon.report(None, 1);
@@ -260,7 +262,7 @@ fn residency_corrects_what_was_reported() {
 #[test]
 fn a_report_survives_as_json() {
     let mut balloon = live(OFFERED);
-    balloon.receive_statistics(&[4, 0, 9, 0, 0, 0, 0, 0, 0, 0], 10, 5);
+    let _ = balloon.receive_statistics(&[4, 0, 9, 0, 0, 0, 0, 0, 0, 0], 10, 5);
     let report = balloon.report(Some((crate::resident::Residency::default(), 2)), 6);
     let text = serde_json::to_string(&report).unwrap();
     assert!(text.contains(r#""driver":"settled""#) && text.contains(r#""free_bytes":9"#), "{text}");

@@ -19,18 +19,6 @@ impl Bitmap {
         Self { words: vec![0; words], bits }
     }
 
-    /// Number of bits.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.bits
-    }
-
-    /// Whether there are no bits at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bits == 0
-    }
-
     /// Sets `count` bits from `first` on; returns how many were clear.
     pub fn set(&mut self, first: u64, count: u64) -> u64 {
         let mut changed = 0u64;

@@ -30,6 +30,6 @@ mod layout;
 #[cfg(test)]
 mod model;
 
-pub use bitmap::Bitmap;
+pub(crate) use bitmap::Bitmap;
 pub use books::{Books, Entry, Imbalance, Reconciled, Totals};
 pub use layout::{Error, Layout, Run};

@@ -26,14 +26,6 @@ pub struct Residency {
     pub ballooned_resident: u64,
 }
 
-impl Residency {
-    /// How much of the resident memory is on huge pages, in thousandths.
-    #[must_use]
-    pub fn huge_permille(&self) -> Option<u64> {
-        self.huge?.saturating_mul(1000).checked_div(self.resident)
-    }
-}
-
 /// A reading under way.
 #[derive(Debug)]
 pub struct Scanner<S> {

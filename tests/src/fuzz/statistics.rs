@@ -38,12 +38,11 @@ pub fn run(input: &[u8]) {
             _ => {
                 let length = usize::from(input.u8());
                 let bytes = input.take(length);
-                balloon.receive_statistics(
-                    bytes,
-                    bytes.len() as u64 + u64::from(input.u8() % 2) * 5000,
-                    now_ms,
-                );
+                let ceiling = balloon.report(None, now_ms).ceiling;
+                let length = bytes.len() as u64 + u64::from(input.u8() % 2) * 5000;
+                let raised = balloon.receive_statistics(bytes, length, now_ms);
                 assert!(!balloon.waits_for_statistics());
+                assert_eq!(raised, balloon.report(None, now_ms).ceiling > ceiling);
             }
         }
         if let Some(statistics) = balloon.report(None, now_ms).statistics {

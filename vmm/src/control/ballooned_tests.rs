@@ -187,7 +187,7 @@ fn everything_that_is_counted_is_told() {
 fn every_figure_has_its_place() {
     let mut look = Subject::new(8 * MIB).transport.look();
     look.regions = vec![(0, 4 * MIB), (16 * MIB, 4 * MIB)];
-    look.report.release_failures = Failures { calls: 2, pages: 3, last_errno: Some(libc::ENOMEM) };
+    look.report.release_failures = Failures { calls: 2, pages: 3, advice: 4, last_errno: Some(libc::ENOMEM) };
     look.report.residency = Some(Residency { resident: 9, regions: vec![4, 5], ..Residency::default() });
     look.book_imbalances = 6;
     let document = document(&look, false);

@@ -20,12 +20,18 @@ pub struct Effects {
     pub interrupt: bool,
     /// Work was left for the next pass of the event loop because this pass's budget is spent.
     pub again: bool,
+    /// The configuration space changed by itself: raise the configuration interrupt.
+    pub config: bool,
 }
 
 impl Effects {
     /// Both effects together.
     pub fn and(self, other: Self) -> Self {
-        Self { interrupt: self.interrupt || other.interrupt, again: self.again || other.again }
+        Self {
+            interrupt: self.interrupt || other.interrupt,
+            again: self.again || other.again,
+            config: self.config || other.config,
+        }
     }
 }
 

@@ -108,7 +108,7 @@ mod tests {
         driver.write(0x9000, &[0xff; 4]);
         driver.offer(5, chain);
         let effects = pmem.serve(0, &mut queues, driver.memory()).unwrap();
-        assert_eq!(effects, Effects { interrupt: true, again: false });
+        assert_eq!(effects, Effects { interrupt: true, again: false, ..Effects::default() });
         let used = driver.take_used();
         assert_eq!((used.len(), used[0].0), (1, 5));
         (used[0].1, u32::from_le_bytes(driver.read(0x9000, 4).try_into().unwrap()), pmem.refused())

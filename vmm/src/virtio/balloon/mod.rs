@@ -46,6 +46,12 @@ pub enum Error {
     /// Its mappings are not as its regions.
     #[error("cannot release guest memory")]
     Backing(#[from] balloon::backing::Error),
+    /// A private file, shared anonymous memory, huge pages of a pool: to discard a part of those frees nothing, or more
+    /// than the part.
+    #[error(
+        "guest memory is neither private anonymous memory nor a shared file: it cannot be released by pages"
+    )]
+    Kind,
     /// The host has no more file descriptors.
     #[error("cannot prepare to release guest memory")]
     Host(#[from] io::Error),
@@ -101,7 +107,7 @@ impl<K: Kernel> Balloon<K> {
     ) -> Result<Self, Error> {
         let regions: Vec<_> = memory.iter().map(|region| (region.start_addr().0, region.len())).collect();
         let layout = Layout::new(&regions)?;
-        let mappings = memory.iter().map(mapping).collect::<io::Result<_>>()?;
+        let mappings = memory.iter().map(mapping).collect::<Result<_, _>>()?;
         let backing = Backing::new(kernel, &layout, mappings)?;
         Ok(Self {
             device: device::Balloon::new(Books::new(layout), backing, floor_bytes),
@@ -160,7 +166,8 @@ impl<K: Kernel> Balloon<K> {
     ) -> Result<Effects, BrokenQueue> {
         let Some(queue) = queues.get_mut(index) else { return Ok(Effects::default()) };
         let Self { device, buffers, clock_ms, .. } = self;
-        drain(index, queue, memory, 2, |chain| {
+        let mut config = false;
+        let effects = drain(index, queue, memory, 2, |chain| {
             if std::mem::take(&mut ask) {
                 return Outcome::Used(0);
             }
@@ -169,24 +176,29 @@ impl<K: Kernel> Balloon<K> {
                 match statistics::read(device, buffers, chain, memory, &mut bytes) {
                     Some(len_bytes) => {
                         let read = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(bytes.len());
-                        device.receive_statistics(bytes.split_at(read).0, len_bytes, clock_ms());
+                        config |= device.receive_statistics(bytes.split_at(read).0, len_bytes, clock_ms());
                     }
                     None => device.receive_no_statistics(),
                 }
             }
             Outcome::Keep
-        })
+        })?;
+        Ok(Effects { config, ..effects })
     }
 }
 
 /// A region as the balloon releases it.
-fn mapping(region: &GuestRegionMmap<()>) -> io::Result<Mapping> {
+fn mapping(region: &GuestRegionMmap<()>) -> Result<Mapping, Error> {
+    let private = region.flags() & libc::MAP_TYPE == libc::MAP_PRIVATE;
     let kind = match region.file_offset() {
-        None => Kind::Anonymous,
-        Some(file) => Kind::Shared { file: file.file().try_clone()?.into(), offset: file.start() },
+        None if private && region.flags() & libc::MAP_HUGETLB == 0 => Kind::Anonymous,
+        Some(file) if !private && region.is_hugetlbfs() != Some(true) => {
+            Kind::Shared { file: file.file().try_clone()?.into(), offset: file.start() }
+        }
+        _ => return Err(Error::Kind),
     };
-    // SAFETY: mapped so, and the balloon keeps it mapped. Guest memory may change at any time by the guest's hand,
-    // which is why vm-memory lends no reference to it: nobody relies on its contents.
+    // SAFETY: mapped so, by the region's own word, and the balloon keeps it mapped. Guest memory may change at any
+    // time by the guest's hand, which is why vm-memory lends no reference to it: nobody relies on its contents.
     Ok(unsafe { Mapping::new(region.as_ptr() as usize, region.len(), kind) })
 }
 

@@ -11,7 +11,7 @@ use event_manager::{EventManager, SubscriberOps};
 use std::cell::Cell;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 const BLOCK: u64 = balloon::BLOCK_BYTES;
@@ -103,7 +103,7 @@ fn pages_go_in_and_out_through_rings() {
     let one = subject.array(ARRAY, [512, 513, 1024]);
     let two = subject.array(ARRAY + 0x1000, [high]);
     subject.drivers[0].offer(0, &[one, two]);
-    assert_eq!(subject.serve(0), Effects { interrupt: true, again: false });
+    assert_eq!(subject.serve(0), Effects { interrupt: true, again: false, ..Effects::default() });
     assert_eq!(subject.drivers[0].take_used(), [(0, 0)]);
     assert_eq!([512, 513, 600, u64::from(high)].map(|page| subject.byte(page)), [0, 0, 7, 0]);
     let report = subject.balloon.report();
@@ -166,7 +166,7 @@ fn a_pass_is_bounded_and_resumed() {
     for head in 0..16 {
         subject.drivers[0].offer(head, &[array]);
     }
-    assert_eq!(subject.serve(0), Effects { interrupt: true, again: true });
+    assert_eq!(subject.serve(0), Effects { interrupt: true, again: true, ..Effects::default() });
     assert_eq!(subject.drivers[0].take_used().len(), 8);
     assert!(!subject.serve(0).again);
     assert_eq!(subject.drivers[0].take_used().len(), 8);
@@ -221,6 +221,42 @@ fn statistics_are_kept_until_asked_for() {
     assert_eq!(subject.serve(2), Effects::default());
     let statistics = subject.balloon.report().statistics.unwrap();
     assert_eq!((statistics.values.major_faults, statistics.stale, statistics.age_ms), (Some(12), false, 0));
+}
+
+#[test]
+fn a_floor_that_overtakes_the_ceiling_tells_the_driver() {
+    let mut subject = Subject::new(OFFERED);
+    subject.balloon.device().set_ceiling(BLOCK, 0).unwrap();
+    // It has nothing left (VIRTIO_BALLOON_S_AVAIL).
+    subject.memory().write_slice(&statistic(6, 0), GuestAddress(ARRAY)).unwrap();
+    subject.drivers[2].offer(0, &[readable(ARRAY, 10)]);
+    assert_eq!(subject.serve(2), Effects { config: true, ..Effects::default() });
+    assert_eq!(subject.balloon.report().target, 0);
+}
+
+#[test]
+fn memory_that_cannot_go_back_by_pages_is_refused() {
+    let refused = |region: MmapRegion| {
+        let region = GuestRegionMmap::new(region, GuestAddress(0)).unwrap();
+        let memory = Arc::new(GuestMemoryMmap::from_regions(vec![region]).unwrap());
+        let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, || 0);
+        matches!(balloon, Err(Error::Kind))
+    };
+    let file = || FileOffset::new(tempfile::tempfile().unwrap(), 0);
+    let build = |file: Option<FileOffset>, flags| {
+        if let Some(file) = &file {
+            file.file().set_len(BLOCK).unwrap();
+        }
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        MmapRegion::build(file, BLOCK as usize, protection, flags).unwrap()
+    };
+    assert!(refused(build(None, libc::MAP_SHARED | libc::MAP_ANONYMOUS)));
+    assert!(refused(build(Some(file()), libc::MAP_PRIVATE)));
+    let mut pool = build(Some(file()), libc::MAP_SHARED);
+    pool.set_hugetlbfs(true);
+    assert!(refused(pool));
+    assert!(!refused(build(Some(file()), libc::MAP_SHARED)));
+    assert!(!refused(build(None, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)));
 }
 
 #[test]

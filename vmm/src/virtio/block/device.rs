@@ -251,6 +251,6 @@ impl<B: Backend> Device for Block<B> {
             moved = moved.saturating_add(bytes);
             Outcome::Used(used)
         })?;
-        Ok(effects.and(Effects { interrupt: false, again: full }))
+        Ok(effects.and(Effects { interrupt: false, again: full, ..Effects::default() }))
     }
 }

@@ -81,6 +81,9 @@ impl<D: Device> Transport<D> {
                 if effects.interrupt {
                     self.interrupt.queue();
                 }
+                if effects.config {
+                    self.interrupt.config();
+                }
                 if effects.again
                     && let Some(kick) = self.kicks.get(queue)
                 {
