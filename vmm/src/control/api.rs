@@ -125,6 +125,9 @@ pub struct MemoryDocument {
     pub release_failed_bytes: u64,
     /// The host's error number (`errno`) at the last of them; null if there was none.
     pub release_last_errno: Option<i32>,
+    /// Advice on huge pages that the host did not take, since the guest's start: some may undo the balloon, or be missing
+    /// to the guest, until their part of memory moves again.
+    pub advice_failures: u64,
     /// How often our page books contradicted themselves when they were recounted, after each reading: a fault of
     /// Ballast.
     pub book_imbalances: u64,
@@ -214,6 +217,7 @@ impl MemoryDocument {
             release_failures: 0,
             release_failed_bytes: 0,
             release_last_errno: None,
+            advice_failures: 0,
             book_imbalances: 0,
             driver: DriverState::Absent,
             protocol_errors: BTreeMap::new(),

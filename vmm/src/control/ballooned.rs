@@ -95,6 +95,7 @@ pub(super) fn document(look: &Look, by_hand: bool) -> MemoryDocument {
         release_failures: report.release_failures.calls,
         release_failed_bytes: report.release_failures.pages.saturating_mul(PAGE_BYTES),
         release_last_errno: report.release_failures.last_errno,
+        advice_failures: report.release_failures.advice,
         book_imbalances: look.book_imbalances,
         driver: if look.broken { DriverState::Broken } else { report.driver.into() },
         protocol_errors: that_happened(&report.protocol_errors.by_kind()),
