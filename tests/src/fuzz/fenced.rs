@@ -78,8 +78,10 @@ impl Fenced {
             |(mapping, _): (*mut u8, usize), file: Option<FileOffset>, (start, bytes): (u64, u64)| {
                 let builder = MmapRegionBuilder::new(bytes as usize);
                 let builder = match file {
-                    Some(file) => builder.with_file_offset(file),
-                    None => builder,
+                    Some(file) => {
+                        builder.with_file_offset(file).with_mmap_flags(MapFlags::SHARED.bits().cast_signed())
+                    }
+                    None => builder.with_mmap_flags(flags.bits().cast_signed()),
                 };
                 // SAFETY: the bytes between the canaries, mapped for good.
                 let builder = unsafe { builder.with_raw_mmap_pointer(mapping.wrapping_add(PAGE)) };
