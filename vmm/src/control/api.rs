@@ -123,10 +123,10 @@ pub struct MemoryDocument {
     pub release_failures: u64,
     /// How much memory that was.
     pub release_failed_bytes: u64,
-    /// The host's error number (`errno`) at the last of them; null if there was none.
+    /// The host's last error number (`errno`) with these calls and those for advice; null if there was none.
     pub release_last_errno: Option<i32>,
-    /// Advice on huge pages that the host did not take, since the guest's start: some may undo the balloon, or be missing
-    /// to the guest, until their part of memory moves again.
+    /// Calls by which the host refused to keep its huge pages out of what the balloon holds a part of, or to let them in
+    /// again: it may fill with them what was given back.
     pub advice_failures: u64,
     /// How often our page books contradicted themselves when they were recounted, after each reading: a fault of
     /// Ballast.

@@ -54,7 +54,7 @@ impl Scripted {
                 release_failures: 1,
                 release_failed_bytes: 8192,
                 release_last_errno: Some(libc::ENOMEM),
-                advice_failures: 3,
+                advice_failures: 7,
                 book_imbalances: 0,
                 driver: DriverState::Moving,
                 protocol_errors: [("duplicate_pages".to_owned(), 7)].into(),

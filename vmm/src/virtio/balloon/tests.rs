@@ -11,7 +11,7 @@ use event_manager::{EventManager, SubscriberOps};
 use std::cell::Cell;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, MmapRegion};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 const BLOCK: u64 = balloon::BLOCK_BYTES;
