@@ -60,12 +60,18 @@ impl Guest {
         command
     }
 
-    /// Ballast's VMM, its control socket at `socket`. With `serial`, what the guest writes to the first serial port
-    /// comes out on the caller's standard error.
+    /// Ballast's VMM, its control socket at `socket`, whose balloon offers these features. With `serial`, what the guest
+    /// writes to the first serial port comes out on the caller's standard error.
     ///
     /// # Errors
     /// The host cannot start it.
-    pub fn ballast(&self, command_line: &str, socket: &Path, serial: bool) -> Result<Vmm, Error> {
+    pub fn ballast(
+        &self,
+        command_line: &str,
+        socket: &Path,
+        balloon_features: u64,
+        serial: bool,
+    ) -> Result<Vmm, Error> {
         let (_stdout, stdout) = std::io::pipe()?;
         let (_stderr, stderr) = std::io::pipe()?;
         let machine = Machine {
@@ -82,6 +88,7 @@ impl Guest {
             disks: Vec::new(),
             spec: Vec::new(),
             streams: GuestEnds { stdin: None, stdout: stdout.into(), stderr: stderr.into() },
+            balloon_features,
             boot_log: serial,
         };
         Ok(launch::start(&self.programs.join("ballast-vmm"), machine)?)

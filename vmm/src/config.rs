@@ -41,6 +41,11 @@ pub struct VmConfig {
     /// The control socket's listening end, where others ask and say things about this microVM over HTTP
     /// ([`crate::control`]).
     pub listener: RawFd,
+    /// The virtio-balloon's feature bits that are offered to the guest (virtio 1.3, 5.5.3), of those that there are
+    /// ([`balloon::device::OFFERED`]).
+    pub balloon_features: u64,
+    /// A guest that has not started its workload after so many seconds never will.
+    pub start_limit_s: u64,
     /// Show the kernel's messages from the first line on, through an emulated serial port: slow.
     pub boot_log: bool,
 }

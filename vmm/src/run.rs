@@ -22,6 +22,7 @@ use crate::virtio::console::Console;
 use crate::virtio::mmio::Transport;
 use crate::virtio::pmem::Pmem;
 use crate::virtio::rng::Rng;
+use ::balloon::device::STATISTICS_DEADLINE_MS;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
 use std::fs::File;
@@ -29,6 +30,7 @@ use std::io::{self, Read};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
+use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 /// A microVM could not be built or run.
@@ -134,7 +136,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let rng = transport(Rng::new(host_random), &memory)?;
     slots.attach(&vm, &mut buses, &rng)?;
     events.add_subscriber(Box::new(QueueEvents(rng)));
-    let balloon = transport(Balloon::over(&memory)?, &memory)?;
+    let balloon = transport(Balloon::over(&memory, config.balloon_features)?, &memory)?;
     slots.attach(&vm, &mut buses, &balloon)?;
     for (zone, start) in layers.iter().zip(&starts) {
         let pmem = transport(Pmem::new(*start, zone.bytes()), &memory)?;
@@ -174,7 +176,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         control: control.try_clone().map_err(host("share the control socket"))?,
     };
     let settled = Settled::default();
-    let streams = Streams::new(console, Link::new(&spec), ends, Arc::clone(&stop), Settled::clone(&settled))
+    let (outcome, limit) = (Settled::clone(&settled), Duration::from_secs(config.start_limit_s));
+    let streams = Streams::new(console, Link::new(&spec), ends, Arc::clone(&stop), outcome, limit)
         .map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(streams));
     let answered = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(host("create an event"))?;
@@ -183,7 +186,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();
-    let server = Server::new(listener, document(config), Box::new(ballooned))
+    let guest_limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
+    let server = Server::new(listener, document(config), Box::new(ballooned), guest_limit)
         .map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 

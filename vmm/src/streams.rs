@@ -23,9 +23,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A guest that has not started its workload after this long never will. Stock kernels take seconds even
-/// under nested emulation.
-const START_LIMIT: Duration = Duration::from_secs(120);
 /// After the agent's last word, how long output that it announced may still be on its way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Rounds of 64 KiB on one stream before the event loop looks at the others.
@@ -53,6 +50,7 @@ pub struct Streams {
     control: UnixDatagram,
     stop: Arc<StopSignal>,
     deadline: Deadline,
+    start_limit: Duration,
     ending: Ending,
     first_output: bool,
     settled: Settled,
@@ -71,7 +69,7 @@ pub struct HostEnds {
 }
 
 impl Streams {
-    /// Connects the ends to the console.
+    /// Connects the ends to the console. A guest that has not started its workload after `start_limit` is given up.
     ///
     /// # Errors
     /// The host has no more file descriptors.
@@ -81,6 +79,7 @@ impl Streams {
         ends: HostEnds,
         stop: Arc<StopSignal>,
         settled: Settled,
+        start_limit: Duration,
     ) -> std::io::Result<Self> {
         let mut streams = Self {
             console,
@@ -93,7 +92,8 @@ impl Streams {
             kernel_log: KernelLog::default(),
             control: ends.control,
             stop,
-            deadline: Deadline::after(START_LIMIT)?,
+            deadline: Deadline::after(start_limit)?,
+            start_limit,
             ending: Ending::default(),
             first_output: false,
             settled,
@@ -309,7 +309,7 @@ impl Streams {
         } else if self.link.state() < State::Running {
             let message = format!(
                 "the guest did not start its workload within {} s; `ballast run --boot-log` shows what it does",
-                START_LIMIT.as_secs()
+                self.start_limit.as_secs()
             );
             self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });
         }

@@ -8,31 +8,26 @@ use super::report::{DriverState, MemoryReport};
 use crate::PAGE_BYTES;
 use crate::backing::Kernel;
 use crate::resident::{Residency, Scanner, Survey};
+use crate::size::Size;
 use std::io;
 
 /// A driver that should move and has not for this long is called stuck. Linux tries again every 200 ms when
 /// it finds no page.
 pub const PROGRESS_DEADLINE_MS: u64 = 5000;
 
-/// A ceiling that the device refuses.
+/// A ceiling that the device refuses: less than the guest needs to live, or more than it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CeilingError {
-    /// Less than the guest needs to live.
-    #[error("a ceiling of {bytes} bytes is below this VM's floor of {floor_bytes} bytes")]
-    BelowFloor {
-        /// What was asked for.
-        bytes: u64,
-        /// The least there is.
-        floor_bytes: u64,
-    },
-    /// More than the guest has.
-    #[error("a ceiling of {bytes} bytes is beyond this VM's {size_bytes} bytes of memory")]
-    AboveSize {
-        /// What was asked for.
-        bytes: u64,
-        /// The size of the guest's memory.
-        size_bytes: u64,
-    },
+#[error(
+    "{} is no ceiling of this microVM: it takes {} to {}",
+    Size::from_bytes(*bytes), Size::from_bytes(*floor_bytes), Size::from_bytes(*max_bytes)
+)]
+pub struct CeilingError {
+    /// What was asked for.
+    pub bytes: u64,
+    /// The least there is.
+    pub floor_bytes: u64,
+    /// The most: all of the guest's memory.
+    pub max_bytes: u64,
 }
 
 impl<K: Kernel> Balloon<K> {
@@ -51,12 +46,9 @@ impl<K: Kernel> Balloon<K> {
     /// The ceiling is below the floor or above the guest's memory.
     pub fn set_ceiling(&mut self, bytes: u64, now_ms: u64) -> Result<bool, CeilingError> {
         let size = self.books.totals().size;
-        let (floor_bytes, size_bytes) = (self.floor_bytes(), size.saturating_mul(PAGE_BYTES));
-        if bytes < floor_bytes {
-            return Err(CeilingError::BelowFloor { bytes, floor_bytes });
-        }
-        if bytes > size_bytes {
-            return Err(CeilingError::AboveSize { bytes, size_bytes });
+        let (floor_bytes, max_bytes) = (self.floor_bytes(), size.saturating_mul(PAGE_BYTES));
+        if !(floor_bytes..=max_bytes).contains(&bytes) {
+            return Err(CeilingError { bytes, floor_bytes, max_bytes });
         }
         Ok(self.set_target(size.saturating_sub(bytes.div_ceil(PAGE_BYTES)), now_ms))
     }

@@ -145,7 +145,7 @@ pub struct Statistics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// No driver has set the device up.
-    #[error("the guest has no balloon driver, or it has not started yet")]
+    #[error("the guest has no balloon driver, or none yet: its memory is fixed")]
     NoDriver,
     /// The driver does not speak of statistics.
     #[error("the guest's balloon driver offers no statistics")]
@@ -154,7 +154,7 @@ pub enum RequestError {
     #[error("the guest was asked for statistics and has not answered yet")]
     Pending,
     /// The driver has not given the device a buffer.
-    #[error("the guest's balloon driver has not made its statistics ready")]
+    #[error("the guest's balloon driver has not made its statistics ready yet: ask again in a moment")]
     NoBuffer,
 }
 

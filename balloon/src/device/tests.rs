@@ -153,10 +153,14 @@ fn actual_is_clamped_and_its_disagreement_shows() {
 #[test]
 fn ceilings_stay_between_floor_and_size() {
     let mut balloon = live(OFFERED);
-    let below = CeilingError::BelowFloor { bytes: BLOCK - 1, floor_bytes: BLOCK };
-    assert_eq!(balloon.set_ceiling(BLOCK - 1, 0), Err(below));
-    let above = CeilingError::AboveSize { bytes: 3 * BLOCK + 1, size_bytes: 3 * BLOCK };
-    assert_eq!(balloon.set_ceiling(3 * BLOCK + 1, 0), Err(above));
+    let outside = |bytes| CeilingError { bytes, floor_bytes: BLOCK, max_bytes: 3 * BLOCK };
+    for bytes in [0, BLOCK - 1, 3 * BLOCK + 1, u64::MAX] {
+        assert_eq!(balloon.set_ceiling(bytes, 0), Err(outside(bytes)));
+    }
+    assert_eq!(
+        outside(BLOCK / 2).to_string(),
+        "2 MiB is no ceiling of this microVM: it takes 4 MiB to 12 MiB"
+    );
     assert_eq!(balloon.set_ceiling(BLOCK + 1, 0), Ok(true));
     assert_eq!(balloon.set_ceiling(BLOCK + 4096, 0), Ok(false), "the same in pages");
     assert_eq!(balloon.config()[..4], (2 * 1024u32 - 1).to_le_bytes());

@@ -4,6 +4,7 @@
 //! the `/init` of INITRAMFS, and QEMU a directory with its program, libraries and firmware. `ci/bench balloon` calls it
 //! in virtual time.
 
+use balloon::device::features;
 use rustix::process::Pid;
 use rustix::stdio::{dup2_stderr, stderr};
 use serde_json::{Value, json};
@@ -189,14 +190,12 @@ impl Ballast {
     fn start(guest: &Guest, reporting: bool, touched_mib: u64) -> Result<Box<dyn Contender>> {
         let directory = tempfile::tempdir()?;
         let socket = directory.path().join("control.sock");
-        let features = if reporting { "deflate-on-oom,reporting" } else { "deflate-on-oom" };
-        // SAFETY: this program has one thread until a watchdog is made, and that one reads no variable.
-        unsafe { std::env::set_var("BALLAST_BALLOON", features) };
+        let features = features::DEFLATE_ON_OOM | if reporting { features::REPORTING } else { 0 };
         // The serial port is the VMM's standard error, which it inherits.
         let (words, theirs) = std::io::pipe()?;
         let ours = stderr().try_clone_to_owned()?;
         dup2_stderr(&theirs)?;
-        let vmm = guest.ballast(&command_line(touched_mib), &socket, true);
+        let vmm = guest.ballast(&command_line(touched_mib), &socket, features, true);
         dup2_stderr(&ours)?;
         drop(theirs);
         let vmm = vmm?;

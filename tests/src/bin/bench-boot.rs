@@ -4,6 +4,7 @@
 //! called `busybox` in `$BALLAST_DATA`; `boot-probe` is the `/init` of INITRAMFS, and QEMU a
 //! directory with its program, libraries and firmware. `ci/bench boot` calls it in virtual time.
 
+use balloon::device::OFFERED;
 use balloon::resident::{Mapping, parse_smaps};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -97,7 +98,7 @@ impl Bench {
     fn ballast(&self, command_line: &str) -> Result<f64> {
         let directory = tempfile::tempdir()?;
         let start = Instant::now();
-        let mut vmm = self.0.ballast(command_line, &directory.path().join("control.sock"), false)?;
+        let mut vmm = self.0.ballast(command_line, &directory.path().join("control.sock"), OFFERED, false)?;
         let watchdog = Watchdog::new(&vmm.child);
         // The guest's init resets the machine: its end is the first that is heard of it.
         let mut report = vec![0; MAX_BYTES];

@@ -76,7 +76,9 @@ impl Fenced {
         let file = FileOffset::new(file, PAGE as u64);
         let region =
             |(mapping, _): (*mut u8, usize), file: Option<FileOffset>, (start, bytes): (u64, u64)| {
-                let builder = MmapRegionBuilder::new(bytes as usize);
+                let kind = if file.is_some() { MapFlags::SHARED } else { MapFlags::PRIVATE };
+                let flags = i32::try_from(kind.bits()).unwrap();
+                let builder = MmapRegionBuilder::new(bytes as usize).with_mmap_flags(flags);
                 let builder = match file {
                     Some(file) => builder.with_file_offset(file),
                     None => builder,

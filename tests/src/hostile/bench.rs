@@ -11,12 +11,12 @@ use super::meter::{Metered, Most};
 use super::program::Program;
 use crate::fuzz::fenced::Fenced;
 use balloon::backing::Host;
-use balloon::device::MemoryReport;
+use balloon::device::{MemoryReport, STATISTICS_DEADLINE_MS};
 use event_manager::{EventManager, MutEventSubscriber, RemoteEndpoint, SubscriberOps};
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state};
 use kvm_ioctls::{Kvm, VcpuFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -191,6 +191,12 @@ impl Bench {
         }
     }
 
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// What the balloon says.
     #[must_use]
     pub fn report(&self) -> MemoryReport {
@@ -290,7 +296,9 @@ fn start_loop(
     let serve = move || {
         let mut events = Loop::new().unwrap();
         events.add_subscriber(Box::new(metered));
-        events.add_subscriber(Box::new(Server::new(listener, document(), Box::new(ballooned)).unwrap()));
+        let limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
+        events
+            .add_subscriber(Box::new(Server::new(listener, document(), Box::new(ballooned), limit).unwrap()));
         endpoint.send(events.remote_endpoint()).unwrap();
         loop {
             events.run().unwrap();

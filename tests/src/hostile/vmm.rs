@@ -6,6 +6,7 @@ use super::program::Program;
 use crate::ballast::program;
 use crate::process::mappings;
 use crate::run::{Ended, Run, Running};
+use balloon::device::OFFERED;
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::OpenOptions;
@@ -60,9 +61,15 @@ impl Inherited {
 }
 
 impl Vmm {
-    /// Starts the VMM with `hostile` as its guest's kernel.
+    /// Starts the VMM with `hostile` as its guest's kernel, which has an hour to do its worst.
     #[must_use]
     pub fn start(hostile: &Program) -> Self {
+        Self::start_for(hostile, 3600)
+    }
+
+    /// As [`Self::start`], with so many seconds: as a guest that starts no workload in that time.
+    #[must_use]
+    pub fn start_for(hostile: &Program, start_limit_s: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("control.sock");
         let mut inherited = Inherited::default();
@@ -95,6 +102,8 @@ impl Vmm {
             spec: inherited.content(b""),
             control: inherited.add(OwnedFd::from(theirs)),
             listener: inherited.add(UnixListener::bind(&socket).unwrap()),
+            balloon_features: OFFERED,
+            start_limit_s,
             boot_log: true,
         };
         let config = inherited.content(&serde_json::to_vec(&config).unwrap());

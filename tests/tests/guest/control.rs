@@ -1,10 +1,12 @@
 //! A running microVM can be asked and told things, by whom it belongs to and by nobody else.
 
+use balloon::size::Size;
 use rustix::process::{Signal, kill_process};
 use rustix::thread::set_thread_res_uid;
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 use tests::control::{ask, socket};
+use tests::memory::{Guest, Memory};
 use tests::run::Running;
 use tests::{Ballast, process, setup};
 
@@ -62,6 +64,45 @@ fn inspect_shows_the_memory_and_ps_the_microvm() {
 }
 
 #[test]
+fn a_ceiling_is_set_refused_and_left_to_ballast_again() {
+    const MIB: u64 = 1 << 20;
+    let ballast = setup();
+    let guest = Guest::start(&ballast, &["-m", "256m"]);
+    let set = |size: &str| ballast.command(&["set", "guest", "--memory-ceiling", size]).end();
+    let inspect = || String::from_utf8(ballast.command(&["inspect", "guest"]).end().exits(0).stdout).unwrap();
+    let says = |line: &str| {
+        let text = inspect();
+        let said = text.lines().any(|other| other.split_whitespace().eq(line.split(' ')));
+        assert!(said, "no '{line}' in\n{text}");
+    };
+    // The first of its statistics fixes the floor.
+    guest.wait_until(|memory| memory.driver() != "absent");
+    let _ = guest.answer("GET", "/v1/statistics", "");
+    let floor = guest.memory().bytes("floor_bytes");
+    let floor_text = Size::from_bytes(floor);
+
+    set("160m").exits(0).prints("guest\n");
+    let low = guest.wait_until(Memory::is_settled);
+    assert_eq!((low.bytes("guest_bytes"), low.bytes("floor_bytes")), (160 * MIB, floor), "{low:?}");
+    says(&format!("ceiling 160 MiB, set by hand; can be {floor_text} to 256 MiB"));
+    says("memory 160 MiB of 256 MiB");
+
+    let range = format!("it takes {floor_text} to 256 MiB");
+    for (size, said) in [("1m", "1 MiB"), ("512m", "512 MiB")] {
+        set(size).refuses().says(&format!("{said} is no ceiling of this microVM: {range}"));
+    }
+    let below = (floor - balloon::PAGE_BYTES).to_string();
+    set(&below).refuses().says(&range);
+    says(&format!("ceiling 160 MiB, set by hand; can be {floor_text} to 256 MiB"));
+
+    set("auto").exits(0).prints("guest\n");
+    let high = guest.wait_until(|memory| memory.is_settled() && memory.bytes("ballooned_bytes") == 0);
+    assert_eq!(high.bytes("guest_bytes"), 256 * MIB, "{high:?}");
+    says(&format!("ceiling 256 MiB, automatic; can be {floor_text} to 256 MiB"));
+    guest.end();
+}
+
+#[test]
 fn a_microvm_that_hangs_is_listed_as_such() {
     let ballast = setup();
     let running = web(&ballast);
@@ -78,7 +119,7 @@ fn what_cannot_be_is_refused_with_a_sentence() {
     let ballast = setup();
     let _running = web(&ballast);
     ballast.command(&["inspect", "wed"]).end().refuses().says("'web'");
-    ballast.command(&["set", "web", "--memory-ceiling", "1t"]).end().refuses();
+    ballast.command(&["set", "web", "--memory-ceiling", "1t"]).end().refuses().says("1 TiB is no ceiling");
     let socket = socket(&ballast, "web");
     for (method, path, content, status) in [
         ("GET", "/v2", "", "404"),

@@ -1,7 +1,11 @@
 //! Every abuse of every table on the real VMM, one after another in one life of the guest.
 
 use crate::{chains, configuration, numbers, registers, reports, rings, statistics};
+use balloon::device::ProtocolErrors;
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 use tests::control::ask;
 use tests::hostile::clients::{Clients, memory_of};
 use tests::hostile::driver::*;
@@ -19,8 +23,11 @@ const SLACK_BYTES: u64 = 512 << 10;
 const GROWTH_BYTES: u64 = 384 << 10;
 /// What the host says to the guest by its ceiling: so many pages less than there are.
 const WORD: u32 = 12_345;
-/// Messages of the VMM: 20 in 5 seconds, and it lives for 120 at most.
-const MESSAGES: usize = 20 * 25;
+/// Messages of the VMM: as many in each 5 seconds.
+const MESSAGES: u64 = 20;
+
+/// Held by who runs a VMM: what one holds for itself is its share of what two have in common.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn all() -> Vec<&'static Abuse> {
     let tables = [
@@ -58,7 +65,9 @@ fn hostile(abuses: &[&Abuse]) -> Program {
 
 #[test]
 fn the_vmm_endures_all_of_it() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let abuses = all();
+    let start = Instant::now();
     let vmm = Vmm::start(&hostile(&abuses));
     vmm.wait_for("begun");
     let before = vmm.own_pss();
@@ -74,7 +83,8 @@ fn the_vmm_endures_all_of_it() {
     let after = vmm.own_pss();
     assert!(after <= OWN_BYTES && after <= before + GROWTH_BYTES, "{before} bytes grew to {after}");
     let messages = vmm.texts().1;
-    assert!(messages.len() <= MESSAGES && messages.iter().all(|line| line.len() < 500), "{messages:?}");
+    let most = MESSAGES * (2 + start.elapsed().as_secs() / 5);
+    assert!(messages.len() as u64 <= most && messages.iter().all(|line| line.len() < 500), "{messages:?}");
 
     let size: u64 = MACHINE.regions.iter().map(|(_, bytes)| bytes).sum();
     let ceiling = size - u64::from(WORD) * PAGE;
@@ -88,7 +98,22 @@ fn the_vmm_endures_all_of_it() {
     assert!(message.contains("powered off"), "{message}");
 }
 
-/// The VMM's books and counters are what all abuses together make, and the last good driver's page.
+#[test]
+fn a_guest_that_starts_no_workload_is_given_up() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut driver = Driver::new(MACHINE);
+    driver.program.print("begun");
+    driver.program.await_value(4, driver.config(0), 1, u64::MAX);
+    let vmm = Vmm::start_for(&driver.program, 2);
+    vmm.wait_for("begun");
+    let (ended, outcome) = vmm.end();
+    let _ = ended.exits(0);
+    let Some(Outcome::Failed { message, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(message.contains("did not start its workload within 2 s"), "{message}");
+}
+
+/// The VMM's books and counters are what all abuses together make, and the last good driver's page: of each kind that
+/// some abuse lists, and nothing of all others.
 fn counts(abuses: &[&Abuse], socket: &std::path::Path) {
     let memory = memory_of(socket);
     assert_eq!(memory["ballooned_bytes"], PAGE, "{memory}");
@@ -100,10 +125,17 @@ fn counts(abuses: &[&Abuse], socket: &std::path::Path) {
             Count::Any => *exact = false,
         }
     }
-    for (kind, (sum, exact)) in expected {
+    for (kind, _) in ProtocolErrors::default().by_kind() {
         let counted = memory["protocol_errors"][kind].as_u64().unwrap_or(0);
+        let (sum, exact) = expected.remove(kind).unwrap_or((0, true));
         assert!(counted == sum || !exact && counted > sum, "{counted} {kind}, not {sum}");
     }
+    assert!(expected.is_empty(), "nobody counts {expected:?}");
+    // Each kind of misuse of the registers is in some abuse.
+    for kind in ["impossible_registers", "untimely_writes", "impossible_statuses", "impossible_queues"] {
+        assert!(memory["register_errors"][kind].as_u64() > Some(0), "{kind}: {memory}");
+    }
+    assert_eq!((&memory["book_imbalances"], &memory["release_failures"]), (&json!(0), &json!(0)), "{memory}");
 }
 
 fn tail(text: &str) -> String {

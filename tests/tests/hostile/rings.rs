@@ -1,6 +1,10 @@
 //! Rings that lie where none can, that contradict themselves, and that live in pages which are given away.
 
+use crate::statistics;
+use tests::control::ask;
 use tests::hostile::abuse::{Abuse, Count::Any, Count::Exactly};
+use tests::hostile::bench::MACHINE;
+use tests::hostile::clients::memory_of;
 use tests::hostile::driver::*;
 use tests::hostile::interpreter::END;
 use tests::hostile::{Bench, Driver};
@@ -251,4 +255,31 @@ fn churn(d: &mut Driver, queue: usize) {
 #[test]
 fn rings() {
     Bench::start(1).endures(ABUSES);
+}
+
+/// Who asks over the control socket hears of it, until the driver has reset its device.
+#[test]
+fn a_broken_ring_is_told() {
+    let bench = Bench::start(1);
+    let mut driver = Driver::new(MACHINE);
+    driver.reset();
+    driver.bring_up();
+    statistics::answer(&mut driver, &[(statistics::AVAILABLE, 40 << 20)]);
+    jumps_to(&mut driver, 1000);
+    driver.program.next();
+    bench.run(&driver.program, "a broken ring");
+
+    assert_eq!(memory_of(bench.socket())["driver"], "broken");
+    let size = bench.report().size;
+    for content in [format!("{{\"bytes\":{size}}}"), "{\"bytes\":1}".into()] {
+        is_refused_as_broken(&bench, "PUT", "/v1/memory/ceiling", &content);
+    }
+    is_refused_as_broken(&bench, "GET", "/v1/statistics", "");
+    bench.serves_a_good_driver("a broken ring");
+    assert_ne!(memory_of(bench.socket())["driver"], "broken");
+}
+
+fn is_refused_as_broken(bench: &Bench, method: &str, path: &str, content: &str) {
+    let (head, content) = ask(bench.socket(), method, path, content).unwrap();
+    assert!(head.starts_with("HTTP/1.1 409 ") && content.contains("broke its device"), "{head}\n{content}");
 }

@@ -8,7 +8,7 @@ use super::client;
 use super::dirs::Dirs;
 use super::format::Format;
 use super::output::Output;
-use crate::control::api::{DriverState, GuestStatistics, MemoryDocument, VmDocument};
+use crate::control::api::{GuestStatistics, MemoryDocument, VmDocument};
 use clap::Args;
 use serde::Serialize;
 use std::error::Error;
@@ -43,8 +43,7 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Box<dyn Error>> {
     let vm = client::find(&Dirs::find()?.state, &args.name)?;
     let memory: MemoryDocument = client::get(&vm, "/v1/memory")?;
     // A guest that cannot answer, or does not, is no failure of this.
-    let statistics =
-        (memory.driver != DriverState::Absent).then(|| client::get(&vm, "/v1/statistics").ok()).flatten();
+    let statistics = memory.driver.serves().then(|| client::get(&vm, "/v1/statistics").ok()).flatten();
     let inspected = Inspected { vm: client::get(&vm, "/v1/vm")?, memory, statistics };
     let text = match args.format {
         Format::Json => serde_json::to_string_pretty(&inspected)? + "\n",

@@ -11,6 +11,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// Seconds after which a guest that has not started its workload never will. Stock kernels take some even under nested
+/// emulation.
+const START_LIMIT_S: u64 = 120;
+
 /// A microVM could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -76,6 +80,8 @@ pub struct Machine {
     pub spec: Vec<u8>,
     /// The VMM's ends of the workload's streams.
     pub streams: super::streams::GuestEnds,
+    /// The balloon's features that are offered to the guest.
+    pub balloon_features: u64,
     /// Show the kernel's messages from the first line on.
     pub boot_log: bool,
 }
@@ -167,6 +173,8 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
         spec: fds.memfd("ballast-spec", &machine.spec)?,
         control: fds.add(theirs),
         listener: fds.add(machine.listener),
+        balloon_features: machine.balloon_features,
+        start_limit_s: START_LIMIT_S,
         boot_log: machine.boot_log,
     };
     let text = serde_json::to_vec(&config).map_err(|e| host("describe the microVM")(e.into()))?;

@@ -16,10 +16,12 @@ use crate::report::{self, MAX_BYTES, Milestone, Outcome, Report, Request, monoto
 use crate::volume::argument::ArgumentError;
 use crate::volume::{self, DiskArgument, OpenDisk, VolumeArgument, Volumes};
 use balloon::BLOCK_BYTES;
+use balloon::device::{FEATURE_NAMES, OFFERED, named_features};
 use balloon::size::Size;
 use proto::{Spec, WindowSize};
 use rustix::event::{PollFd, PollFlags};
 use std::error::Error as StdError;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::net::UnixListener;
@@ -28,6 +30,9 @@ use std::process::{ExitCode, ExitStatus};
 
 /// Below this a stock kernel does not boot.
 const LEAST_MEMORY: u64 = 96 << 20;
+
+/// Lists the balloon's features to offer, to find out whether a failure is theirs.
+const BALLOON_VARIABLE: &str = "BALLAST_BALLOON";
 
 /// What is wrong with the command line itself.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,11 @@ enum Refusal {
         "microVMs do not run detached (-d) yet: leave -d away and let the shell run it in the background, with &"
     )]
     Detached,
+    #[error(
+        "${BALLOON_VARIABLE} is a list of the balloon's features that the guest is offered, with commas between: {}",
+        FEATURE_NAMES.map(|(name, _)| name).join(", ")
+    )]
+    BalloonFeatures,
     #[error(transparent)]
     Workload(#[from] workload::Error),
 }
@@ -58,6 +68,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let start_us = monotonic_us();
     check(args)?;
     let attachments = Attachments::parse(args)?;
+    let balloon_features = balloon_features(std::env::var_os(BALLOON_VARIABLE).as_deref())?;
     let dirs = Dirs::find()?;
     dirs.make()?;
     let registration = Registration::new(&dirs.state, args.name.as_deref())?;
@@ -68,7 +79,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let (guest_ends, pumps) = streams::start(args.interactive)?;
     let raw = args.tty.then(RawMode::set).transpose()?;
     let listener = registration.listen()?;
-    let vmm = launch::start(&install::vmm()?, prepared.machine(args, guest_ends, listener)?)?;
+    let vmm =
+        launch::start(&install::vmm()?, prepared.machine(args, balloon_features, guest_ends, listener)?)?;
     let mut session = Session { vmm, milestones: Vec::new(), outcome: None, insistence: 0 };
     session.follow(&signals)?;
     // The VMM has reported or is dead: its ends of the pipes close with it.
@@ -105,6 +117,12 @@ fn check(args: &RunArgs) -> Result<(), Refusal> {
     }
     workload::check(args)?;
     memory_bytes(args).map(|_| ())
+}
+
+/// The features that `list` names; all if there is no list.
+fn balloon_features(list: Option<&OsStr>) -> Result<u64, Refusal> {
+    let Some(list) = list else { return Ok(OFFERED) };
+    list.to_str().and_then(named_features).ok_or(Refusal::BalloonFeatures)
 }
 
 /// Memory of the guest in bytes, in whole blocks.
@@ -205,6 +223,7 @@ impl Prepared {
     fn machine(
         self,
         args: &RunArgs,
+        balloon_features: u64,
         streams: streams::GuestEnds,
         listener: UnixListener,
     ) -> Result<Machine, Box<dyn StdError>> {
@@ -222,6 +241,7 @@ impl Prepared {
             disks: self.disks,
             spec: self.spec,
             streams,
+            balloon_features,
             boot_log: args.boot_log,
         })
     }
@@ -345,4 +365,25 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
 fn eprint(text: &str) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use balloon::device::features;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn features_of_the_balloon_are_listed_or_all() {
+        let listed = |list: &str| balloon_features(Some(OsStr::new(list))).ok();
+        assert_eq!(balloon_features(None).ok(), Some(OFFERED));
+        assert_eq!(listed(""), Some(0));
+        assert_eq!(listed("reporting,statistics"), Some(features::REPORTING | features::STATS_VQ));
+        assert_eq!(listed("reporting,hinting"), None);
+        let refusal = balloon_features(Some(OsStr::from_bytes(b"\xff"))).unwrap_err().to_string();
+        assert!(
+            refusal.starts_with("$BALLAST_BALLOON is a list") && refusal.contains("page-poison"),
+            "{refusal}"
+        );
+    }
 }

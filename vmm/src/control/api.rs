@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-pub use balloon::device::DriverState;
+use balloon::device;
 /// `GET /v1/statistics`: what the guest says of itself.
 pub use balloon::device::Statistics as GuestStatistics;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,41 @@ pub struct VmDocument {
     pub started_at_ms: u64,
     /// How long ago that was.
     pub uptime_ms: u64,
+}
+
+/// How the guest's balloon driver does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriverState {
+    /// There is none, or none yet.
+    Absent,
+    /// It has reached the ceiling.
+    Settled,
+    /// It is on its way to the ceiling.
+    Moving,
+    /// It should be on its way and is not.
+    Stuck,
+    /// It broke its device and has not reset it. A driver of Linux never does by itself.
+    Broken,
+}
+
+impl DriverState {
+    /// Whether a driver can be asked for something.
+    #[must_use]
+    pub fn serves(self) -> bool {
+        !matches!(self, Self::Absent | Self::Broken)
+    }
+}
+
+impl From<device::DriverState> for DriverState {
+    fn from(state: device::DriverState) -> Self {
+        match state {
+            device::DriverState::Absent => Self::Absent,
+            device::DriverState::Settled => Self::Settled,
+            device::DriverState::Moving => Self::Moving,
+            device::DriverState::Stuck => Self::Stuck,
+        }
+    }
 }
 
 /// The guest memory that the balloon leaves the guest once its driver has done its work.
@@ -64,26 +99,56 @@ pub struct MemoryDocument {
     pub reported_bytes: u64,
     /// Ever given back by reports, each time counted.
     pub reported_total_bytes: u64,
-    /// Guest memory that the host really holds, at its last reading; null if the host does not say.
+    /// Reported free and not given back to the host, each time counted: the guest fills free pages with a pattern that
+    /// they must keep.
+    pub reported_poisoned_total_bytes: u64,
+    /// Guest memory that the host really holds, at its last reading; null until the first reading has ended, or where
+    /// the host does not say.
     pub resident_bytes: Option<u64>,
     /// How long ago that reading was; null as above.
     pub resident_age_ms: Option<u64>,
-    /// Of it, in huge pages; null if the host does not say.
+    /// The parts that guest memory consists of, by their addresses.
+    pub regions: Vec<RegionDocument>,
+    /// Of the resident memory, what is in huge pages; null as above.
     pub huge_page_bytes: Option<u64>,
-    /// Guest memory that the host has swapped out; null if the host does not say.
+    /// Guest memory that the host has swapped out; null as above.
     pub swapped_bytes: Option<u64>,
-    /// Ballooned memory that was resident at the last reading: the guest touched what it had given away. Null if
-    /// the host does not say.
+    /// Ballooned memory that was resident at the last reading: the guest touched what it had given away, or a huge
+    /// page of the host brought it back with its neighbours. Null as above.
     pub ballooned_resident_bytes: Option<u64>,
     /// Reported memory that the guest was seen to take again, since its start.
     pub taken_back_total_bytes: u64,
     /// Calls by which the host refused to take memory back, since the guest's start. What it refused stays the
     /// guest's in our books.
     pub release_failures: u64,
+    /// How much memory that was.
+    pub release_failed_bytes: u64,
+    /// The host's last error number (`errno`) with these calls and those for advice; null if there was none.
+    pub release_last_errno: Option<i32>,
+    /// Calls by which the host refused to keep its huge pages out of what the balloon holds a part of, or to let them in
+    /// again: it may fill with them what was given back.
+    pub advice_failures: u64,
+    /// How often our page books contradicted themselves when they were recounted, after each reading: a fault of
+    /// Ballast.
+    pub book_imbalances: u64,
     /// How the guest's driver does.
     pub driver: DriverState,
     /// What the driver did wrong, by kind. Kinds that never happened may be absent.
     pub protocol_errors: BTreeMap<String, u64>,
+    /// What it did wrong with the device's registers, likewise.
+    pub register_errors: BTreeMap<String, u64>,
+}
+
+/// A part of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionDocument {
+    /// Where it begins, guest-physical.
+    pub address: u64,
+    /// How long it is.
+    pub size_bytes: u64,
+    /// What of it the host really holds, at its last reading; null until the first one has ended, or where the host
+    /// does not say.
+    pub resident_bytes: Option<u64>,
 }
 
 /// `PUT /v1/memory/ceiling`: one of both.
@@ -141,15 +206,22 @@ impl MemoryDocument {
             skew_bytes: 0,
             reported_bytes: 0,
             reported_total_bytes: 0,
+            reported_poisoned_total_bytes: 0,
             resident_bytes: Some(resident_bytes),
             resident_age_ms: Some(0),
+            regions: vec![RegionDocument { address: 0, size_bytes, resident_bytes: Some(resident_bytes) }],
             huge_page_bytes: None,
             swapped_bytes: None,
             ballooned_resident_bytes: None,
             taken_back_total_bytes: 0,
             release_failures: 0,
+            release_failed_bytes: 0,
+            release_last_errno: None,
+            advice_failures: 0,
+            book_imbalances: 0,
             driver: DriverState::Absent,
             protocol_errors: BTreeMap::new(),
+            register_errors: BTreeMap::new(),
         }
     }
 }

@@ -1,20 +1,15 @@
 //! A running VM's memory as its balloon tells of it. Wiring between the control socket and the balloon's transport.
 
-use super::api::{CeilingState, GuestStatistics, MemoryDocument};
-use super::memory::{Ceiling, Memory, Unavailable};
-use crate::virtio::balloon::Balloon;
+use super::api::{CeilingState, DriverState, GuestStatistics, MemoryDocument, RegionDocument};
+use super::memory::{Ceiling, Memory, Refusal};
+use crate::virtio::balloon::{Balloon, Look};
 use crate::virtio::mmio::Transport;
+use balloon::PAGE_BYTES;
 use balloon::backing::Kernel;
-use balloon::device::{DriverState, MemoryReport, RequestError};
-use std::io;
+use balloon::device::RequestError;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
-
-/// A reading of residency is good for so long.
-const KEPT_MS: u64 = 1000;
-/// Steps of such a reading that a client's request makes: a GiB of guest memory, some milliseconds. What is left
-/// is read by later requests and by the event loop's timer.
-const STEPS: usize = 4;
 
 /// The memory of a VM with a balloon.
 pub struct Ballooned<K> {
@@ -29,48 +24,29 @@ impl<K: Kernel> Ballooned<K> {
     pub fn new(transport: Arc<Transport<Balloon<K>>>, statistics: EventFd) -> Self {
         Self { transport, by_hand: false, statistics }
     }
-
-    fn survey(&self) -> io::Result<()> {
-        let age_ms = self.transport.with_device(|balloon| balloon.residency_age_ms());
-        if age_ms.is_none_or(|age_ms| age_ms >= KEPT_MS) {
-            for _ in 0..STEPS {
-                if self.transport.survey()? {
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<K: Kernel> Memory for Ballooned<K> {
     fn snapshot(&mut self) -> MemoryDocument {
-        if let Err(error) = self.survey() {
+        if let Err(error) = self.transport.refresh() {
             log::warn!("the host does not say how much of the guest's memory it holds: {error}");
         }
-        document(&self.transport.memory_report(), self.by_hand)
+        document(&self.transport.look(), self.by_hand)
     }
 
-    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Unavailable> {
-        let report = self.transport.memory_report();
-        let bytes = match ceiling {
-            Ceiling::Bytes(_) if report.driver == DriverState::Absent => return Err(Unavailable::NoDriver),
-            Ceiling::Bytes(bytes) => bytes.clamp(report.floor, report.size),
-            Ceiling::Auto => report.size,
-        };
-        self.by_hand = ceiling != Ceiling::Auto;
-        if let Err(error) = self.transport.set_ceiling(bytes) {
-            log::error!("a ceiling between floor and size was refused: {error}");
+    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
+        match ceiling {
+            Ceiling::Bytes(bytes) => self.transport.demand_ceiling(bytes)?,
+            Ceiling::Auto => self.transport.set_ceiling(self.transport.memory_report().size)?,
         }
+        self.by_hand = ceiling != Ceiling::Auto;
         Ok(())
     }
 
-    fn request_statistics(&mut self) -> Result<(), Unavailable> {
+    fn request_statistics(&mut self) -> Result<(), Refusal> {
         match self.transport.request_statistics() {
-            Ok(()) | Err(RequestError::Pending) => Ok(()),
-            Err(RequestError::NoDriver) => Err(Unavailable::NoDriver),
-            Err(RequestError::NotOffered) => Err(Unavailable::NoStatistics),
-            Err(RequestError::NoBuffer) => Err(Unavailable::NotReady),
+            Err(Refusal::Driver(RequestError::Pending)) => Ok(()),
+            result => result,
         }
     }
 
@@ -87,9 +63,16 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 }
 
-fn document(report: &MemoryReport, by_hand: bool) -> MemoryDocument {
+/// What `GET /v1/memory` says of `look`; `by_hand` says who chose the ceiling.
+pub(super) fn document(look: &Look, by_hand: bool) -> MemoryDocument {
+    let report = &look.report;
     let residency = report.residency.as_ref();
-    let kinds = report.protocol_errors.by_kind().into_iter().filter(|(_, count)| *count > 0);
+    let resident = |region: usize| residency.and_then(|residency| residency.regions.get(region)).copied();
+    let regions = look.regions.iter().enumerate().map(|(number, (address, bytes))| RegionDocument {
+        address: *address,
+        size_bytes: *bytes,
+        resident_bytes: resident(number),
+    });
     MemoryDocument {
         size_bytes: report.size,
         max_bytes: report.size,
@@ -101,14 +84,26 @@ fn document(report: &MemoryReport, by_hand: bool) -> MemoryDocument {
         skew_bytes: report.skew,
         reported_bytes: report.reported,
         reported_total_bytes: report.reported_total,
+        reported_poisoned_total_bytes: report.reported_poisoned_total,
         resident_bytes: residency.map(|residency| residency.resident),
         resident_age_ms: report.residency_age_ms,
+        regions: regions.collect(),
         huge_page_bytes: residency.and_then(|residency| residency.huge),
         swapped_bytes: residency.and_then(|residency| residency.swapped),
         ballooned_resident_bytes: residency.map(|residency| residency.ballooned_resident),
         taken_back_total_bytes: report.taken_back_total,
         release_failures: report.release_failures.calls,
-        driver: report.driver,
-        protocol_errors: kinds.map(|(kind, count)| (kind.to_owned(), count)).collect(),
+        release_failed_bytes: report.release_failures.pages.saturating_mul(PAGE_BYTES),
+        release_last_errno: report.release_failures.last_errno,
+        advice_failures: report.release_failures.advice,
+        book_imbalances: look.book_imbalances,
+        driver: if look.broken { DriverState::Broken } else { report.driver.into() },
+        protocol_errors: that_happened(&report.protocol_errors.by_kind()),
+        register_errors: that_happened(&look.misuse.by_kind()),
     }
+}
+
+fn that_happened(kinds: &[(&str, u64)]) -> BTreeMap<String, u64> {
+    let some = kinds.iter().filter(|(_, count)| *count > 0);
+    some.map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
 }

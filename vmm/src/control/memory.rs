@@ -3,29 +3,16 @@
 #![forbid(unsafe_code)]
 
 use super::api::{GuestStatistics, MemoryDocument};
+pub use crate::virtio::balloon::Refusal;
 use vmm_sys_util::eventfd::EventFd;
 
 /// A ceiling that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ceiling {
-    /// So many bytes, until another word. Between floor and max: [`crate::control::routes`] has seen to it.
+    /// So many bytes, until another word.
     Bytes(u64),
     /// As Ballast sees fit.
     Auto,
-}
-
-/// A request about memory that cannot be met now. The message is for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
-    /// Nobody in the guest can move memory.
-    #[error("the guest has no balloon driver, or none yet: its memory is fixed")]
-    NoDriver,
-    /// There is a driver, and it does not speak of statistics.
-    #[error("the guest's balloon driver offers no statistics")]
-    NoStatistics,
-    /// The driver has only just started.
-    #[error("the guest's balloon driver has not made its statistics ready yet: ask again in a moment")]
-    NotReady,
 }
 
 /// The memory of a running VM. All calls are made on the thread of the event loop and return at once.
@@ -37,14 +24,15 @@ pub trait Memory {
     /// was set by hand for a driver that is gone must be possible to undo.
     ///
     /// # Errors
-    /// There is no driver to reach it; nothing changed.
-    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Unavailable>;
+    /// There is no driver to reach it, or no such ceiling; nothing changed. The driver's state comes first: without
+    /// one no ceiling is better than another.
+    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal>;
 
     /// Asks the guest for new statistics, or joins a request that is under way, however old.
     ///
     /// # Errors
     /// The guest cannot answer.
-    fn request_statistics(&mut self) -> Result<(), Unavailable>;
+    fn request_statistics(&mut self) -> Result<(), Refusal>;
 
     /// Whether the guest was asked and has not answered. It may never.
     fn statistics_pending(&self) -> bool;

@@ -12,6 +12,8 @@
 
 pub mod api;
 pub mod ballooned;
+#[cfg(test)]
+mod ballooned_tests;
 pub mod connection;
 pub mod http;
 pub mod memory;

@@ -53,6 +53,9 @@ fn check(openapi: &Value, schema: &Value, value: &Value, at: &str) {
             "additionalProperties" if argument.is_object() => {
                 value.as_object().unwrap().values().for_each(|value| check(openapi, argument, value, at));
             }
+            "items" => {
+                value.as_array().unwrap().iter().for_each(|value| check(openapi, argument, value, at));
+            }
             "minimum" => assert!(value.as_f64().is_none_or(|v| v >= argument.as_f64().unwrap()), "{at}"),
             "maximum" => assert!(value.as_f64().is_none_or(|v| v <= argument.as_f64().unwrap()), "{at}"),
             "enum" => assert!(argument.as_array().unwrap().contains(value), "{at} is {value}"),
@@ -103,15 +106,12 @@ fn every_route_is_described_and_nothing_else() {
 fn every_answer_is_as_described_and_every_described_status_is_given() {
     const CEILING: &str = "/v1/memory/ceiling";
     let mut given = BTreeSet::new();
-    let scripted = |statistics, pending| Scripted { statistics, pending, ..Scripted::new() };
+    let saying = |statistics| Scripted { statistics: Some(statistics), ..Scripted::new() };
     let mut memories: [Box<dyn Memory>; 4] = [
-        Box::new(Scripted::without_driver()),
-        Box::new(scripted(Some(Scripted::full_statistics()), false)),
-        Box::new(scripted(
-            Some(GuestStatistics { age_ms: 0, stale: false, values: Values::default() }),
-            false,
-        )),
-        Box::new(scripted(None, true)),
+        Box::new(Scripted::with_driver(DriverState::Absent)),
+        Box::new(saying(Scripted::full_statistics())),
+        Box::new(saying(GuestStatistics { age_ms: 0, stale: false, values: Values::default() })),
+        Box::new(Scripted::silent()),
     ];
     const DRIVERLESS: usize = 0;
     const MOVING: usize = 1;
@@ -169,7 +169,7 @@ fn what_may_be_sent_and_every_state_is_as_described() {
     {
         check(&openapi, &schemas["CeilingRequest"], &serde_json::to_value(request).unwrap(), "request");
     }
-    let states = [DriverState::Absent, DriverState::Settled, DriverState::Moving, DriverState::Stuck]
-        .map(|s| json!(s));
+    use DriverState::{Absent, Broken, Moving, Settled, Stuck};
+    let states = [Absent, Settled, Moving, Stuck, Broken].map(|s| json!(s));
     assert_eq!(schemas["DriverState"]["enum"], json!(states));
 }

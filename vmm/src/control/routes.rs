@@ -4,10 +4,9 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_sign_loss)]
 
-use super::api::{CeilingRequest, DriverState, ErrorDocument, MemoryDocument, VmDocument};
+use super::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
 use super::http::{Request, Response, Status};
-use super::memory::{Ceiling, Memory, Unavailable};
-use balloon::size::Size;
+use super::memory::{Ceiling, Memory, Refusal};
 
 /// What a request comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +61,10 @@ pub fn route(request: &Request, vm: &VmDocument, memory: &mut dyn Memory) -> Ans
 
 /// The answer to a request for statistics, once the guest has answered or time is up.
 pub fn statistics(memory: &mut dyn Memory) -> Response {
+    let pending = memory.statistics_pending();
     match memory.statistics() {
-        Some(statistics) => Response::json(Status::Ok, &statistics),
+        // Time is up by the server's clock, whatever the device's says: what there is answers an older request.
+        Some(last) => Response::json(Status::Ok, &GuestStatistics { stale: last.stale || pending, ..last }),
         None => error(Status::GuestTimeout, "the guest was asked for statistics and has never answered"),
     }
 }
@@ -81,7 +82,7 @@ fn request_statistics(memory: &mut dyn Memory) -> Answer {
     match memory.request_statistics() {
         Ok(()) if memory.statistics_pending() => Answer::Statistics,
         Ok(()) => Answer::Now(statistics(memory)),
-        Err(unavailable) => Answer::Now(error(Status::Conflict, unavailable.to_string())),
+        Err(refusal) => Answer::Now(refused(refusal)),
     }
 }
 
@@ -100,27 +101,20 @@ fn set_ceiling(body: &[u8], memory: &mut dyn Memory) -> Response {
         CeilingRequest { bytes: None, auto: Some(true) } => Ceiling::Auto,
         _ => return error(Status::BadRequest, USAGE),
     };
-    if let Ceiling::Bytes(bytes) = ceiling {
-        let now = memory.snapshot();
-        // The state comes first: without a driver no ceiling is better than another.
-        if now.driver == DriverState::Absent {
-            return error(Status::Conflict, Unavailable::NoDriver.to_string());
-        }
-        if !(now.floor_bytes..=now.max_bytes).contains(&bytes) {
-            return out_of_range(bytes, &now);
-        }
-    }
     match memory.set_ceiling(ceiling) {
         Ok(()) => Response::json(Status::Ok, &memory.snapshot()),
-        Err(unavailable) => error(Status::Conflict, unavailable.to_string()),
+        Err(refusal) => refused(refusal),
     }
 }
 
-fn out_of_range(bytes: u64, now: &MemoryDocument) -> Response {
-    let [asked, floor, max] = [bytes, now.floor_bytes, now.max_bytes].map(Size::from_bytes);
-    let mut document =
-        ErrorDocument::new(format!("{asked} is no ceiling of this microVM: it takes {floor} to {max}"));
-    document.error.floor_bytes = Some(now.floor_bytes);
-    document.error.max_bytes = Some(now.max_bytes);
-    Response::json(Status::Unprocessable, &document)
+fn refused(refusal: Refusal) -> Response {
+    let mut document = ErrorDocument::new(refusal.to_string());
+    match refusal {
+        Refusal::Ceiling(range) => {
+            document.error.floor_bytes = Some(range.floor_bytes);
+            document.error.max_bytes = Some(range.max_bytes);
+            Response::json(Status::Unprocessable, &document)
+        }
+        Refusal::Driver(_) | Refusal::Broken => Response::json(Status::Conflict, &document),
+    }
 }

@@ -27,8 +27,6 @@ const EVICTED_AFTER: Duration = Duration::from_secs(1);
 /// And if none has been silent, the one that has been there longest, once it was there for so long: clients that
 /// never rest cannot keep others out.
 const TURN: Duration = Duration::from_secs(3);
-/// How long the guest may take to answer.
-const GUEST_LIMIT: Duration = Duration::from_secs(1);
 /// Requests of one client, and new clients, that a pass takes.
 const PASS: usize = 8;
 const ROOT: libc::uid_t = 0;
@@ -47,6 +45,8 @@ pub struct Server {
     vm: VmDocument,
     started: Instant,
     memory: Box<dyn Memory>,
+    /// How long the guest may take to answer.
+    guest_limit: Duration,
     user: libc::uid_t,
     clients: [Option<Client>; CLIENTS],
     /// Readable while requests wait that were received in an earlier pass.
@@ -66,11 +66,17 @@ struct Client {
 }
 
 impl Server {
-    /// A server of `listener`, which must be listening. `vm`'s times are set here.
+    /// A server of `listener`, which must be listening. `vm`'s times are set here. After `guest_limit` a guest that was
+    /// asked for statistics has not answered.
     ///
     /// # Errors
     /// The host has no more descriptors.
-    pub fn new(listener: UnixListener, vm: VmDocument, memory: Box<dyn Memory>) -> io::Result<Self> {
+    pub fn new(
+        listener: UnixListener,
+        vm: VmDocument,
+        memory: Box<dyn Memory>,
+        guest_limit: Duration,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
@@ -79,6 +85,7 @@ impl Server {
             vm: VmDocument { started_at_ms: millis(since_1970), ..vm },
             started: Instant::now(),
             memory,
+            guest_limit,
             // SAFETY: geteuid touches no memory and cannot fail.
             user: unsafe { libc::geteuid() },
             clients: [const { None }; CLIENTS],
@@ -175,7 +182,7 @@ impl Server {
     fn serve(&mut self, place: usize, ready: EventSet, ops: &mut EventOps) {
         let Some(client) = self.clients.get_mut(place).and_then(Option::as_mut) else { return };
         self.vm.uptime_ms = millis(self.started.elapsed());
-        let goes_on = client.serve(ready, &self.vm, &mut *self.memory, &self.more);
+        let goes_on = client.serve(ready, &self.vm, &mut *self.memory, self.guest_limit, &self.more);
         self.keep(place, goes_on, ops);
     }
 
@@ -234,7 +241,14 @@ impl Server {
 
 impl Client {
     /// Reads, answers and writes; false if that was all.
-    fn serve(&mut self, ready: EventSet, vm: &VmDocument, memory: &mut dyn Memory, more: &EventFd) -> bool {
+    fn serve(
+        &mut self,
+        ready: EventSet,
+        vm: &VmDocument,
+        memory: &mut dyn Memory,
+        guest_limit: Duration,
+        more: &EventFd,
+    ) -> bool {
         if ready.intersects(EventSet::IN | EventSet::HANG_UP | EventSet::ERROR) && !self.receive() {
             return false;
         }
@@ -243,7 +257,7 @@ impl Client {
             self.since = Instant::now();
             match routes::route(&request, vm, memory) {
                 Answer::Now(response) => self.connection.answer(&response),
-                Answer::Statistics => self.statistics_until = Some(self.since + GUEST_LIMIT),
+                Answer::Statistics => self.statistics_until = Some(self.since + guest_limit),
             }
         }
         if !self.send() {
@@ -320,6 +334,8 @@ impl MutEventSubscriber for Server {
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {
+        // Before somebody asks anew: an answer that has come is whose that waited for it.
+        self.settle_statistics(ops);
         match events.data() {
             LISTENER => self.accept(ops),
             // Looking at the clock is all, below.

@@ -1,6 +1,5 @@
 //! The server on a real socket, in a real event loop, among clients that mean no good.
 
-use super::api::GuestStatistics;
 use super::server::{CLIENTS, Server};
 use super::tests::{Scripted, vm};
 use event_manager::{EventManager, SubscriberOps};
@@ -15,6 +14,7 @@ use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
 const GET: &[u8] = b"GET /v1/vm HTTP/1.1\r\nHost: a\r\n\r\n";
+const GET_STATISTICS: &[u8] = b"GET /v1/statistics HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A server on a thread of its own.
 struct Served {
@@ -25,7 +25,12 @@ struct Served {
 }
 
 impl Served {
+    /// Its guest has an hour to answer.
     fn start(memory: Scripted) -> Self {
+        Self::start_with(memory, Duration::from_secs(3600))
+    }
+
+    fn start_with(memory: Scripted, guest_limit: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -33,7 +38,7 @@ impl Served {
         let stopped = Arc::clone(&stop);
         let run = move || {
             let mut events = EventManager::new().unwrap();
-            events.add_subscriber(Server::new(listener, vm(), Box::new(memory)).unwrap());
+            events.add_subscriber(Server::new(listener, vm(), Box::new(memory), guest_limit).unwrap());
             let mut passes = 0;
             while !stopped.load(Ordering::Relaxed) {
                 passes += usize::from(events.run_with_timeout(20).unwrap() > 0);
@@ -45,7 +50,7 @@ impl Served {
 
     fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.path).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     }
 
@@ -186,10 +191,9 @@ fn thousands_of_clients_come_and_go() {
 
 #[test]
 fn who_is_gone_is_forgotten() {
-    let served = Served::start(Scripted { pending: true, ..Scripted::new() });
+    let served = Served::start_with(Scripted::silent(), Duration::from_millis(100));
     for _ in 0..CLIENTS {
-        let mut stream = served.connect();
-        stream.write_all(b"GET /v1/statistics HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        served.connect().write_all(GET_STATISTICS).unwrap();
     }
     thread::sleep(Duration::from_millis(500));
     // A loop that spins on a closed socket would make many thousands.
@@ -214,24 +218,57 @@ fn huge_heads_and_contents_are_refused() {
     }
 }
 
-#[test]
-fn statistics_come_when_the_guest_answers() {
-    let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
-    let memory = Scripted { pending: true, event: event.try_clone().unwrap(), ..Scripted::new() };
+/// A guest that was asked, and who plays it.
+fn asked() -> (Served, UnixStream, Arc<AtomicBool>, EventFd) {
+    let memory = Scripted { statistics: Some(Scripted::full_statistics()), ..Scripted::silent() };
+    let (pending, event) = (Arc::clone(&memory.pending), memory.event.try_clone().unwrap());
     let served = Served::start(memory);
     let mut stream = served.connect();
-    let request = b"GET /v1/statistics HTTP/1.1\r\nHost: a\r\n\r\n";
-    stream.write_all(&[request, GET].concat()).unwrap();
+    stream.write_all(&[GET_STATISTICS, GET].concat()).unwrap();
+    while !pending.load(Ordering::Relaxed) {
+        thread::yield_now();
+    }
+    (served, stream, pending, event)
+}
+
+#[test]
+fn statistics_come_when_the_guest_answers() {
+    let (_served, mut stream, pending, event) = asked();
+    pending.store(false, Ordering::Relaxed);
     event.write(1).unwrap();
-    // The scripted guest stays silent: the deadline answers, then the request behind has its turn.
+    let text = read_response(&mut stream);
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"stale\":false"), "{text}");
+    assert!(read_response(&mut stream).contains("\"name\":\"web\""), "then the request behind has its turn");
+}
+
+#[test]
+fn an_answer_is_whose_that_waited_even_if_others_ask_at_once() {
+    let (served, mut stream, pending, _event) = asked();
+    let mut other = served.connect();
+    other.write_all(GET).unwrap();
+    read_response(&mut other);
+    // The pass that answered it comes to its end.
+    thread::sleep(Duration::from_millis(100));
+    pending.store(false, Ordering::Relaxed);
+    // Its event comes before the guest's, which here never does.
+    other.write_all(GET_STATISTICS).unwrap();
+    let text = read_response(&mut stream);
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"stale\":false"), "{text}");
+}
+
+#[test]
+fn a_silent_guest_is_not_waited_for_longer_than_it_may_take() {
+    const SOON: Duration = Duration::from_millis(50);
+    let served = Served::start_with(Scripted::silent(), SOON);
+    let mut stream = served.connect();
+    stream.write_all(&[GET_STATISTICS, GET].concat()).unwrap();
     assert!(read_response(&mut stream).starts_with("HTTP/1.1 504"));
     assert!(read_response(&mut stream).starts_with("HTTP/1.1 200"));
-    drop(served);
 
-    let old = GuestStatistics { stale: true, ..Scripted::full_statistics() };
-    let served = Served::start(Scripted { pending: true, statistics: Some(old), ..Scripted::new() });
+    let memory = Scripted { statistics: Some(Scripted::full_statistics()), ..Scripted::silent() };
+    let served = Served::start_with(memory, SOON);
     let mut stream = served.connect();
-    stream.write_all(request).unwrap();
+    stream.write_all(GET_STATISTICS).unwrap();
     let text = read_response(&mut stream);
     assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"stale\":true"), "{text}");
 }

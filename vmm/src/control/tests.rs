@@ -3,11 +3,13 @@
 use super::api::*;
 use super::connection::Connection;
 use super::http::{REQUEST_BYTES, Request};
-use super::memory::{Ceiling, Memory, Unavailable};
+use super::memory::{Ceiling, Memory, Refusal};
 use super::routes::{self, Answer};
-use balloon::device::Values;
+use balloon::device::{CeilingError, RequestError, Values};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 
 /// A VM's memory that does at once what it is asked to.
@@ -15,7 +17,10 @@ use vmm_sys_util::eventfd::EventFd;
 pub struct Scripted {
     pub document: MemoryDocument,
     pub statistics: Option<GuestStatistics>,
-    pub pending: bool,
+    /// Shared with who plays the guest.
+    pub pending: Arc<AtomicBool>,
+    /// A request is answered at once.
+    pub prompt: bool,
     pub event: EventFd,
 }
 
@@ -35,18 +40,29 @@ impl Scripted {
                 skew_bytes: -(MIB as i64),
                 reported_bytes: 3 * MIB,
                 reported_total_bytes: 70 * MIB,
+                reported_poisoned_total_bytes: MIB,
                 resident_bytes: Some(222 * MIB),
                 resident_age_ms: Some(3),
+                regions: vec![
+                    RegionDocument { address: 0, size_bytes: 256 * MIB, resident_bytes: Some(222 * MIB) },
+                    RegionDocument { address: 1 << 32, size_bytes: 256 * MIB, resident_bytes: None },
+                ],
                 huge_page_bytes: Some(200 * MIB),
                 swapped_bytes: Some(0),
                 ballooned_resident_bytes: Some(4096),
                 taken_back_total_bytes: 5 * MIB,
                 release_failures: 1,
+                release_failed_bytes: 8192,
+                release_last_errno: Some(libc::ENOMEM),
+                advice_failures: 7,
+                book_imbalances: 0,
                 driver: DriverState::Moving,
                 protocol_errors: [("duplicate_pages".to_owned(), 7)].into(),
+                register_errors: [("impossible_statuses".to_owned(), 2)].into(),
             },
             statistics: None,
-            pending: false,
+            pending: Arc::default(),
+            prompt: true,
             event: EventFd::new(libc::EFD_NONBLOCK).unwrap(),
         }
     }
@@ -59,11 +75,23 @@ impl Scripted {
         GuestStatistics { age_ms: 12, stale: false, values: Values::parse(&bytes).0 }
     }
 
-    /// A guest without a driver.
-    pub fn without_driver() -> Self {
+    /// A guest whose driver is so.
+    pub fn with_driver(driver: DriverState) -> Self {
         let mut memory = Self::new();
-        memory.document.driver = DriverState::Absent;
+        memory.document.driver = driver;
         memory
+    }
+
+    /// A guest that answers no request.
+    pub fn silent() -> Self {
+        Self { prompt: false, ..Self::new() }
+    }
+
+    fn nobody(&self) -> Refusal {
+        match self.document.driver {
+            DriverState::Broken => Refusal::Broken,
+            _ => RequestError::NoDriver.into(),
+        }
     }
 }
 
@@ -72,10 +100,12 @@ impl Memory for Scripted {
         self.document.clone()
     }
 
-    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Unavailable> {
+    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
+        let MemoryDocument { floor_bytes, max_bytes, .. } = self.document;
         self.document.ceiling = match ceiling {
-            Ceiling::Bytes(_) if self.document.driver == DriverState::Absent => {
-                return Err(Unavailable::NoDriver);
+            Ceiling::Bytes(_) if !self.document.driver.serves() => return Err(self.nobody()),
+            Ceiling::Bytes(bytes) if !(floor_bytes..=max_bytes).contains(&bytes) => {
+                return Err(CeilingError { bytes, floor_bytes, max_bytes }.into());
             }
             Ceiling::Bytes(bytes) => CeilingState { bytes, auto: false },
             Ceiling::Auto => CeilingState { bytes: self.document.max_bytes, auto: true },
@@ -83,15 +113,16 @@ impl Memory for Scripted {
         Ok(())
     }
 
-    fn request_statistics(&mut self) -> Result<(), Unavailable> {
-        match self.document.driver {
-            DriverState::Absent => Err(Unavailable::NoDriver),
-            _ => Ok(()),
+    fn request_statistics(&mut self) -> Result<(), Refusal> {
+        if !self.document.driver.serves() {
+            return Err(self.nobody());
         }
+        self.pending.store(!self.prompt, Ordering::Relaxed);
+        Ok(())
     }
 
     fn statistics_pending(&self) -> bool {
-        self.pending
+        self.pending.load(Ordering::Relaxed)
     }
 
     fn statistics(&mut self) -> Option<GuestStatistics> {
@@ -179,34 +210,43 @@ fn what_is_no_ceiling_is_refused() {
 }
 
 #[test]
-fn a_vm_without_a_driver_is_an_ordinary_vm() {
-    let mut memory = Scripted::without_driver();
-    let (status, document) = ask(&mut memory, "GET", "/v1/memory", "");
-    assert_eq!((status, &document["driver"]), (200, &json!("absent")));
-    for (method, path, body) in [
-        ("PUT", "/v1/memory/ceiling", r#"{"bytes": 268435456}"#),
-        ("PUT", "/v1/memory/ceiling", r#"{"bytes": 1}"#),
-        ("GET", "/v1/statistics", ""),
+fn a_vm_without_a_driver_or_with_a_broken_one_is_an_ordinary_vm() {
+    for (driver, name, message) in [
+        (DriverState::Absent, "absent", "no balloon driver"),
+        (DriverState::Broken, "broken", "broke its device"),
     ] {
-        let (status, document) = ask(&mut memory, method, path, body);
-        assert_eq!(status, 409, "{method} {path}");
-        assert!(document["error"]["message"].as_str().unwrap().contains("no balloon driver"), "{document}");
+        let mut memory = Scripted::with_driver(driver);
+        let (status, document) = ask(&mut memory, "GET", "/v1/memory", "");
+        assert_eq!((status, &document["driver"]), (200, &json!(name)));
+        for (method, path, body) in [
+            ("PUT", "/v1/memory/ceiling", r#"{"bytes": 268435456}"#),
+            ("PUT", "/v1/memory/ceiling", r#"{"bytes": 1}"#),
+            ("GET", "/v1/statistics", ""),
+        ] {
+            let (status, document) = ask(&mut memory, method, path, body);
+            assert_eq!(status, 409, "{method} {path}");
+            assert!(document["error"]["message"].as_str().unwrap().contains(message), "{document}");
+            assert_eq!(document["error"].get("floor_bytes"), None);
+        }
+        assert_eq!(ask(&mut memory, "PUT", "/v1/memory/ceiling", r#"{"auto": true}"#).0, 200);
     }
 }
 
 #[test]
 fn statistics_wait_for_the_guest() {
-    let mut memory = Scripted { pending: true, ..Scripted::new() };
+    let mut memory = Scripted::silent();
     assert_eq!(ask(&mut memory, "GET", "/v1/statistics", "").0, 0, "the guest was asked");
     assert_eq!(routes::statistics(&mut memory).status.code(), 504, "it never answered");
-    memory.statistics = Some(GuestStatistics { age_ms: 0, stale: true, values: Values::default() });
+    // As the device says a moment before its own clock finds them stale.
+    memory.statistics = Some(GuestStatistics { age_ms: 999, stale: false, values: Values::default() });
     let response = routes::statistics(&mut memory);
     assert_eq!(
         (response.status.code(), response.body.as_slice()),
-        (200, br#"{"age_ms":0,"stale":true}"#.as_slice())
+        (200, br#"{"age_ms":999,"stale":true}"#.as_slice())
     );
-    memory.pending = false;
-    assert_eq!(ask(&mut memory, "GET", "/v1/statistics", "").0, 200, "it answers within the call");
+    memory.prompt = true;
+    let (status, document) = ask(&mut memory, "GET", "/v1/statistics", "");
+    assert_eq!((status, &document["stale"]), (200, &json!(false)), "it answers within the call");
 }
 
 #[test]

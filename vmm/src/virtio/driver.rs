@@ -1,11 +1,13 @@
-//! The driver's side of a split virtqueue (virtio 1.3, 2.7), for the tests of devices.
+//! The driver's side of a split virtqueue (virtio 1.3, 2.7) and of a device's start, for the tests of devices.
 //!
 //! `virtio_queue::mock` lets its rings overlap from half of their entries on; this one does not, and it
 //! speaks both kinds of notification suppression.
 
 use super::device::Memory;
+use crate::bus::BusDevice;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use virtio_bindings::virtio_mmio::*;
 use virtio_bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_USED_F_NO_NOTIFY};
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
@@ -25,6 +27,45 @@ pub fn readable(address: u64, len: u32) -> Descriptor {
 pub fn writable(address: u64, len: u32) -> Descriptor {
     Descriptor::new(address, len, VRING_DESC_F_WRITE as u16, 0)
 }
+
+/// Writes a register.
+pub fn set(registers: &impl BusDevice, register: u32, value: u32) {
+    registers.write(register.into(), &value.to_le_bytes());
+}
+
+/// Reads a register.
+pub fn get(registers: &impl BusDevice, register: u32) -> u32 {
+    let mut value = [0; 4];
+    registers.read(register.into(), &mut value);
+    u32::from_le_bytes(value)
+}
+
+/// Takes the device behind `registers` from any state to DRIVER_OK, with `features`, version 1 and a queue for each
+/// of `drivers` (virtio 1.3, 3.1.1).
+pub fn bring_up(registers: &impl BusDevice, features: u64, drivers: &[Driver]) {
+    let features = features | 1 << virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+    for status in [0, 1, 3] {
+        set(registers, VIRTIO_MMIO_STATUS, status);
+    }
+    for (half, value) in [(0, features as u32), (1, (features >> 32) as u32)] {
+        set(registers, VIRTIO_MMIO_DRIVER_FEATURES_SEL, half);
+        set(registers, VIRTIO_MMIO_DRIVER_FEATURES, value);
+    }
+    set(registers, VIRTIO_MMIO_STATUS, 11);
+    for (index, driver) in (0..).zip(drivers) {
+        set(registers, VIRTIO_MMIO_QUEUE_SEL, index);
+        set(registers, VIRTIO_MMIO_QUEUE_NUM, driver.size.into());
+        set(registers, VIRTIO_MMIO_QUEUE_DESC_LOW, driver.base as u32);
+        set(registers, VIRTIO_MMIO_QUEUE_AVAIL_LOW, driver.avail() as u32);
+        set(registers, VIRTIO_MMIO_QUEUE_USED_LOW, driver.used() as u32);
+        set(registers, VIRTIO_MMIO_QUEUE_READY, 1);
+    }
+    set(registers, VIRTIO_MMIO_STATUS, LIVE);
+    assert_eq!(get(registers, VIRTIO_MMIO_STATUS), LIVE);
+}
+
+/// The status of a device that lives.
+pub const LIVE: u32 = 15;
 
 /// A driver of one queue.
 pub struct Driver {
@@ -116,6 +157,11 @@ impl Driver {
     pub fn set_avail_index(&mut self, index: u16) {
         self.offered = index;
         self.memory.store(index.to_le(), GuestAddress(self.avail() + 2), Ordering::Release).unwrap();
+    }
+
+    /// Writes the flags of the available ring.
+    pub fn set_avail_flags(&self, flags: u16) {
+        self.write(self.avail(), &flags.to_le_bytes());
     }
 
     /// Asks for an interrupt once used entry `index` is written.

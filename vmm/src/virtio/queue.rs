@@ -10,8 +10,9 @@
 
 use super::device::{BrokenQueue, Effects};
 use std::sync::atomic::Ordering;
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// A descriptor chain as devices receive it.
 pub type Chain<'a> = DescriptorChain<&'a GuestMemoryMmap<()>>;
@@ -70,7 +71,7 @@ fn run<'m>(
             break more;
         }
     };
-    Ok(Effects { interrupt: used && queue.needs_notification(memory)?, again, ..Effects::default() })
+    Ok(Effects { interrupt: used && wants_interrupt(queue, memory)?, again, ..Effects::default() })
 }
 
 /// A device that does the work of many chains at once.
@@ -133,10 +134,25 @@ fn gather(
     end?;
     let again = queue.enable_notification(memory)?;
     Ok(Effects {
-        interrupt: !heads.is_empty() && queue.needs_notification(memory)?,
+        interrupt: !heads.is_empty() && wants_interrupt(queue, memory)?,
         again,
         ..Effects::default()
     })
+}
+
+/// Whether the driver wants to hear of used buffers: without event indices its flag says so (virtio 1.3, 2.7.7), which
+/// virtio-queue does not look at.
+fn wants_interrupt(queue: &mut Queue, memory: &GuestMemoryMmap<()>) -> Result<bool, Error> {
+    // Has a barrier: all that is used is written before what is read now.
+    if !queue.needs_notification(memory)? {
+        return Ok(false);
+    }
+    if queue.event_idx_enabled() {
+        return Ok(true);
+    }
+    let flags =
+        memory.load(GuestAddress(queue.avail_ring()), Ordering::Relaxed).map_err(Error::GuestMemory)?;
+    Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
 }
 
 /// Why a pass over the ring ended.
@@ -318,6 +334,24 @@ mod tests {
         driver.offer(1, &[readable(0x8000, 1)]);
         assert!(drain_all(&mut queue, &driver, 100).1.interrupt);
         assert!(!drain_all(&mut queue, &driver, 100).1.interrupt, "nothing was used");
+    }
+
+    #[test]
+    fn without_event_indices_the_drivers_flag_decides() {
+        for (event_idx, flags, interrupt) in [(false, 0, true), (false, 1, false), (true, 1, true)] {
+            let mut driver = Driver::new(&memory(1 << 20), 0x1000, SIZE);
+            let mut queue = driver.queue(event_idx);
+            driver.set_avail_flags(flags);
+            driver.offer(0, &[readable(0x8000, 1)]);
+            assert_eq!(drain_all(&mut queue, &driver, 100).1.interrupt, interrupt, "{event_idx} {flags}");
+            driver.set_used_event(1);
+            driver.offer(1, &[readable(0x8000, 1)]);
+            let mut diary = Diary { wanted: 9, ..Diary::default() };
+            let effects =
+                drain_together(0, &mut queue, driver.memory(), &mut Vec::new(), &mut diary).unwrap();
+            assert_eq!(effects.interrupt, interrupt, "{event_idx} {flags}");
+            assert_eq!(driver.take_used().len(), 2, "used all the same");
+        }
     }
 
     #[test]

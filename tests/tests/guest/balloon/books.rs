@@ -9,9 +9,9 @@ tests::on_every_kernel!(memory_goes_out_and_in_and_nothing_is_lost);
 /// A GiB twenty times, or an eighth of it twice.
 fn memory_goes_out_and_in_and_nothing_is_lost(kernel: &Kernel) {
     let (rounds, moved) = if is_long() { (20, 1024 * MIB) } else { (2, 128 * MIB) };
-    let size = moved + 160 * MIB;
+    let size = moved + 256 * MIB;
     // No file fills what the guest's kernel, its page structures, its agent and its workload hold.
-    let filled = size - size / 64 - 116 * MIB;
+    let filled = size - size / 20 - 108 * MIB;
     let ballast = setup();
     let mut guest = guest_without_reporting(&ballast, kernel, &size.to_string());
     for round in 0..rounds {

@@ -39,6 +39,10 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
         let [now, ever] = [memory.reported_bytes, memory.reported_total_bytes].map(size);
         rows.push(("reported", format!("{now} free in the guest and returned to the host, {ever} so far")));
     }
+    if memory.reported_poisoned_total_bytes > 0 {
+        let kept = size(memory.reported_poisoned_total_bytes);
+        rows.push(("kept", format!("{kept} free in the guest, which fills free memory with a pattern")));
+    }
     rows.push(("driver", driver(memory.driver).into()));
     // On its way the driver's word is always a little behind.
     if memory.skew_bytes != 0 && memory.driver != DriverState::Moving {
@@ -47,14 +51,20 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
         rows.push(("skew", format!("the {more} counts {amount} more as returned than the {less}")));
     }
     if let Some(bytes) = memory.ballooned_resident_bytes.filter(|bytes| *bytes > 0) {
-        rows.push(("touched", format!("{} that the guest had given away", size(bytes))));
+        let back =
+            format!("{} of the balloon, by the guest's touch or by huge pages of the host", size(bytes));
+        rows.push(("came back", back));
     }
     if memory.release_failures > 0 {
-        rows.push(("host's refusals", format!("{} to take memory back", memory.release_failures)));
+        rows.push(("host's refusals", refusals(memory)));
+    }
+    if memory.book_imbalances > 0 {
+        rows.push(("books", "contradict themselves: a fault of Ballast, please report it".into()));
     }
     let errors: Vec<_> = memory
         .protocol_errors
         .iter()
+        .chain(&memory.register_errors)
         .filter(|(_, count)| **count > 0)
         .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
         .collect();
@@ -75,6 +85,9 @@ fn ceiling(memory: &MemoryDocument) -> String {
     if memory.driver == DriverState::Absent {
         return format!("{bytes}, fixed");
     }
+    if memory.driver == DriverState::Broken {
+        return format!("{bytes}, which the guest is not told of any more");
+    }
     let how = if memory.ceiling.auto { "automatic" } else { "set by hand" };
     let [floor, max] = [memory.floor_bytes, memory.max_bytes].map(size);
     format!("{bytes}, {how}; can be {floor} to {max}")
@@ -93,12 +106,20 @@ fn resident(memory: &MemoryDocument) -> String {
     text
 }
 
+fn refusals(memory: &MemoryDocument) -> String {
+    let failed = size(memory.release_failed_bytes);
+    let last = memory.release_last_errno.map(std::io::Error::from_raw_os_error);
+    let last = last.map(|error| format!("; the last: {error}")).unwrap_or_default();
+    format!("{} to take memory back, {failed} in all{last}", memory.release_failures)
+}
+
 fn driver(state: DriverState) -> &'static str {
     match state {
         DriverState::Absent => "none: memory is fixed",
         DriverState::Settled => "the guest has reached its ceiling",
         DriverState::Moving => "the guest is on its way to its ceiling",
         DriverState::Stuck => "the guest cannot reach its ceiling, or will not",
+        DriverState::Broken => "broke its device: memory stays as it is until it is loaded anew",
     }
 }
 
@@ -174,9 +195,14 @@ driver    none: memory is fixed
             huge_page_bytes: Some(75 * MIB),
             swapped_bytes: Some(3 * MIB),
             ballooned_resident_bytes: Some(4096),
+            reported_poisoned_total_bytes: 2 * MIB,
             release_failures: 2,
+            release_failed_bytes: 8192,
+            release_last_errno: Some(12),
+            book_imbalances: 1,
             driver: DriverState::Stuck,
             protocol_errors: [("duplicate_pages".to_owned(), 3)].into(),
+            register_errors: [("impossible_statuses".to_owned(), 1)].into(),
             ..inspected.memory
         };
         let values = Values { available_bytes: Some(200 * MIB), ..Values::default() };
@@ -186,12 +212,14 @@ driver    none: memory is fixed
             "memory           400 MiB of 512 MiB",
             "ceiling          300 MiB, set by hand; can be 128 MiB to 512 MiB",
             "resident         100 MiB of the host's memory, 75 % in huge pages, and 3 MiB swapped out by it",
-            "touched          4 KiB that the guest had given away",
-            "host's refusals  2 to take memory back",
+            "came back        4 KiB of the balloon, by the guest's touch or by huge pages of the host",
+            "host's refusals  2 to take memory back, 8 KiB in all; the last: Cannot allocate memory (os error 12)",
+            "kept             2 MiB free in the guest, which fills free memory with a pattern",
+            "books            contradict themselves: a fault of Ballast, please report it",
             "reported         1 MiB free in the guest and returned to the host, 9 MiB so far",
             "driver           the guest cannot reach its ceiling, or will not",
             "skew             the host counts 2 MiB more as returned than the guest",
-            "driver's faults  3 duplicate pages",
+            "driver's faults  3 duplicate pages, 1 impossible statuses",
             "guest says       200 MiB available, 5 s ago: it does not answer now",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n---\n{text}");

@@ -1,6 +1,6 @@
 //! The balloon in the event loop: queues, the slow reading of residency, and word of statistics. Wiring only.
 
-use super::Balloon;
+use super::{Balloon, pace};
 use crate::virtio::attach::QueueEvents;
 use crate::virtio::mmio::Transport;
 use balloon::backing::Host;
@@ -11,12 +11,6 @@ use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
-/// How long after a reading of residency the next one begins. What is reported free counts until then as given
-/// back although the guest may have taken it again.
-const BETWEEN_READINGS: Duration = Duration::from_secs(10);
-/// How long after a step of a reading the next one is made: a step takes below a millisecond, so that devices
-/// and clients take their turns.
-const BETWEEN_STEPS: Duration = Duration::from_millis(20);
 /// The token of the timer, which is no queue's.
 const TIMER: u32 = 1000;
 
@@ -39,15 +33,11 @@ impl BalloonEvents {
     }
 
     fn survey(&mut self) {
-        let next = match self.transport.survey() {
-            Ok(false) => BETWEEN_STEPS,
-            Ok(true) => BETWEEN_READINGS,
-            Err(error) => {
-                log::warn!("the host does not say how much of the guest's memory it holds: {error}");
-                BETWEEN_READINGS
-            }
-        };
-        self.set_timer(next);
+        let ended = self.transport.survey().unwrap_or_else(|error| {
+            log::warn!("the host does not say how much of the guest's memory it holds: {error}");
+            true
+        });
+        self.set_timer(pace::next(ended));
     }
 
     /// Setting the timer also forgets that it has expired.
@@ -64,7 +54,7 @@ impl MutEventSubscriber for BalloonEvents {
         if let Err(error) = ops.add(Events::with_data(&self.timer, TIMER, EventSet::IN)) {
             log::error!("cannot wait for the balloon's timer: {error}");
         }
-        self.set_timer(BETWEEN_READINGS);
+        self.set_timer(pace::next(false));
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {

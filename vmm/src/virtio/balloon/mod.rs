@@ -6,38 +6,36 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_sign_loss)]
 
+mod audit;
 mod events;
+mod pace;
+mod pass;
 mod requests;
+mod statistics;
 
 pub use events::BalloonEvents;
+pub use requests::{Look, Refusal};
 
-use super::buffers::{self, Buffer, Buffers};
+use super::buffers::Buffers;
 use super::config_space;
 use super::device::{BrokenQueue, Device, Effects, Memory};
-use super::queue::{Batch, Chain, Outcome, drain, drain_together};
+use super::queue::{Outcome, drain, drain_together};
+use audit::Audit;
 use balloon::backing::{Backing, Host, Kernel, Kind, Mapping};
-use balloon::device::{
-    self, FEATURE_NAMES, LEAST_FLOOR_BYTES, MemoryReport, OFFERED, PFNS_PER_DESCRIPTOR, QUEUE_SIZES,
-    STATISTICS_BYTES, named_features,
-};
+use balloon::device::{self, LEAST_FLOOR_BYTES, MemoryReport, OFFERED, QUEUE_SIZES, STATISTICS_BYTES};
 use balloon::frames::{Books, Layout};
 use balloon::resident::{self, Residency, Scanner};
+use pace::Pace;
+use pass::Pass;
 use std::io;
-use std::slice;
 use std::sync::OnceLock;
 use std::time::Instant;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 use virtio_queue::Queue;
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 /// Pages that one [`Balloon::survey`] looks at: 256 MiB, below a millisecond of page-table walk.
 pub const SURVEY_PAGES: u64 = 64 << 10;
-
-/// Bytes of the longest array of page numbers that is read.
-const ARRAY_BYTES: usize = PFNS_PER_DESCRIPTOR * 4;
-
-/// Descriptors of a buffer of statistics: one, of Linux.
-const STATISTICS_DESCRIPTORS: usize = 32;
 
 /// Guest memory that a balloon cannot manage.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +52,6 @@ pub enum Error {
         "guest memory is neither private anonymous memory nor a shared file: it cannot be released by pages"
     )]
     Kind,
-    /// The environment names a feature that there is not.
-    #[error(
-        "$BALLAST_BALLOON names a feature that there is not: it takes {}",
-        FEATURE_NAMES.map(|(name, _)| name).join(",")
-    )]
-    Feature,
     /// The host has no more file descriptors.
     #[error("cannot prepare to release guest memory")]
     Host(#[from] io::Error),
@@ -84,24 +76,21 @@ pub struct Balloon<K> {
     scanner: Scanner<resident::Host>,
     /// The last reading and when it ended.
     residency: Option<(Residency, u64)>,
+    pace: Pace,
+    audit: Audit,
     buffers: Buffers,
     heads: Vec<u16>,
 }
 
 impl Balloon<Host> {
-    /// An empty balloon over all of `memory`. Asks the host what it can do, so it is made before a sandbox is
-    /// closed. It offers the driver the features that `$BALLAST_BALLOON` lists, with commas between, or else all:
-    /// to find out whether a failure is theirs.
+    /// An empty balloon over all of `memory`, which offers the driver those of `features` that there are. Asks the
+    /// host what it can do, so it is made before a sandbox is closed.
     ///
     /// # Errors
-    /// The memory is not made of whole blocks, the host cannot release it, or there is no such feature.
-    pub fn over(memory: &Memory) -> Result<Self, Error> {
-        let offered = match std::env::var_os("BALLAST_BALLOON") {
-            Some(names) => names.to_str().and_then(named_features).ok_or(Error::Feature)?,
-            None => OFFERED,
-        };
+    /// The memory is not made of whole blocks, or the host cannot release it.
+    pub fn over(memory: &Memory, features: u64) -> Result<Self, Error> {
         let balloon = Self::with_kernel(Host::probe(), memory, LEAST_FLOOR_BYTES, monotonic_ms)?;
-        Ok(Self { offered, ..balloon })
+        Ok(Self { offered: OFFERED & features, ..balloon })
     }
 }
 
@@ -127,6 +116,8 @@ impl<K: Kernel> Balloon<K> {
             clock_ms,
             scanner: Scanner::new(resident::Host::probe()),
             residency: None,
+            pace: Pace::default(),
+            audit: Audit::default(),
             buffers: Buffers::default(),
             heads: Vec::new(),
         })
@@ -149,16 +140,20 @@ impl<K: Kernel> Balloon<K> {
     /// # Errors
     /// The host cannot tell.
     pub fn survey(&mut self) -> io::Result<bool> {
-        let Self { device, scanner, residency, clock_ms, .. } = self;
-        let Some(reading) = device.survey(scanner, SURVEY_PAGES)? else { return Ok(false) };
-        *residency = Some((reading, clock_ms()));
-        Ok(true)
+        let reading = self.device.survey(&mut self.scanner, SURVEY_PAGES);
+        let now_ms = (self.clock_ms)();
+        let ended = !matches!(reading, Ok(None));
+        self.pace.step(now_ms, ended);
+        if let Some(reading) = reading? {
+            self.residency = Some((reading, now_ms));
+            self.audit.look_through(self.device.books());
+        }
+        Ok(ended)
     }
 
-    /// Milliseconds since the last reading of how much of the guest's memory the host holds.
-    #[must_use]
-    pub fn residency_age_ms(&self) -> Option<u64> {
-        self.residency.as_ref().map(|(_, read_ms)| (self.clock_ms)().saturating_sub(*read_ms))
+    /// As [`Self::survey`], for a client: nothing if clients have had their steps, or need none.
+    fn survey_for_client(&mut self) -> Option<io::Result<bool>> {
+        self.pace.allows((self.clock_ms)()).then(|| self.survey())
     }
 
     /// Returns the driver's buffer if `ask` says so, and reads the one that comes.
@@ -178,7 +173,7 @@ impl<K: Kernel> Balloon<K> {
             }
             if device.waits_for_statistics() {
                 let mut bytes = [0; STATISTICS_BYTES as usize];
-                match read_statistics(device, buffers, chain, memory, &mut bytes) {
+                match statistics::read(device, buffers, chain, memory, &mut bytes) {
                     Some(len_bytes) => {
                         let read = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(bytes.len());
                         config |= device.receive_statistics(bytes.split_at(read).0, len_bytes, clock_ms());
@@ -205,82 +200,6 @@ fn mapping(region: &GuestRegionMmap<()>) -> Result<Mapping, Error> {
     // SAFETY: mapped so, by the region's own word, and the balloon keeps it mapped. Guest memory may change at any
     // time by the guest's hand, which is why vm-memory lends no reference to it: nobody relies on its contents.
     Ok(unsafe { Mapping::new(region.as_ptr() as usize, region.len(), kind) })
-}
-
-/// Fills `bytes` with the numbers in `chain` and returns how long they are; nothing if the chain is unusable.
-fn read_statistics<K: Kernel>(
-    device: &mut device::Balloon<K>,
-    buffers: &mut Buffers,
-    chain: Chain<'_>,
-    memory: &Memory,
-    bytes: &mut [u8],
-) -> Option<u64> {
-    if buffers.collect(chain, STATISTICS_DESCRIPTORS).is_err() {
-        device.malformed_chain();
-        return None;
-    }
-    let len_bytes = buffers::total(buffers.readable());
-    let read = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(bytes.len());
-    if !buffers.writable().is_empty()
-        || !buffers::read(memory, buffers.readable(), 0, bytes.split_at_mut(read).0)
-    {
-        device.unusable_buffer();
-        return None;
-    }
-    Some(len_bytes)
-}
-
-/// One pass over the inflate, the deflate or the reporting queue.
-struct Pass<'a, K> {
-    device: &'a mut device::Balloon<K>,
-    buffers: &'a mut Buffers,
-    memory: &'a GuestMemoryMmap<()>,
-    queue: device::Queue,
-    limit: usize,
-    now_ms: u64,
-}
-
-impl<K: Kernel> Pass<'_, K> {
-    fn gather_array(&mut self, buffer: Buffer) {
-        let mut bytes = [0; ARRAY_BYTES];
-        let len = usize::try_from(buffer.len).unwrap_or(usize::MAX).min(ARRAY_BYTES);
-        let (bytes, _) = bytes.split_at_mut(len);
-        if buffers::read(self.memory, slice::from_ref(&buffer), 0, bytes) {
-            self.device.gather_numbers(bytes, buffer.len.into());
-        } else {
-            self.device.unusable_buffer();
-        }
-    }
-}
-
-impl<K: Kernel> Batch for Pass<'_, K> {
-    fn wants_more(&mut self) -> bool {
-        self.device.begin_chain()
-    }
-
-    fn gather(&mut self, chain: Chain<'_>) {
-        if self.buffers.collect(chain, self.limit).is_err() {
-            return self.device.malformed_chain();
-        }
-        let (readable, writable) = (self.buffers.readable().len(), self.buffers.writable().len());
-        if self.queue == device::Queue::Reporting {
-            (0..readable).for_each(|_| self.device.unusable_buffer());
-            for buffer in self.buffers.writable() {
-                self.device.gather_range(buffer.address.0, buffer.len.into());
-            }
-        } else {
-            (0..writable).for_each(|_| self.device.unusable_buffer());
-            for number in 0..readable {
-                if let Some(buffer) = self.buffers.readable().get(number) {
-                    self.gather_array(*buffer);
-                }
-            }
-        }
-    }
-
-    fn settle(&mut self) {
-        self.device.settle(self.queue, self.now_ms);
-    }
 }
 
 impl<K: Kernel> Device for Balloon<K> {

@@ -2,44 +2,87 @@
 
 use super::Balloon;
 use crate::virtio::device::Effects;
-use crate::virtio::mmio::Transport;
+use crate::virtio::mmio::registers::Misuse;
+use crate::virtio::mmio::{Held, Transport};
+use balloon::PAGE_BYTES;
 use balloon::backing::Kernel;
 use balloon::device::{CeilingError, MemoryReport, Queue, RequestError};
 use std::io;
 
+/// A request that is refused; nothing changed. The message is for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is nobody to ask, or it cannot answer.
+    #[error(transparent)]
+    Driver(#[from] RequestError),
+    /// The driver broke the device and has not reset it: nothing that it says or is told counts.
+    #[error(
+        "the guest's balloon driver broke its device: memory stays as it is until the guest loads the driver anew \
+         or is started again"
+    )]
+    Broken,
+    /// No such ceiling.
+    #[error(transparent)]
+    Ceiling(#[from] CeilingError),
+}
+
+/// Everything known of a guest's memory at one moment, by the device and by the transport in front of it.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// What the device knows.
+    pub report: MemoryReport,
+    /// The driver broke the device and has not reset it: it is none, whatever the report says of it.
+    pub broken: bool,
+    /// What the driver did wrong with the device's registers.
+    pub misuse: Misuse,
+    /// Guest-physical address and length in bytes of each region of guest memory.
+    pub regions: Vec<(u64, u64)>,
+    /// At the ends of how many readings our page books contradicted themselves.
+    pub book_imbalances: u64,
+}
+
 impl<K: Kernel> Transport<Balloon<K>> {
-    /// Wants the guest to keep at most `bytes`, and tells its driver if that is new.
+    /// Wants the guest to keep at most `bytes`, and tells its driver, if there is one, should that be new. What was set
+    /// for a driver that is gone can so be undone.
     ///
     /// # Errors
     /// The ceiling is below the floor or beyond the guest's memory.
     pub fn set_ceiling(&self, bytes: u64) -> Result<(), CeilingError> {
-        let new = self.with_device(|balloon| balloon.device.set_ceiling(bytes, (balloon.clock_ms)()))?;
-        if new {
-            self.config_changed();
-        }
-        Ok(())
+        set_ceiling(&mut self.hold(), bytes)
     }
 
-    /// Asks the guest for statistics; [`Self::memory_report`] has them once they are there, within a second or
-    /// marked stale.
+    /// As [`Self::set_ceiling`], of a driver that is there.
+    ///
+    /// # Errors
+    /// There is no driver to reach it, whatever it is; or as above.
+    pub fn demand_ceiling(&self, bytes: u64) -> Result<(), Refusal> {
+        let mut held = self.hold();
+        if !held.live() {
+            return Err(nobody(&held));
+        }
+        Ok(set_ceiling(&mut held, bytes)?)
+    }
+
+    /// Asks the guest for statistics; [`Self::memory_report`] has them once they are there.
     ///
     /// # Errors
     /// There is nobody to ask, or the last request is not answered.
-    pub fn request_statistics(&self) -> Result<(), RequestError> {
+    pub fn request_statistics(&self) -> Result<(), Refusal> {
         let index = self.with_device(|balloon| balloon.device.queue_index(Queue::Statistics));
         let index = index.unwrap_or(usize::MAX);
-        let mut result = Err(RequestError::NoDriver);
+        let mut result = None;
         self.with_live(
             |balloon, queues, memory| {
-                result = balloon.device.request_statistics((balloon.clock_ms)());
-                if result.is_err() {
+                let asked = balloon.device.request_statistics((balloon.clock_ms)());
+                result = Some(asked.map_err(Refusal::from));
+                if asked.is_err() {
                     return Ok(Effects::default());
                 }
                 balloon.serve_statistics(index, queues, memory, true)
             },
             index,
         );
-        result
+        result.unwrap_or_else(|| Err(nobody(&self.hold())))
     }
 
     /// Whether the guest was asked for statistics and has not answered.
@@ -47,9 +90,35 @@ impl<K: Kernel> Transport<Balloon<K>> {
         self.with_device(|balloon| balloon.device.statistics_pending())
     }
 
-    /// Everything known of the guest's memory.
+    /// Everything that the device knows of the guest's memory.
     pub fn memory_report(&self) -> MemoryReport {
         self.with_device(|balloon| balloon.report())
+    }
+
+    /// As [`Self::memory_report`], with what the transport knows.
+    pub fn look(&self) -> Look {
+        let mut held = self.hold();
+        let (broken, misuse) = (held.needs_reset(), held.misuse());
+        let balloon = held.device();
+        let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);
+        let regions = balloon.device.books().layout().regions();
+        Look {
+            report: balloon.report(),
+            broken,
+            misuse,
+            regions: regions.map(|pages| (bytes(pages.first().into()), bytes(pages.count()))).collect(),
+            book_imbalances: balloon.audit.imbalances(),
+        }
+    }
+
+    /// Reads on for a client how much of the guest's memory the host holds, unless it has been read lately: some steps
+    /// for all clients that ask at a time. What is left is read for later ones, or by the timer.
+    ///
+    /// # Errors
+    /// The host cannot tell.
+    pub fn refresh(&self) -> io::Result<()> {
+        while self.with_device(Balloon::survey_for_client).transpose()?.is_some() {}
+        Ok(())
     }
 
     /// A step of reading how much of the guest's memory the host holds; true at the end of a reading.
@@ -59,4 +128,18 @@ impl<K: Kernel> Transport<Balloon<K>> {
     pub fn survey(&self) -> io::Result<bool> {
         self.with_device(Balloon::survey)
     }
+}
+
+fn set_ceiling<K: Kernel>(held: &mut Held<'_, Balloon<K>>, bytes: u64) -> Result<(), CeilingError> {
+    let balloon = held.device();
+    let now_ms = (balloon.clock_ms)();
+    if balloon.device.set_ceiling(bytes, now_ms)? {
+        held.config_changed();
+    }
+    Ok(())
+}
+
+/// Why a device that does not live serves nobody.
+fn nobody<K: Kernel>(held: &Held<'_, Balloon<K>>) -> Refusal {
+    if held.needs_reset() { Refusal::Broken } else { RequestError::NoDriver.into() }
 }

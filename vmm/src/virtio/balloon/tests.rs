@@ -3,13 +3,16 @@
 #![expect(clippy::cast_possible_truncation)]
 
 use super::*;
-use crate::virtio::driver::{Driver, readable, writable};
+use crate::virtio::driver::{Driver, bring_up, readable, writable};
 use crate::virtio::mmio::Transport;
-use balloon::device::{CeilingError, DriverState, RequestError, features};
+use balloon::device::{DriverState, RequestError, features};
+use balloon::frames::Imbalance;
+use event_manager::{EventManager, SubscriberOps};
 use std::cell::Cell;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
-use vm_memory::{Bytes, FileOffset, GuestAddress, MmapRegion};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vmm_sys_util::eventfd::EventFd;
 
 const BLOCK: u64 = balloon::BLOCK_BYTES;
 const HIGH: u64 = 4 * BLOCK;
@@ -75,6 +78,18 @@ impl Subject {
 
     fn byte(&self, page: u64) -> u8 {
         self.memory().read_obj(GuestAddress(page << 12)).unwrap()
+    }
+}
+
+#[test]
+fn features_are_offered_as_listed() {
+    for (listed, offered) in [
+        (0, 0),
+        (features::REPORTING, features::REPORTING),
+        (u64::MAX, OFFERED),
+        (features::FREE_PAGE_HINT | features::STATS_VQ, features::STATS_VQ),
+    ] {
+        assert_eq!(Balloon::over(&memory(), listed).unwrap().features(), offered);
     }
 }
 
@@ -262,12 +277,78 @@ fn the_control_sockets_requests_go_through_the_transport() {
     let memory = memory();
     let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, monotonic_ms).unwrap();
     let transport = Transport::new(balloon, memory.clone()).unwrap();
-    assert_eq!(transport.request_statistics(), Err(RequestError::NoDriver));
-    assert!(matches!(transport.set_ceiling(BLOCK - 4096), Err(CeilingError::BelowFloor { .. })));
+    let nobody = Err(RequestError::NoDriver.into());
+    assert_eq!(transport.request_statistics(), nobody);
+    assert_eq!((transport.demand_ceiling(BLOCK), transport.demand_ceiling(0)), (nobody, nobody));
+    assert!(transport.set_ceiling(BLOCK - 1).is_err());
     assert_eq!(transport.set_ceiling(BLOCK), Ok(()));
     let report = transport.memory_report();
     assert_eq!((report.ceiling, report.driver), (BLOCK, DriverState::Absent));
     assert!(transport.interrupt().read().is_err(), "nobody to interrupt");
     while !transport.survey().unwrap() {}
     assert!(transport.memory_report().residency.is_some());
+}
+
+/// A guest so large that nobody reads it for one client is read without any.
+#[test]
+fn the_first_reading_begins_with_the_machine() {
+    const LARGE: usize = 2 << 30;
+    let memory: Memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), LARGE)]).unwrap());
+    let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, monotonic_ms).unwrap();
+    let transport = Arc::new(Transport::new(balloon, memory).unwrap());
+    let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let mut events = EventManager::<BalloonEvents>::new().unwrap();
+    events.add_subscriber(BalloonEvents::new(Arc::clone(&transport), event).unwrap());
+    for _ in 0..LARGE as u64 / 4096 / SURVEY_PAGES {
+        assert_eq!(transport.memory_report().residency, None);
+        assert_eq!(events.run_with_timeout(5000).unwrap(), 1, "nothing is read");
+    }
+    assert!(transport.memory_report().residency.is_some());
+}
+
+#[test]
+fn books_are_recounted_after_each_reading() {
+    let mut subject = Subject::new(OFFERED);
+    let imbalance = |books: &Books| Err(Imbalance { totals: books.totals(), ballooned: 1, reported: 2 });
+    while !subject.balloon.survey().unwrap() {}
+    assert_eq!(subject.balloon.audit.imbalances(), 0);
+    subject.balloon.audit = Audit::finding(imbalance);
+    for readings in 1..4 {
+        while !subject.balloon.survey().unwrap() {}
+        assert_eq!(subject.balloon.audit.imbalances(), readings);
+    }
+    let memory = subject.memory().clone();
+    let transport = Transport::new(subject.balloon, memory).unwrap();
+    assert_eq!(transport.look().book_imbalances, 3);
+}
+
+/// Who waits for statistics is woken by the driver's answer, and by nothing else.
+#[test]
+fn an_answer_of_the_driver_is_an_event() {
+    const STATISTICS: usize = 2;
+    let memory = memory();
+    let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, monotonic_ms).unwrap();
+    let transport = Arc::new(Transport::new(balloon, memory.clone()).unwrap());
+    let mut drivers: Vec<_> =
+        QUEUE_SIZES.iter().zip(1..).map(|(size, at)| Driver::new(&memory, at << 12, *size)).collect();
+    let answered = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let theirs = answered.try_clone().unwrap();
+    let mut events = EventManager::<BalloonEvents>::new().unwrap();
+    events.add_subscriber(BalloonEvents::new(Arc::clone(&transport), theirs).unwrap());
+    let mut serve = || while events.run_with_timeout(0).unwrap() > 0 {};
+
+    bring_up(&*transport, OFFERED, &drivers);
+    drivers[STATISTICS].offer(0, &[readable(ARRAY, 10)]);
+    transport.kicks()[STATISTICS].write(1).unwrap();
+    serve();
+    assert!(answered.read().is_err(), "nobody has asked");
+    transport.request_statistics().unwrap();
+    assert_eq!(drivers[STATISTICS].take_used(), [(0, 0)]);
+    transport.kicks()[STATISTICS].write(1).unwrap();
+    serve();
+    assert!(answered.read().is_err(), "it has not answered");
+    drivers[STATISTICS].offer(0, &[readable(ARRAY, 10)]);
+    transport.kicks()[STATISTICS].write(1).unwrap();
+    serve();
+    assert_eq!(answered.read().unwrap(), 1);
 }

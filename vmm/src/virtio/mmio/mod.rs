@@ -2,6 +2,8 @@
 
 pub mod interrupt;
 pub mod registers;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 
-pub use transport::Transport;
+pub use transport::{Held, Transport};

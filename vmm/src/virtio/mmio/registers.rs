@@ -47,6 +47,8 @@ pub enum Request {
     Activate,
     /// The driver takes this queue out of use.
     StopQueue(usize),
+    /// The driver contradicted itself after DRIVER_OK: tell it that the device needs a reset.
+    Alarm,
 }
 
 /// Writes that a correct driver never makes, by kind.
@@ -60,6 +62,19 @@ pub struct Misuse {
     pub status: u64,
     /// Accesses to a queue that the device does not have, and impossible queue sizes.
     pub queue: u64,
+}
+
+impl Misuse {
+    /// Each kind by a name, and how often it happened.
+    #[must_use]
+    pub fn by_kind(&self) -> [(&'static str, u64); 4] {
+        [
+            ("impossible_registers", self.register),
+            ("untimely_writes", self.phase),
+            ("impossible_statuses", self.status),
+            ("impossible_queues", self.queue),
+        ]
+    }
 }
 
 /// What the driver said of one queue.
@@ -148,11 +163,19 @@ impl Registers {
         self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
     }
 
-    /// Demands a reset of the driver; true if it is newly demanded and the driver must be told.
+    /// Whether the device waits for the driver's reset.
+    #[must_use]
+    pub fn needs_reset(&self) -> bool {
+        self.status & NEEDS_RESET != 0
+    }
+
+    /// Demands a reset of the driver; true if it is newly demanded of a driver that must be told: one that has set
+    /// DRIVER_OK (virtio 1.3, 2.1.2).
+    #[must_use]
     pub fn demand_reset(&mut self) -> bool {
-        let new = self.status & NEEDS_RESET == 0;
+        let tell = self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK;
         self.status |= NEEDS_RESET;
-        new
+        tell
     }
 
     /// Everything as after power-on, but for the count of misuse.
@@ -302,8 +325,7 @@ impl Registers {
         let cleared = old & !new;
         if cleared != 0 || new & !KNOWN != 0 || !in_order(new) {
             count(&mut self.misuse.status);
-            self.demand_reset();
-            return Request::Nothing;
+            return if self.demand_reset() { Request::Alarm } else { Request::Nothing };
         }
         let acceptable = self.accepted & !self.offered == 0 && self.accepted & 1 << VIRTIO_F_VERSION_1 != 0;
         if added & FEATURES_OK != 0 && !acceptable {

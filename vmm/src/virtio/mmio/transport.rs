@@ -5,7 +5,7 @@
 //! status lies outside the lock, so that acknowledging an interrupt never waits for a device at work.
 
 use super::interrupt::Interrupt;
-use super::registers::{Registers, Request};
+use super::registers::{Misuse, Registers, Request};
 use crate::bus::BusDevice;
 use crate::virtio::device::{BrokenQueue, Device, Effects, Memory};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -102,14 +102,12 @@ impl<D: Device> Transport<D> {
 
     /// Calls `work` on the device, whether or not there is a driver.
     pub fn with_device<T>(&self, work: impl FnOnce(&mut D) -> T) -> T {
-        work(&mut self.lock().device)
+        work(self.hold().device())
     }
 
-    /// Tells the driver, if it has set the device live, that the configuration space changed.
-    pub fn config_changed(&self) {
-        if self.lock().registers.live() {
-            self.interrupt.config();
-        }
+    /// Keeps driver and event loop away from the device for a while.
+    pub fn hold(&self) -> Held<'_, D> {
+        Held { inner: self.lock(), interrupt: &self.interrupt }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<D>> {
@@ -126,6 +124,14 @@ impl<D: Device> Transport<D> {
                 }
                 None => inner.registers.misused_queue(),
             },
+            // Its status has changed, which a driver that lives is told (virtio 1.3, 2.1.2).
+            Request::Alarm => {
+                log::warn!(
+                    "device {}: the guest set an impossible status; waiting for its reset",
+                    inner.device.id()
+                );
+                self.interrupt.config();
+            }
             Request::Reset => {
                 inner.registers.reset();
                 inner.queues.clear();
@@ -149,10 +155,50 @@ impl<D: Device> Transport<D> {
                 None => {
                     log::warn!("device {}: the guest set up an impossible queue", inner.device.id());
                     inner.registers.misused_queue();
-                    inner.registers.demand_reset();
-                    self.interrupt.config();
+                    if inner.registers.demand_reset() {
+                        self.interrupt.config();
+                    }
                 }
             },
+        }
+    }
+}
+
+/// A device that nobody else touches as long as this lives.
+pub struct Held<'a, D> {
+    inner: MutexGuard<'a, Inner<D>>,
+    interrupt: &'a Interrupt,
+}
+
+impl<D> Held<'_, D> {
+    /// The device, whether or not there is a driver.
+    pub fn device(&mut self) -> &mut D {
+        &mut self.inner.device
+    }
+
+    /// Whether the driver has set the device live and broken nothing since.
+    #[must_use]
+    pub fn live(&self) -> bool {
+        self.inner.registers.live()
+    }
+
+    /// Whether the driver broke something and has not reset the device since: nothing is served until it does.
+    #[must_use]
+    pub fn needs_reset(&self) -> bool {
+        self.inner.registers.needs_reset()
+    }
+
+    /// What the driver did wrong with the registers so far.
+    #[must_use]
+    pub fn misuse(&self) -> Misuse {
+        self.inner.registers.misuse()
+    }
+
+    /// Tells the driver, if it has set the device live, that the configuration space changed. Told under the lock: a
+    /// driver that resets the device is told nothing after that.
+    pub fn config_changed(&mut self) {
+        if self.live() {
+            self.interrupt.config();
         }
     }
 }
