@@ -33,7 +33,7 @@ pub fn run() -> Result<(), Error> {
     early::expedite_rcu(true);
     early::open_standard_streams()?;
     early::protect()?;
-    let cgroup = cgroup::create()?;
+    let mut cgroup = cgroup::create()?;
     let modules = modules::list()?;
     let driver_failures = modules::load(&modules, Condition::Base);
     let loaded_us = clock::monotonic_us();
@@ -49,7 +49,7 @@ pub fn run() -> Result<(), Error> {
     driver_failures.iter().for_each(|failure| link.notice(failure));
 
     let mut volumes = Vec::new();
-    let outcome = match serve(&mut link, &modules, &cgroup, &mut volumes) {
+    let outcome = match serve(&mut link, &modules, &mut cgroup, &mut volumes) {
         Ok(outcome) => outcome,
         Err(failure) => {
             signals::kill_all();
@@ -93,7 +93,7 @@ fn greet(link: &mut Link, started_us: u64, loaded_us: u64) -> Result<(), Error> 
 fn serve(
     link: &mut Link,
     modules: &[Module],
-    cgroup: &cgroup::Workload,
+    cgroup: &mut cgroup::Workload,
     mounted: &mut Vec<Mounted>,
 ) -> Result<Outcome, Failure> {
     let spec = link.receive_spec()?;
@@ -118,6 +118,7 @@ fn serve(
     }
     link.milestone(Milestone::RootMounted);
 
+    cgroup.divide(&spec.zones, spec.zone)?;
     let children = signals::child_deaths().doing(|| "watching the workload")?;
     if let Some(limit) = spec.pids_limit {
         cgroup.limit_pids(limit)?;

@@ -32,6 +32,8 @@ fn run(args: &[&str]) -> Spec {
         volumes: vec![],
         ulimits: vec![],
         pids_limit: None,
+        zones: vec!["default".into()],
+        zone: 0,
     }
 }
 

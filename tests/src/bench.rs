@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 use vmm::cli::launch::{self, Machine, Vmm};
 use vmm::cli::streams::GuestEnds;
+use vmm::config::ZoneConfig;
 
 /// Why a benchmark cannot go on.
 pub type Error = Box<dyn std::error::Error>;
@@ -78,7 +79,7 @@ impl Guest {
             name: "bench".into(),
             image: String::new(),
             listener: UnixListener::bind(socket)?,
-            memory_bytes: self.memory_mib << 20,
+            zones: vec![ZoneConfig::only(self.memory_mib << 20)],
             cpus: 1,
             kernel: self.elf.clone(),
             kernel_release: String::new(),

@@ -6,6 +6,9 @@
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
 
+/// The zone that every microVM has, its first.
+pub const DEFAULT_ZONE: &str = "default";
+
 /// A whole microVM, as `ballast-vmm` receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,8 +17,8 @@ pub struct VmConfig {
     pub name: String,
     /// The image, as the user named it.
     pub image: String,
-    /// Guest memory in bytes, a multiple of [`balloon::BLOCK_BYTES`].
-    pub memory_bytes: u64,
+    /// Guest memory, zone by zone, at least one.
+    pub zones: Vec<ZoneConfig>,
     /// Number of vCPUs.
     pub cpus: u8,
     /// `/dev/kvm`, open for reading and writing.
@@ -48,6 +51,37 @@ pub struct VmConfig {
     pub start_limit_s: u64,
     /// Show the kernel's messages from the first line on, through an emulated serial port: slow.
     pub boot_log: bool,
+}
+
+impl VmConfig {
+    /// Guest memory in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.zones.iter().fold(0, |sum, zone| sum.saturating_add(zone.bytes))
+    }
+}
+
+/// A private zone of guest memory. Where there are several each is a node of the guest's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneConfig {
+    /// Its name.
+    pub name: String,
+    /// Its size: a multiple of [`balloon::BLOCK_BYTES`], and of
+    /// [`ZONE_ALIGNMENT`](crate::machine::layout::ZONE_ALIGNMENT) where there are several.
+    pub bytes: u64,
+    /// Node of the host from which it is taken while that has memory.
+    pub host_node: Option<u32>,
+    /// The host may use huge pages for it.
+    pub huge_pages: bool,
+}
+
+impl ZoneConfig {
+    /// The only zone of a microVM.
+    #[must_use]
+    pub fn only(bytes: u64) -> Self {
+        Self { name: DEFAULT_ZONE.into(), bytes, host_node: None, huge_pages: true }
+    }
 }
 
 /// One read-only layer.

@@ -1,11 +1,12 @@
 //! Builds one microVM from its configuration and runs it to its end. Wiring: every part is a local here.
 
-use crate::config::VmConfig;
+use crate::config::{VmConfig, ZoneConfig};
 use crate::control::api::VmDocument;
-use crate::control::ballooned::Ballooned;
+use crate::control::ballooned::{Ballooned, PrivateZone};
 use crate::control::server::Server;
 use crate::link::Link;
-use crate::machine::memory::{self, SharedZone};
+use crate::machine::layout::Ram;
+use crate::machine::memory::{self, SharedZone, Zone};
 use crate::machine::serial::{self, SerialPort};
 use crate::machine::stop::{PowerRegisters, Stop, StopSignal};
 use crate::machine::vcpu::{self, Buses};
@@ -51,6 +52,9 @@ pub enum Error {
     /// A device cannot be attached.
     #[error(transparent)]
     Attach(#[from] attach::Error),
+    /// The zones do not fit the address space.
+    #[error("the zones of memory do not fit the guest's address space: make them smaller")]
+    Zones,
     /// The image's layers do not fit the address space.
     #[error("the image's layers do not fit the guest's address space")]
     Layers,
@@ -106,14 +110,17 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let milestone = |name| streams::send_report(&control, &Report::Milestone(Milestone::now(name, None)));
     milestone("vmm-started");
 
-    let memory = memory::map_ram(config.memory_bytes)?;
+    let sizes: Vec<u64> = config.zones.iter().map(|zone| zone.bytes).collect();
+    let ram = Ram::lay(&sizes).ok_or(Error::Zones)?;
+    let zones: Vec<Zone> = config.zones.iter().map(zone).collect();
+    let memory = memory::map_ram(&ram, &zones)?;
     let mut vm = Vm::new(&kvm, config.cpus)?;
     vm.add_ram(&memory)?;
 
     let layers: Vec<SharedZone> =
         config.layers.iter().map(|layer| SharedZone::map(&file(layer.file))).collect::<Result<_, _>>()?;
     let sizes: Vec<u64> = layers.iter().map(SharedZone::bytes).collect();
-    let starts = layout::pmem_starts(config.memory_bytes, &sizes).ok_or(Error::Layers)?;
+    let starts = ram.pmem_starts(&sizes).ok_or(Error::Layers)?;
     for (zone, start) in layers.iter().zip(&starts) {
         vm.add_shared_zone(*start, zone)?;
     }
@@ -153,7 +160,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         spawn_loop(&disk.serial, QueueEvents(block), Arc::clone(&stop), filters.clone())?;
     }
 
-    let acpi = acpi::tables(config.cpus, &boot::virtio_nodes(slots.taken()), config.boot_log)
+    let acpi = acpi::tables(config.cpus, &ram, &boot::virtio_nodes(slots.taken()), config.boot_log)
         .ok_or(boot::Error::Acpi)?;
     let entry = boot::load(
         &memory,
@@ -161,7 +168,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
             kernel: &mut file(config.kernel),
             initramfs: &mut file(config.initramfs),
             command_line: &config.command_line,
-            memory_bytes: config.memory_bytes,
+            ram: &ram,
             acpi: &acpi,
         },
     )?;
@@ -181,8 +188,11 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         .map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(streams));
     let answered = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(host("create an event"))?;
-    let ballooned =
-        Ballooned::new(Arc::clone(&balloon), answered.try_clone().map_err(host("create an event"))?);
+    let ballooned = Ballooned::new(
+        Arc::clone(&balloon),
+        private_zones(config, &ram),
+        answered.try_clone().map_err(host("create an event"))?,
+    );
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();
@@ -212,6 +222,25 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     Ok(())
 }
 
+/// The zones as the control socket tells of them. Regions of guest memory are the ranges of `ram`.
+fn private_zones(config: &VmConfig, ram: &Ram) -> Vec<PrivateZone> {
+    let regions =
+        |zone| (0..).zip(ram.ranges()).filter(move |(_, (of, _))| *of == zone).map(|(number, _)| number);
+    let zones = config.zones.iter().enumerate();
+    zones
+        .map(|(number, zone)| PrivateZone {
+            name: zone.name.clone(),
+            regions: regions(number).collect(),
+            host_node: zone.host_node,
+            huge_pages: zone.huge_pages,
+        })
+        .collect()
+}
+
+fn zone(config: &ZoneConfig) -> Zone {
+    Zone { host_node: config.host_node, huge_pages: config.huge_pages }
+}
+
 /// What clients of the control socket are told of this VM; its times are the server's.
 fn document(config: &VmConfig) -> VmDocument {
     VmDocument {
@@ -220,7 +249,7 @@ fn document(config: &VmConfig) -> VmDocument {
         kernel_release: config.kernel_release.clone(),
         pid: std::process::id(),
         cpus: config.cpus,
-        memory_bytes: config.memory_bytes,
+        memory_bytes: config.memory_bytes(),
         started_at_ms: 0,
         uptime_ms: 0,
     }

@@ -22,6 +22,10 @@ pub const MAX_STRING: usize = 131_071;
 pub const MAX_LAYERS: usize = 16;
 /// Most volumes.
 pub const MAX_VOLUMES: usize = 32;
+/// Most zones of memory.
+pub const MAX_ZONES: usize = 16;
+/// Longest name of one, in bytes.
+pub const MAX_ZONE_NAME: usize = 32;
 /// Longest serial of a virtio-blk device, in bytes (`VIRTIO_BLK_ID_BYTES`).
 pub const MAX_SERIAL: usize = 20;
 
@@ -84,6 +88,11 @@ pub struct Spec {
     pub ulimits: Vec<Ulimit>,
     /// Most processes and threads of the workload; at least 1.
     pub pids_limit: Option<u32>,
+    /// Names of the zones of memory, by the number of their node; at least one. Each name is lowercase letters, digits
+    /// and `-`.
+    pub zones: Vec<String>,
+    /// The one whose memory the workload uses.
+    pub zone: u8,
 }
 
 /// Why a spec could not be encoded or decoded.
@@ -152,6 +161,10 @@ impl Spec {
         writer.list("ulimits", &self.ulimits, Resource::names().len(), |w, limit| limit.write(w))?;
         // A limit of 0 processes is not allowed, so 0 is free to say that there is none.
         writer.u32(self.pids_limit.unwrap_or(0));
+        writer.list("zones", &self.zones, MAX_ZONES, |w, name| {
+            w.bytes("zones", name.as_bytes(), MAX_ZONE_NAME)
+        })?;
+        writer.u8(self.zone);
         if out.len() > MAX_SPEC { Err(SpecError::TooLong) } else { Ok(out) }
     }
 
@@ -181,6 +194,8 @@ impl Spec {
             })?,
             ulimits: reader.list("ulimits", Resource::names().len(), Ulimit::read)?,
             pids_limit: Some(reader.u32("pids_limit")?).filter(|limit| *limit != 0),
+            zones: reader.list("zones", MAX_ZONES, |r| Ok(r.str("zones", MAX_ZONE_NAME)?.to_owned()))?,
+            zone: reader.u8("zone")?,
         };
         reader.end("spec")?;
         spec.check()?;
@@ -216,6 +231,9 @@ impl Spec {
             ensure(seen & bit == 0, "ulimits")?;
             seen |= bit;
         }
+        let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        ensure(self.zones.iter().all(|name| !name.is_empty() && name.bytes().all(is_letter)), "zones")?;
+        ensure(usize::from(self.zone) < self.zones.len(), "zone")?;
         ensure(self.pids_limit != Some(0), "pids_limit")
     }
 }

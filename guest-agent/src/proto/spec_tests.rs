@@ -18,6 +18,8 @@ fn minimal() -> Spec {
         volumes: vec![],
         ulimits: vec![],
         pids_limit: None,
+        zones: vec!["default".into()],
+        zone: 0,
     }
 }
 
@@ -58,19 +60,24 @@ fn spec() -> impl Strategy<Value = Spec> {
         prop::collection::vec(volume, 0..=MAX_VOLUMES),
         limits,
         prop::option::of(1u32..),
+        prop::collection::vec("[a-z0-9-]{1,32}", 1..=MAX_ZONES),
     )
-        .prop_map(|(args, env, cwd, user, hostname, tty, layers, volumes, ulimits, pids_limit)| Spec {
-            args,
-            env,
-            cwd,
-            user,
-            hostname,
-            tty,
-            layers,
-            volumes,
-            ulimits,
-            pids_limit,
-        })
+        .prop_map(
+            |(args, env, cwd, user, hostname, tty, layers, volumes, ulimits, pids_limit, zones)| Spec {
+                args,
+                env,
+                cwd,
+                user,
+                hostname,
+                tty,
+                layers,
+                volumes,
+                ulimits,
+                pids_limit,
+                zone: zones.len() as u8 - 1,
+                zones,
+            },
+        )
 }
 
 proptest! {
@@ -157,6 +164,8 @@ fn what_the_agent_would_refuse_is_not_encoded() {
     assert_eq!(changed(|s| s.hostname = "a b".into()), "hostname");
     assert_eq!(changed(|s| s.layers.clear()), "layers");
     assert_eq!(changed(|s| s.pids_limit = Some(0)), "pids_limit");
+    assert_eq!(changed(|s| s.zone = 1), "zone");
+    assert_eq!(changed(|s| s.zones = vec!["../agent".into()]), "zones");
     for bad_volume in [volume("", "/data"), volume("a b", "/data"), volume("vol0", "data")] {
         assert_eq!(refused(&Spec { volumes: vec![bad_volume], ..minimal() }), "volumes");
     }

@@ -61,7 +61,7 @@ fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
         started_at_ms: 0,
         uptime_ms: 0,
     };
-    let mut memory = Ballooned::new(GUEST.with(Arc::clone), EventFd::new(0).unwrap());
+    let mut memory = Ballooned::new(GUEST.with(Arc::clone), Vec::new(), EventFd::new(0).unwrap());
     loop {
         let request = connection.take_request();
         if let Some(request) = &request {

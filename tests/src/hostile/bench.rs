@@ -289,7 +289,7 @@ fn start_loop(
     most: &Arc<Most>,
 ) -> RemoteEndpoint<Box<dyn MutEventSubscriber>> {
     let answered = EventFd::new(EFD_NONBLOCK).unwrap();
-    let ballooned = Ballooned::new(Arc::clone(transport), answered.try_clone().unwrap());
+    let ballooned = Ballooned::new(Arc::clone(transport), Vec::new(), answered.try_clone().unwrap());
     let events = BalloonEvents::new(Arc::clone(transport), answered).unwrap();
     let metered = Metered { events, transport: Arc::clone(transport), most: Arc::clone(most) };
     let (endpoint, has_endpoint) = channel();

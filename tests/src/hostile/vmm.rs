@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use vmm::config::{StdioConfig, VmConfig};
+use vmm::config::{StdioConfig, VmConfig, ZoneConfig};
 use vmm::machine::layout::{MMIO_END, MMIO_START};
 use vmm::report::{MAX_BYTES, Outcome, Report};
 
@@ -85,7 +85,7 @@ impl Vmm {
         let config = VmConfig {
             name: "hostile".into(),
             image: "hostile".into(),
-            memory_bytes: MMIO_START + HIGH_BYTES,
+            zones: vec![ZoneConfig::only(MMIO_START + HIGH_BYTES)],
             cpus: 1,
             kvm: inherited.add(kvm),
             kernel: inherited.content(&elf(hostile)),

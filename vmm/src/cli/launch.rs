@@ -1,6 +1,6 @@
 //! Starts `ballast-vmm` with everything open that it needs, and nothing else.
 
-use crate::config::{DiskConfig, LayerConfig, StdioConfig, VmConfig};
+use crate::config::{DiskConfig, LayerConfig, StdioConfig, VmConfig, ZoneConfig};
 use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::{File, OpenOptions};
@@ -60,8 +60,8 @@ pub struct Machine {
     pub image: String,
     /// The control socket, listening.
     pub listener: UnixListener,
-    /// Guest memory in bytes.
-    pub memory_bytes: u64,
+    /// Guest memory.
+    pub zones: Vec<ZoneConfig>,
     /// Number of vCPUs.
     pub cpus: u8,
     /// ELF kernel.
@@ -148,7 +148,7 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
     let config = VmConfig {
         name: machine.name,
         image: machine.image,
-        memory_bytes: machine.memory_bytes,
+        zones: machine.zones,
         cpus: machine.cpus,
         kvm: fds.add(kvm),
         kernel: fds.open(&machine.kernel)?,

@@ -20,6 +20,8 @@ pub mod terminal;
 pub mod timings;
 pub mod volume;
 pub mod workload;
+pub mod zone_argument;
+pub mod zones;
 
 use crate::report::readable;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -44,6 +46,7 @@ enum Verb {
     Ps(ps::PsArgs),
     Inspect(inspect::InspectArgs),
     Set(set::SetArgs),
+    Zones(zones::ZonesArgs),
     /// Import, list and remove images
     #[command(subcommand)]
     Image(image::ImageVerb),
@@ -93,6 +96,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Ps(args) => ps::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Set(args) => set::run(&args),
+        Verb::Zones(args) => zones::run(&args),
         Verb::Image(verb) => image::run(&verb),
         Verb::Volume(verb) => volume::run(&verb),
         Verb::Doctor(args) => doctor::run(&args),
@@ -124,6 +128,7 @@ mod tests {
             "run i",
             "ps",
             "inspect web",
+            "zones",
             "image import f",
             "image ls",
             "volume create x",

@@ -23,9 +23,6 @@ pub struct PsArgs {
     format: Format,
 }
 
-/// microVMs asked at once, so that those that do not answer cost their deadline together.
-const AT_ONCE: usize = 32;
-
 /// How a microVM does, as far as it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,15 +49,7 @@ struct Listed {
 /// The state directory cannot be read, or nobody takes the list.
 pub fn run(args: &PsArgs) -> Result<ExitCode, Box<dyn Error>> {
     let running = client::running(&Dirs::find()?.state)?;
-    let mut listed = Vec::new();
-    for some in running.chunks(AT_ONCE) {
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = some.iter().map(|vm| (vm, scope.spawn(|| look(vm)))).collect();
-            for (vm, thread) in threads {
-                listed.push(thread.join().unwrap_or_else(|_| silent(vm, State::NoAnswer)));
-            }
-        });
-    }
+    let listed: Vec<_> = client::ask_all(&running, look).into_iter().map(|(_, listed)| listed).collect();
     let mut output = Output::lock();
     match args.format {
         Format::Json => {

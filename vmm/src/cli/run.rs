@@ -8,7 +8,8 @@ use super::signals::Signals;
 use super::state::Registration;
 use super::streams::{self, Undelivered};
 use super::terminal::{self, RawMode};
-use super::{install, timings, workload};
+use super::{install, timings, workload, zone_argument};
+use crate::config::ZoneConfig;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::kernel;
@@ -58,6 +59,8 @@ enum Refusal {
     BalloonFeatures,
     #[error(transparent)]
     Workload(#[from] workload::Error),
+    #[error(transparent)]
+    Zone(#[from] zone_argument::ArgumentError),
 }
 
 /// Runs the verb.
@@ -116,7 +119,7 @@ fn check(args: &RunArgs) -> Result<(), Refusal> {
         return Err(Refusal::TwoInputs);
     }
     workload::check(args)?;
-    memory_bytes(args).map(|_| ())
+    zones(args).map(|_| ())
 }
 
 /// The features that `list` names; all if there is no list.
@@ -129,6 +132,18 @@ fn balloon_features(list: Option<&OsStr>) -> Result<u64, Refusal> {
 fn memory_bytes(args: &RunArgs) -> Result<u64, Refusal> {
     let bytes = args.memory.bytes().checked_next_multiple_of(BLOCK_BYTES);
     bytes.ok_or(Refusal::TooMuchMemory(args.memory))
+}
+
+/// The zones that its memory is divided into.
+fn zones(args: &RunArgs) -> Result<Vec<ZoneConfig>, Refusal> {
+    let zones = zone_argument::zones(memory_bytes(args)?, &args.zone)?;
+    workload_zone(args, &zones)?;
+    Ok(zones)
+}
+
+/// The number of the zone that the command runs in.
+fn workload_zone(args: &RunArgs, zones: &[ZoneConfig]) -> Result<usize, Refusal> {
+    Ok(args.in_zone.as_deref().map_or(Ok(0), |name| zone_argument::find_zone(zones, name))?)
 }
 
 /// What the user wants to have attached.
@@ -176,6 +191,9 @@ fn prepare(
     let tty = tty.map(|(rows, cols)| WindowSize { rows, cols });
     let mut spec: Spec =
         workload::specify(args, &image.config, registration.name(), tty, |name| std::env::var_os(name))?;
+    let zones = zones(args)?;
+    spec.zone = u8::try_from(workload_zone(args, &zones)?)?;
+    spec.zones = zones.into_iter().map(|zone| zone.name).collect();
     spec.layers = image.layers.iter().map(|layer| layer.uuid).collect();
     // What the agent would not take is refused before a volume is made for it.
     spec.encode()?;
@@ -227,16 +245,18 @@ impl Prepared {
         streams: streams::GuestEnds,
         listener: UnixListener,
     ) -> Result<Machine, Box<dyn StdError>> {
+        let zones = zones(args)?;
+        let command_line = kernel::command_line(args.boot_log, zones.len());
         Ok(Machine {
             name: self.name,
             image: args.image.to_string_lossy().into_owned(),
             listener,
-            memory_bytes: memory_bytes(args)?,
+            zones,
             cpus: args.cpus,
             kernel: self.kernel.elf,
             kernel_release: self.kernel.release,
             initramfs: self.kernel.initramfs,
-            command_line: kernel::command_line(args.boot_log),
+            command_line,
             layers: self.layers,
             disks: self.disks,
             spec: self.spec,

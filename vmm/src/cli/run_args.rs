@@ -41,6 +41,14 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "SIZE", default_value = "512m")]
     pub memory: Size,
 
+    /// Add a zone of memory to the guest, a NUMA node of its own: a multiple of 128m, and then -m is one, too
+    #[arg(long, value_name = "name=NAME,size=SIZE[,node=N][,hugepages=off]")]
+    pub zone: Vec<String>,
+
+    /// Run the command in this zone instead of the default one
+    #[arg(long, value_name = "ZONE")]
+    pub in_zone: Option<String>,
+
     /// Number of CPUs of the guest
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = cpus)]
     pub cpus: u8,

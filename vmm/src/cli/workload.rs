@@ -62,6 +62,8 @@ pub fn specify(
         volumes: Vec::new(),
         ulimits: limits(&args.ulimit)?,
         pids_limit: args.pids_limit,
+        zones: Vec::new(),
+        zone: 0,
     })
 }
 

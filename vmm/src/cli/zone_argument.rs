@@ -1,31 +1,19 @@
 //! `--zone name=N,size=S[,node=H][,hugepages=on|off]`: a further zone of a microVM's memory. Pure.
 
+use crate::config::{DEFAULT_ZONE, ZoneConfig};
 use crate::machine::layout::{ZONE_ALIGNMENT, ZONES};
 use balloon::size::Size;
 
-/// The zone that every microVM has: what `-m` says.
-pub const DEFAULT_ZONE: &str = "default";
 /// Longest name.
 const MOST_LETTERS: usize = 32;
-
-/// What the user wants of a zone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ZoneArgument {
-    /// Its name.
-    pub name: String,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// Node of the host.
-    pub host_node: Option<u32>,
-    /// The host may use huge pages for it.
-    pub huge_pages: bool,
-}
 
 /// What is wrong with zones.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArgumentError {
     /// Not `KEY=VALUE`, a key that there is not, or one said twice.
-    #[error("--zone {argument}: '{part}' is not one of name=NAME, size=SIZE, node=NUMBER, hugepages=on|off, each at most once")]
+    #[error(
+        "--zone {argument}: '{part}' is not one of name=NAME, size=SIZE, node=NUMBER, hugepages=on|off, each at most once"
+    )]
     Part {
         /// All of it.
         argument: String,
@@ -73,70 +61,66 @@ pub enum ArgumentError {
     },
 }
 
-impl ZoneArgument {
-    /// All zones of a microVM: the default one of `memory_bytes`, and what the user adds.
-    ///
-    /// # Errors
-    /// The user asks for what cannot be.
-    pub fn all(memory_bytes: u64, arguments: &[String]) -> Result<Vec<Self>, ArgumentError> {
-        let default =
-            Self { name: DEFAULT_ZONE.into(), bytes: memory_bytes, host_node: None, huge_pages: true };
-        let mut zones = vec![default];
-        for argument in arguments {
-            let zone = Self::parse(argument)?;
-            if zones.iter().any(|other| other.name == zone.name) {
-                return Err(ArgumentError::Twice(zone.name));
-            }
-            zones.push(zone);
+/// All zones of a microVM: the default one of `memory_bytes`, and what the user adds.
+///
+/// # Errors
+/// The user asks for what cannot be.
+pub fn zones(memory_bytes: u64, arguments: &[String]) -> Result<Vec<ZoneConfig>, ArgumentError> {
+    let mut zones = vec![ZoneConfig::only(memory_bytes)];
+    for argument in arguments {
+        let zone = parse(argument)?;
+        if zones.iter().any(|other| other.name == zone.name) {
+            return Err(ArgumentError::Twice(zone.name));
         }
-        if zones.len() > ZONES {
-            return Err(ArgumentError::TooMany);
-        }
-        match zones.iter().find(|zone| zone.bytes == 0 || !zone.bytes.is_multiple_of(ZONE_ALIGNMENT)) {
-            Some(zone) if zones.len() > 1 => {
-                Err(ArgumentError::Size { zone: zone.name.clone(), bytes: zone.bytes })
-            }
-            _ => Ok(zones),
-        }
+        zones.push(zone);
     }
+    if zones.len() > ZONES {
+        return Err(ArgumentError::TooMany);
+    }
+    match zones.iter().find(|zone| zone.bytes == 0 || !zone.bytes.is_multiple_of(ZONE_ALIGNMENT)) {
+        Some(zone) if zones.len() > 1 => {
+            Err(ArgumentError::Size { zone: zone.name.clone(), bytes: zone.bytes })
+        }
+        _ => Ok(zones),
+    }
+}
 
-    /// The number of the zone called `name`.
-    ///
-    /// # Errors
-    /// None is.
-    pub fn find(zones: &[Self], name: &str) -> Result<usize, ArgumentError> {
-        zones.iter().position(|zone| zone.name == name).ok_or_else(|| ArgumentError::Unknown {
-            zone: name.into(),
-            names: zones.iter().map(|zone| zone.name.clone()).collect(),
-        })
-    }
+/// The number of the zone called `name`.
+///
+/// # Errors
+/// None is.
+pub fn find_zone(zones: &[ZoneConfig], name: &str) -> Result<usize, ArgumentError> {
+    zones.iter().position(|zone| zone.name == name).ok_or_else(|| ArgumentError::Unknown {
+        zone: name.into(),
+        names: zones.iter().map(|zone| zone.name.clone()).collect(),
+    })
+}
 
-    fn parse(argument: &str) -> Result<Self, ArgumentError> {
-        let (mut name, mut bytes, mut host_node, mut huge_pages) = (None, None, None, None);
-        for part in argument.split(',') {
-            let taken = match part.split_once('=') {
-                Some(("name", value)) => name.replace(value.to_owned()).is_none(),
-                Some(("size", value)) => {
-                    value.parse::<Size>().is_ok_and(|size| bytes.replace(size.bytes()).is_none())
-                }
-                Some(("node", value)) => value.parse().is_ok_and(|node| host_node.replace(node).is_none()),
-                Some(("hugepages", "on")) => huge_pages.replace(true).is_none(),
-                Some(("hugepages", "off")) => huge_pages.replace(false).is_none(),
-                _ => false,
-            };
-            if !taken {
-                return Err(ArgumentError::Part { argument: argument.into(), part: part.into() });
+fn parse(argument: &str) -> Result<ZoneConfig, ArgumentError> {
+    let (mut name, mut bytes, mut host_node, mut huge_pages) = (None, None, None, None);
+    for part in argument.split(',') {
+        let taken = match part.split_once('=') {
+            Some(("name", value)) => name.replace(value.to_owned()).is_none(),
+            Some(("size", value)) => {
+                value.parse::<Size>().is_ok_and(|size| bytes.replace(size.bytes()).is_none())
             }
+            Some(("node", value)) => value.parse().is_ok_and(|node| host_node.replace(node).is_none()),
+            Some(("hugepages", "on")) => huge_pages.replace(true).is_none(),
+            Some(("hugepages", "off")) => huge_pages.replace(false).is_none(),
+            _ => false,
+        };
+        if !taken {
+            return Err(ArgumentError::Part { argument: argument.into(), part: part.into() });
         }
-        let missing = |missing| ArgumentError::Missing { argument: argument.into(), missing };
-        let name = name.ok_or_else(|| missing("name"))?;
-        let is_letter = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
-        if name.is_empty() || name.len() > MOST_LETTERS || !name.chars().all(is_letter) || name.starts_with('-') {
-            return Err(ArgumentError::Name { argument: argument.into() });
-        }
-        let bytes = bytes.ok_or_else(|| missing("size"))?;
-        Ok(Self { name, bytes, host_node, huge_pages: huge_pages.unwrap_or(true) })
     }
+    let missing = |missing| ArgumentError::Missing { argument: argument.into(), missing };
+    let name = name.ok_or_else(|| missing("name"))?;
+    let is_letter = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    if name.is_empty() || name.len() > MOST_LETTERS || !name.chars().all(is_letter) || name.starts_with('-') {
+        return Err(ArgumentError::Name { argument: argument.into() });
+    }
+    let bytes = bytes.ok_or_else(|| missing("size"))?;
+    Ok(ZoneConfig { name, bytes, host_node, huge_pages: huge_pages.unwrap_or(true) })
 }
 
 #[cfg(test)]
@@ -145,21 +129,23 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn all(memory_mib: u64, arguments: &[&str]) -> Result<Vec<ZoneArgument>, ArgumentError> {
-        ZoneArgument::all(memory_mib * MIB, &arguments.iter().map(|text| (*text).into()).collect::<Vec<_>>())
+    fn all(memory_mib: u64, arguments: &[&str]) -> Result<Vec<ZoneConfig>, ArgumentError> {
+        zones(memory_mib * MIB, &arguments.iter().map(|text| (*text).into()).collect::<Vec<_>>())
     }
 
     #[test]
     fn a_zone_has_what_was_said_of_it() {
         let zones = all(256, &["name=cache,size=128m", "size=1g,node=1,hugepages=off,name=big-2"]).unwrap();
-        let said: Vec<_> =
-            zones.iter().map(|zone| (&zone.name[..], zone.bytes / MIB, zone.host_node, zone.huge_pages)).collect();
+        let said: Vec<_> = zones
+            .iter()
+            .map(|zone| (&zone.name[..], zone.bytes / MIB, zone.host_node, zone.huge_pages))
+            .collect();
         assert_eq!(
             said,
             [("default", 256, None, true), ("cache", 128, None, true), ("big-2", 1024, Some(1), false)]
         );
-        assert_eq!(ZoneArgument::find(&zones, "cache"), Ok(1));
-        let error = ZoneArgument::find(&zones, "cash").unwrap_err().to_string();
+        assert_eq!(find_zone(&zones, "cache"), Ok(1));
+        let error = find_zone(&zones, "cash").unwrap_err().to_string();
         assert!(error.ends_with("there are default, cache, big-2"), "{error}");
     }
 
@@ -190,6 +176,6 @@ mod tests {
             assert!(error.contains(word), "{arguments:?}: {error}");
         }
         let many: Vec<String> = (0..ZONES).map(|n| format!("name=z{n},size=128m")).collect();
-        assert_eq!(ZoneArgument::all(128 * MIB, &many), Err(ArgumentError::TooMany));
+        assert_eq!(zones(128 * MIB, &many), Err(ArgumentError::TooMany));
     }
 }

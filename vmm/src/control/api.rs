@@ -151,6 +151,45 @@ pub struct RegionDocument {
     pub resident_bytes: Option<u64>,
 }
 
+/// `GET /v1/zones`: what guest memory is divided into.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZonesDocument {
+    /// In the order of their nodes.
+    pub zones: Vec<ZoneDocument>,
+}
+
+/// Whose memory a zone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ZoneKind {
+    /// This microVM's only.
+    Private,
+}
+
+/// A zone of guest memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneDocument {
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub kind: ZoneKind,
+    /// The guest's node that it is.
+    pub node: u32,
+    /// Node of the host from which it is taken while that has memory; null: from any.
+    pub host_node: Option<u32>,
+    /// The host may use huge pages for it.
+    pub huge_pages: bool,
+    /// How long it is.
+    pub size_bytes: u64,
+    /// What of it the host really holds, at its last reading; null until the first one has ended, or where the host
+    /// does not say.
+    pub resident_bytes: Option<u64>,
+    /// Of it, in the balloon by our books.
+    pub ballooned_bytes: u64,
+    /// Of it, free by the guest's report, given back to the host and not seen to be taken again.
+    pub reported_bytes: u64,
+}
+
 /// `PUT /v1/memory/ceiling`: one of both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

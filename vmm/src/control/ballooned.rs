@@ -1,8 +1,11 @@
 //! A running VM's memory as its balloon tells of it. Wiring between the control socket and the balloon's transport.
 
-use super::api::{CeilingState, DriverState, GuestStatistics, MemoryDocument, RegionDocument};
+use super::api::{
+    CeilingState, DriverState, GuestStatistics, MemoryDocument, RegionDocument, ZoneDocument, ZoneKind,
+    ZonesDocument,
+};
 use super::memory::{Ceiling, Memory, Refusal};
-use crate::virtio::balloon::{Balloon, Look};
+use crate::virtio::balloon::{Balloon, Look, RegionLook};
 use crate::virtio::mmio::Transport;
 use balloon::PAGE_BYTES;
 use balloon::backing::Kernel;
@@ -14,24 +17,49 @@ use vmm_sys_util::eventfd::EventFd;
 /// The memory of a VM with a balloon.
 pub struct Ballooned<K> {
     transport: Arc<Transport<Balloon<K>>>,
+    zones: Vec<PrivateZone>,
     /// A user set the ceiling.
     by_hand: bool,
     statistics: EventFd,
 }
 
+/// A private zone of guest memory, as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrivateZone {
+    /// Its name.
+    pub name: String,
+    /// The regions of guest memory that it consists of, by number.
+    pub regions: Vec<usize>,
+    /// Node of the host from which it is taken.
+    pub host_node: Option<u32>,
+    /// The host may use huge pages for it.
+    pub huge_pages: bool,
+}
+
 impl<K: Kernel> Ballooned<K> {
-    /// The memory behind `transport`. `statistics` becomes readable when the guest has answered.
-    pub fn new(transport: Arc<Transport<Balloon<K>>>, statistics: EventFd) -> Self {
-        Self { transport, by_hand: false, statistics }
+    /// The memory behind `transport`, divided into `zones` in the order of their nodes. `statistics` becomes readable
+    /// when the guest has answered.
+    pub fn new(transport: Arc<Transport<Balloon<K>>>, zones: Vec<PrivateZone>, statistics: EventFd) -> Self {
+        Self { transport, zones, by_hand: false, statistics }
+    }
+
+    fn look(&self) -> Look {
+        if let Err(error) = self.transport.refresh() {
+            log::warn!("the host does not say how much of the guest's memory it holds: {error}");
+        }
+        self.transport.look()
     }
 }
 
 impl<K: Kernel> Memory for Ballooned<K> {
     fn snapshot(&mut self) -> MemoryDocument {
-        if let Err(error) = self.transport.refresh() {
-            log::warn!("the host does not say how much of the guest's memory it holds: {error}");
-        }
-        document(&self.transport.look(), self.by_hand)
+        document(&self.look(), self.by_hand)
+    }
+
+    fn zones(&mut self) -> ZonesDocument {
+        let look = self.look();
+        let zones = (0..).zip(&self.zones).map(|(node, zone)| zone_document(&look, node, zone));
+        ZonesDocument { zones: zones.collect() }
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
@@ -63,14 +91,34 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 }
 
+pub(super) fn zone_document(look: &Look, node: u32, zone: &PrivateZone) -> ZoneDocument {
+    let regions = || zone.regions.iter().filter_map(|number| look.regions.get(*number));
+    let sum = |of: fn(&RegionLook) -> u64| regions().map(of).fold(0, u64::saturating_add);
+    let resident = look.report.residency.as_ref().map(|residency| {
+        let regions = zone.regions.iter().filter_map(|number| residency.regions.get(*number));
+        regions.copied().fold(0, u64::saturating_add)
+    });
+    ZoneDocument {
+        name: zone.name.clone(),
+        kind: ZoneKind::Private,
+        node,
+        host_node: zone.host_node,
+        huge_pages: zone.huge_pages,
+        size_bytes: sum(|region| region.bytes),
+        resident_bytes: resident,
+        ballooned_bytes: sum(|region| region.ballooned),
+        reported_bytes: sum(|region| region.reported),
+    }
+}
+
 /// What `GET /v1/memory` says of `look`; `by_hand` says who chose the ceiling.
 pub(super) fn document(look: &Look, by_hand: bool) -> MemoryDocument {
     let report = &look.report;
     let residency = report.residency.as_ref();
     let resident = |region: usize| residency.and_then(|residency| residency.regions.get(region)).copied();
-    let regions = look.regions.iter().enumerate().map(|(number, (address, bytes))| RegionDocument {
-        address: *address,
-        size_bytes: *bytes,
+    let regions = look.regions.iter().enumerate().map(|(number, region)| RegionDocument {
+        address: region.address,
+        size_bytes: region.bytes,
         resident_bytes: resident(number),
     });
     MemoryDocument {

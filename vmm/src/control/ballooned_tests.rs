@@ -1,10 +1,10 @@
 //! What the control socket is told by a real balloon behind its registers, with a driver of the test's.
 
 use super::api::{CeilingState, DriverState, MemoryDocument};
-use super::ballooned::{Ballooned, document};
+use super::ballooned::{Ballooned, PrivateZone, document, zone_document};
 use super::memory::{Ceiling, Memory, Refusal};
 use crate::bus::BusDevice;
-use crate::virtio::balloon::Balloon;
+use crate::virtio::balloon::{Balloon, RegionLook};
 use crate::virtio::driver::{Driver, bring_up, get, memory, readable, set, writable};
 use crate::virtio::mmio::Transport;
 use balloon::backing::{Failures, Host};
@@ -43,7 +43,7 @@ impl Subject {
             QUEUE_SIZES.iter().zip(1..).map(|(size, at)| Driver::new(&memory, at << 12, *size)).collect();
         let transport = Arc::new(Transport::new(balloon, memory).unwrap());
         let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
-        Self { memory: Ballooned::new(Arc::clone(&transport), event), transport, drivers }
+        Self { memory: Ballooned::new(Arc::clone(&transport), Vec::new(), event), transport, drivers }
     }
 
     /// As [`Self::new`], with a driver that does everything.
@@ -186,7 +186,8 @@ fn everything_that_is_counted_is_told() {
 #[test]
 fn every_figure_has_its_place() {
     let mut look = Subject::new(8 * MIB).transport.look();
-    look.regions = vec![(0, 4 * MIB), (16 * MIB, 4 * MIB)];
+    let region = |address| RegionLook { address, bytes: 4 * MIB, ballooned: 7, reported: address };
+    look.regions = vec![region(0), region(16 * MIB)];
     look.report.release_failures = Failures { calls: 2, pages: 3, advice: 4, last_errno: Some(libc::ENOMEM) };
     look.report.residency = Some(Residency { resident: 9, regions: vec![4, 5], ..Residency::default() });
     look.book_imbalances = 6;
@@ -196,5 +197,17 @@ fn every_figure_has_its_place() {
     let regions: Vec<_> =
         document.regions.iter().map(|r| (r.address, r.size_bytes, r.resident_bytes)).collect();
     assert_eq!(regions, [(0, 4 * MIB, Some(4)), (16 * MIB, 4 * MIB, Some(5))]);
+    let zone = |regions: &[usize]| {
+        let zone = PrivateZone {
+            name: "cache".into(),
+            regions: regions.into(),
+            host_node: Some(3),
+            huge_pages: false,
+        };
+        let zone = zone_document(&look, 1, &zone);
+        (zone.size_bytes, zone.resident_bytes, zone.ballooned_bytes, zone.reported_bytes)
+    };
+    assert_eq!(zone(&[1]), (4 * MIB, Some(5), 7, 16 * MIB));
+    assert_eq!(zone(&[0, 1]), (8 * MIB, Some(9), 14, 16 * MIB));
     assert_eq!((document.advice_failures, document.book_imbalances), (4, 6));
 }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::api::{GuestStatistics, MemoryDocument};
+use super::api::{GuestStatistics, MemoryDocument, ZonesDocument};
 pub use crate::virtio::balloon::Refusal;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -19,6 +19,9 @@ pub enum Ceiling {
 pub trait Memory {
     /// Everything there is to say now. Called for each request: what is costly to find out is kept for a while.
     fn snapshot(&mut self) -> MemoryDocument;
+
+    /// Likewise of the zones that it is divided into.
+    fn zones(&mut self) -> ZonesDocument;
 
     /// Sets the ceiling. Whether to take [`Ceiling::Auto`] without a driver is the implementer's to say: one that
     /// was set by hand for a driver that is gone must be possible to undo.

@@ -120,6 +120,7 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
     for (memory, method, path, body) in [
         (DRIVERLESS, "GET", "/v1/vm", ""),
         (DRIVERLESS, "GET", "/v1/memory", ""),
+        (DRIVERLESS, "GET", "/v1/zones", ""),
         (DRIVERLESS, "GET", "/v1/statistics", ""),
         (DRIVERLESS, "PUT", CEILING, r#"{"bytes": 268435456}"#),
         (MOVING, "GET", "/v1/memory", ""),
@@ -151,7 +152,9 @@ fn every_described_member_exists() {
     let openapi = openapi();
     let members = |document: &Value| document.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let mut memory = Scripted { statistics: Some(Scripted::full_statistics()), ..Scripted::new() };
-    for (schema, path) in [("Vm", "/v1/vm"), ("Memory", "/v1/memory"), ("Statistics", "/v1/statistics")] {
+    for (schema, path) in
+        [("Vm", "/v1/vm"), ("Memory", "/v1/memory"), ("Zones", "/v1/zones"), ("Statistics", "/v1/statistics")]
+    {
         let described = members(&openapi["components"]["schemas"][schema]["properties"]);
         assert_eq!(described, members(&ask(&mut memory, "GET", path, "").1), "{schema}");
     }

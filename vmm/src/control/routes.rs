@@ -43,6 +43,11 @@ pub const ROUTES: &[Route] = &[
         allow: "PUT",
         serve: |request, _, memory| Answer::Now(set_ceiling(&request.body, memory)),
     },
+    Route {
+        path: "/v1/zones",
+        allow: "GET, HEAD",
+        serve: |_, _, memory| Answer::Now(Response::json(Status::Ok, &memory.zones())),
+    },
     Route { path: "/v1/statistics", allow: "GET, HEAD", serve: |_, _, memory| request_statistics(memory) },
 ];
 

@@ -100,6 +100,28 @@ impl Memory for Scripted {
         self.document.clone()
     }
 
+    fn zones(&mut self) -> ZonesDocument {
+        let zone = ZoneDocument {
+            name: "default".into(),
+            kind: ZoneKind::Private,
+            node: 0,
+            host_node: Some(1),
+            huge_pages: true,
+            size_bytes: self.document.size_bytes,
+            resident_bytes: self.document.resident_bytes,
+            ballooned_bytes: self.document.ballooned_bytes,
+            reported_bytes: self.document.reported_bytes,
+        };
+        let further = ZoneDocument {
+            name: "cache".into(),
+            node: 1,
+            host_node: None,
+            resident_bytes: None,
+            ..zone.clone()
+        };
+        ZonesDocument { zones: vec![zone, further] }
+    }
+
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
         let MemoryDocument { floor_bytes, max_bytes, .. } = self.document;
         self.document.ceiling = match ceiling {

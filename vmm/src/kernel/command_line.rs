@@ -28,12 +28,19 @@ const ALWAYS: &[&str] = &[
 /// Parameters of a guest whose whole boot is to be seen.
 const BOOT_LOG: &[&str] = &["earlyprintk=serial,ttyS0,115200", "console=ttyS0", "ignore_loglevel"];
 
-/// The command line; with `boot_log` everything that the kernel has to say also goes to the first serial port,
+/// Parameters of a guest with several zones, each of which is a node.
+const NODES: &[&str] = &[
+    // The guest would move pages to the node of the CPU that uses them, and all CPUs are on the first.
+    "numa_balancing=disable",
+];
+
+/// The command line of a guest with one zone of memory or more; with `boot_log` everything that the kernel has to say also goes to the first serial port,
 /// from the first line on.
 #[must_use]
-pub fn command_line(boot_log: bool) -> String {
+pub fn command_line(boot_log: bool, zones: usize) -> String {
     let log = if boot_log { BOOT_LOG } else { &[] };
-    let parameters = ALWAYS.iter().filter(|parameter| !boot_log || **parameter != "quiet");
+    let nodes = if zones > 1 { NODES } else { &[] };
+    let parameters = ALWAYS.iter().chain(nodes).filter(|parameter| !boot_log || **parameter != "quiet");
     log.iter().chain(parameters).copied().collect::<Vec<_>>().join(" ")
 }
 
@@ -43,7 +50,7 @@ mod tests {
 
     #[test]
     fn the_log_comes_before_the_console_that_the_agent_gets() {
-        let line = command_line(true);
+        let line = command_line(true, 1);
         let serial = line.find("console=ttyS0").unwrap();
         assert!(serial < line.find("console=hvc0").unwrap());
         assert!(!line.split(' ').any(|parameter| parameter == "quiet"));
@@ -51,7 +58,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_twice_and_nothing_is_long() {
-        for line in [command_line(false), command_line(true)] {
+        for line in [command_line(false, 1), command_line(true, 2)] {
             let mut parameters: Vec<_> = line.split(' ').collect();
             assert!(parameters.iter().all(|parameter| !parameter.is_empty()));
             parameters.sort_unstable();

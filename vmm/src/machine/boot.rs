@@ -94,7 +94,9 @@ pub fn load(memory: &Memory, payload: &mut Payload<'_>) -> Result<u64, Error> {
 fn load_initramfs(memory: &Memory, payload: &mut Payload<'_>, kernel_end: u64) -> Result<RamRange, Error> {
     let too_small = Error::TooSmall { memory_bytes: payload.ram.bytes() };
     let bytes = payload.initramfs.metadata().map_err(Error::Initramfs)?.len();
-    let Some(start) = payload.ram.low_end().checked_sub(bytes).map(|start| start & !(PAGE - 1)) else { return Err(too_small) };
+    let Some(start) = payload.ram.low_end().checked_sub(bytes).map(|start| start & !(PAGE - 1)) else {
+        return Err(too_small);
+    };
     if start < kernel_end {
         return Err(too_small);
     }

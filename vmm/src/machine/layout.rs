@@ -112,7 +112,8 @@ impl Ram {
             let low = if zone == 0 { bytes.min(below) } else { bytes * u64::from(bytes <= below) };
             for bytes in [low, bytes.checked_sub(low)?] {
                 if bytes > 0 {
-                    let start = if bytes > MMIO_START.saturating_sub(next) { next.max(MMIO_END) } else { next };
+                    let start =
+                        if bytes > MMIO_START.saturating_sub(next) { next.max(MMIO_END) } else { next };
                     ranges.push((zone, RamRange { start, bytes }));
                     next = start.checked_add(bytes)?;
                 }
@@ -181,7 +182,7 @@ mod tests {
 
     fn ranges(zone_bytes: &[u64]) -> Vec<(usize, u64, u64)> {
         let ram = Ram::lay(zone_bytes).unwrap();
-        assert_eq!(ram.bytes(), zone_bytes.iter().sum());
+        assert_eq!(ram.bytes(), zone_bytes.iter().sum::<u64>());
         ram.ranges().iter().map(|(zone, range)| (*zone, range.start, range.bytes)).collect()
     }
 
@@ -194,16 +195,16 @@ mod tests {
 
     #[test]
     fn zones_lie_above_one_another_and_none_but_the_first_is_cut() {
-        assert_eq!(ranges(&[GIB, 128 * MIB, GIB]), [(0, 0, GIB), (1, GIB, 128 * MIB), (2, GIB + 128 * MIB, GIB)]);
+        assert_eq!(
+            ranges(&[GIB, 128 * MIB, GIB]),
+            [(0, 0, GIB), (1, GIB, 128 * MIB), (2, GIB + 128 * MIB, GIB)]
+        );
         assert_eq!(
             ranges(&[2 * GIB, 2 * GIB, 128 * MIB]),
             [(0, 0, 2 * GIB), (1, 4 * GIB, 2 * GIB), (2, 6 * GIB, 128 * MIB)],
             "the second does not fit below the hole, and none comes before it"
         );
-        assert_eq!(
-            ranges(&[5 * GIB, GIB]),
-            [(0, 0, 3 * GIB), (0, 4 * GIB, 2 * GIB), (1, 6 * GIB, GIB)]
-        );
+        assert_eq!(ranges(&[5 * GIB, GIB]), [(0, 0, 3 * GIB), (0, 4 * GIB, 2 * GIB), (1, 6 * GIB, GIB)]);
         assert_eq!(ranges(&[3 * GIB, GIB]), [(0, 0, 3 * GIB), (1, 4 * GIB, GIB)]);
         assert_eq!(Ram::lay(&[GIB, u64::MAX]), None);
     }

@@ -29,7 +29,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The host has no such node, or no nodes.
-    #[error("cannot take guest memory from the host's node {node}: `ls /sys/devices/system/node` shows which there are")]
+    #[error(
+        "cannot take guest memory from the host's node {node}: `ls /sys/devices/system/node` shows which there are"
+    )]
     Node {
         /// The node.
         node: u32,
@@ -78,8 +80,8 @@ pub fn map_ram(ram: &Ram, zones: &[Zone]) -> Result<Memory, Error> {
     for (number, range) in ram.ranges() {
         let zone = zones.get(*number).copied().unwrap_or_default();
         let size = usize::try_from(range.bytes).map_err(|e| layout_error(e.into()))?;
-        let address =
-            map_anonymous(size, *number, zone.huge_pages).map_err(|source| Error::MapRam { bytes, source })?;
+        let address = map_anonymous(size, *number, zone.huge_pages)
+            .map_err(|source| Error::MapRam { bytes, source })?;
         if let Some(node) = zone.host_node {
             prefer_node(address, size, node).map_err(|source| Error::Node { node, source })?;
         }

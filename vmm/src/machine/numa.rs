@@ -99,7 +99,10 @@ mod tests {
         let ranges: Vec<_> =
             memory.iter().map(|(_, start, bytes, _)| RamRange { start: *start, bytes: *bytes }).collect();
         assert_eq!(ranges, ram.usable());
-        assert_eq!(memory.iter().map(|entry| (entry.0, entry.3)).collect::<Vec<_>>(), [(0, 1), (0, 1), (0, 1), (1, 1), (2, 1)]);
+        assert_eq!(
+            memory.iter().map(|entry| (entry.0, entry.3)).collect::<Vec<_>>(),
+            [(0, 1), (0, 1), (0, 1), (1, 1), (2, 1)]
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod requests;
 mod statistics;
 
 pub use events::BalloonEvents;
-pub use requests::{Look, Refusal};
+pub use requests::{Look, Refusal, RegionLook};
 
 use super::buffers::Buffers;
 use super::config_space;

@@ -35,10 +35,23 @@ pub struct Look {
     pub broken: bool,
     /// What the driver did wrong with the device's registers.
     pub misuse: Misuse,
-    /// Guest-physical address and length in bytes of each region of guest memory.
-    pub regions: Vec<(u64, u64)>,
+    /// Each region of guest memory.
+    pub regions: Vec<RegionLook>,
     /// At the ends of how many readings our page books contradicted themselves.
     pub book_imbalances: u64,
+}
+
+/// What our books say of a region of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionLook {
+    /// Guest-physical address.
+    pub address: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Bytes of it in the balloon.
+    pub ballooned: u64,
+    /// Bytes of it that were reported free and not seen to be taken again.
+    pub reported: u64,
 }
 
 impl<K: Kernel> Transport<Balloon<K>> {
@@ -101,12 +114,22 @@ impl<K: Kernel> Transport<Balloon<K>> {
         let (broken, misuse) = (held.needs_reset(), held.misuse());
         let balloon = held.device();
         let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);
-        let regions = balloon.device.books().layout().regions();
+        let books = balloon.device.books();
+        let regions = books.layout().regions().enumerate().map(|(number, pages)| {
+            let all = books.layout().run(number, 0, pages.count());
+            RegionLook {
+                address: bytes(pages.first().into()),
+                bytes: bytes(pages.count()),
+                ballooned: bytes(all.map_or(0, |run| books.ballooned_in(run))),
+                reported: bytes(all.map_or(0, |run| books.reported_in(run))),
+            }
+        });
+        let regions = regions.collect();
         Look {
             report: balloon.report(),
             broken,
             misuse,
-            regions: regions.map(|pages| (bytes(pages.first().into()), bytes(pages.count()))).collect(),
+            regions,
             book_imbalances: balloon.audit.imbalances(),
         }
     }
