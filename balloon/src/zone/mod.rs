@@ -16,6 +16,7 @@
 //! - **Limits** change together or not at all ([`Tree::change`]), and only to what the pool can keep: protected
 //!   minimums fit in it, and so do maximums unless it may be overcommitted ([`Claims`]). Limits do not bound what is
 //!   settled. Facts are booked; to enforce limits is the policy's and the kernel's work.
+//! - **Protection** is Linux' own ([`Protection`]).
 //! - **The end** of a VM makes orphans of its zones, which stay charged until settled to nothing
 //!   ([`Tree::retire`]). Then they merge into the main zone, and their ids find nothing, for good.
 //!
@@ -55,6 +56,7 @@ mod forest;
 mod limits;
 mod node;
 mod preorder;
+mod protection;
 mod settle;
 mod sharing;
 #[cfg(test)]
@@ -69,5 +71,6 @@ pub use errors::Error;
 pub use forest::Id;
 pub use limits::{DEFAULT_WEIGHT, Limits, WEIGHTS};
 pub use node::{Kind, Node};
+pub use protection::{Effective, Protection};
 pub use settle::Settled;
 pub use tree::{BOOT_ZONE, MAX_BYTES, Tree};

@@ -198,3 +198,22 @@ fn what_orphans_hold_is_not_promised_again() {
     tree.settle(old, 3, 0).unwrap();
     tree.change(&[(new, max(8 * GIB))]).unwrap();
 }
+
+#[test]
+fn what_a_vm_is_promised_holds_in_a_group_that_nobody_configured() {
+    let mut tree = tree(GIB, true);
+    let low = |bytes| Limits { low: Some(bytes), ..Limits::default() };
+    let vm = tree.create_vm("ci/linux", "web", low(600)).unwrap();
+    tree.create_vm("ci", "other", low(100)).unwrap();
+    let zone = tree.zone(vm, BOOT_ZONE).unwrap();
+    tree.settle(zone, 1, 1000).unwrap();
+    let mut protection = Protection::default();
+    let mut lows = |tree: &Tree| {
+        protection.compute(tree, tree.root(), true);
+        ["ci", "ci/linux"].map(|path| protection.get(tree.group(path).unwrap()).unwrap().low)
+    };
+    assert_eq!(lows(&tree), [700, 700], "what the other does not use floats");
+    let ci = tree.group("ci").unwrap();
+    tree.change(&[(ci, low(0))]).unwrap();
+    assert_eq!(lows(&tree), [0, 0], "as in the kernel");
+}

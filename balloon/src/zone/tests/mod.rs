@@ -2,6 +2,7 @@
 
 #![expect(clippy::arithmetic_side_effects)]
 
+mod kernel;
 mod life;
 mod model;
 mod sequences;
