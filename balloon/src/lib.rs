@@ -18,6 +18,7 @@ pub mod resident;
 #[cfg(test)]
 mod scratch;
 pub mod size;
+pub mod zone;
 
 /// Bytes in a page, the unit in which guest and host kernels account for memory.
 pub const PAGE_BYTES: u64 = 4096;

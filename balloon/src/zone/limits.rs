@@ -1,0 +1,95 @@
+//! What a node may hold and what it is left: `min`, `low`, `high`, `max` and its weight.
+
+use super::Error;
+use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
+
+/// The weight of who has set none, as cgroups have it.
+pub const DEFAULT_WEIGHT: u32 = 100;
+
+/// What a weight may be, as in cgroups (`CGROUP_WEIGHT_MIN` and `_MAX` in `include/linux/cgroup.h`).
+pub const WEIGHTS: RangeInclusive<u32> = 1..=10_000;
+
+/// Limits of one node, in bytes. All of them look at its charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Never taken. Unset, it is what the node's children have in sum: a group that nobody configured passes on
+    /// what its VMs are promised. Zero passes nothing on, as in the kernel.
+    pub min: Option<u64>,
+    /// Taken only when nothing unprotected is left. Unset as `min`.
+    pub low: Option<u64>,
+    /// Taken back to when exceeded. Unset is no such limit.
+    pub high: Option<u64>,
+    /// Never exceeded. Unset is unlimited, so that only those above bind.
+    pub max: Option<u64>,
+    /// Scales the age to which the node is trimmed under pressure, in [`WEIGHTS`]. The kernel's protection knows
+    /// no weight.
+    pub weight: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { min: None, low: None, high: None, max: None, weight: DEFAULT_WEIGHT }
+    }
+}
+
+impl Limits {
+    /// Whether each limit that is set admits the next one, and the weight is one.
+    pub(super) fn check(&self, name: &str) -> Result<(), Error> {
+        let all = [("min", self.min), ("low", self.low), ("high", self.high), ("max", self.max)];
+        let mut least = ("min", 0);
+        for (limit, bytes) in all.into_iter().filter_map(|(limit, bytes)| Some((limit, bytes?))) {
+            if bytes < least.1 {
+                let (lower, lower_bytes) = least;
+                return Err(Error::Order {
+                    name: name.into(),
+                    lower,
+                    lower_bytes,
+                    upper: limit,
+                    upper_bytes: bytes,
+                });
+            }
+            least = (limit, bytes);
+        }
+        if !WEIGHTS.contains(&self.weight) {
+            return Err(Error::Weight { name: name.into(), weight: self.weight });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_must_ascend() {
+        let limits = |min, low, high, max| Limits { min, low, high, max, ..Limits::default() };
+        for good in [
+            limits(None, None, None, None),
+            limits(Some(1), Some(1), Some(1), Some(1)),
+            limits(Some(1), None, None, Some(2)),
+            limits(None, Some(3), None, None),
+        ] {
+            assert_eq!(good.check("web"), Ok(()));
+        }
+        for (bad, lower, upper) in [
+            (limits(Some(2), Some(1), None, None), ("min", 2), ("low", 1)),
+            (limits(Some(2), None, None, Some(1)), ("min", 2), ("max", 1)),
+            (limits(Some(1), Some(9), Some(8), Some(9)), ("low", 9), ("high", 8)),
+        ] {
+            let (lower, lower_bytes) = lower;
+            let (upper, upper_bytes) = upper;
+            let name = "web".into();
+            assert_eq!(bad.check("web"), Err(Error::Order { name, lower, lower_bytes, upper, upper_bytes }));
+        }
+    }
+
+    #[test]
+    fn a_weight_is_within_its_range() {
+        for (weight, good) in [(0, false), (1, true), (10_000, true), (10_001, false)] {
+            assert_eq!(Limits { weight, ..Limits::default() }.check("web").is_ok(), good);
+        }
+    }
+}
