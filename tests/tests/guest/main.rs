@@ -15,3 +15,4 @@ mod signals;
 mod streams;
 mod terminal;
 mod volumes;
+mod zones;
