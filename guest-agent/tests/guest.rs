@@ -32,7 +32,7 @@ fn run(args: &[&str]) -> Spec {
         volumes: vec![],
         ulimits: vec![],
         pids_limit: None,
-        zones: vec!["default".into()],
+        zones: vec!["ram".into()],
         zone: 0,
     }
 }

@@ -3,11 +3,9 @@
 //! The command line opens everything and executes `ballast-vmm` with this document on a descriptor of its
 //! own; from then on the VMM opens nothing. Both ends are built from this file, so there is no version.
 
+use balloon::zone::BOOT_ZONE;
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
-
-/// The zone that every microVM has, its first.
-pub const DEFAULT_ZONE: &str = "default";
 
 /// A whole microVM, as `ballast-vmm` receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +66,7 @@ pub struct ZoneConfig {
     /// Its name.
     pub name: String,
     /// Its size: a multiple of [`balloon::BLOCK_BYTES`], and of
-    /// [`ZONE_ALIGNMENT`](crate::machine::layout::ZONE_ALIGNMENT) where there are several.
+    /// [`SECTION_BYTES`](balloon::zone::SECTION_BYTES) where there are several.
     pub bytes: u64,
     /// Node of the host from which it is taken while that has memory.
     pub host_node: Option<u32>,
@@ -80,7 +78,7 @@ impl ZoneConfig {
     /// The only zone of a microVM.
     #[must_use]
     pub fn only(bytes: u64) -> Self {
-        Self { name: DEFAULT_ZONE.into(), bytes, host_node: None, huge_pages: true }
+        Self { name: BOOT_ZONE.into(), bytes, host_node: None, huge_pages: true }
     }
 }
 

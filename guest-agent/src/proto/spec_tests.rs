@@ -18,7 +18,7 @@ fn minimal() -> Spec {
         volumes: vec![],
         ulimits: vec![],
         pids_limit: None,
-        zones: vec!["default".into()],
+        zones: vec!["ram".into()],
         zone: 0,
     }
 }

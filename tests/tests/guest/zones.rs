@@ -18,11 +18,19 @@ fn zones_are_nodes(kernel: &Kernel) {
     let ended = ballast
         .run("busybox", &["sh", "-c", NODES])
         .options(kernel.options())
-        .options(["-m", "256m", "--zone", "name=cache,size=128m", "--zone", "name=big,size=256m,hugepages=off"])
+        .options([
+            "-m",
+            "256m",
+            "--zone",
+            "name=cache,size=128m",
+            "--zone",
+            "name=big,size=256m,hugepages=off",
+        ])
         .start()
         .end();
     let ended = ended.exits(0);
-    let lines: Vec<&str> = ended.stdout.lines().collect();
+    let output = String::from_utf8_lossy(&ended.stdout);
+    let lines: Vec<&str> = output.lines().collect();
     let [nodes @ .., balancing] = &lines[..] else { panic!("{ended}") };
     let zones = [(256, "0", "10 20 20"), (128, "", "20 10 20"), (256, "", "20 20 10")];
     assert_eq!(nodes.len(), zones.len(), "{ended}");
@@ -51,7 +59,7 @@ fn a_command_uses_the_memory_of_its_zone(kernel: &Kernel) {
     let before = resident(&guest);
     guest.does("zero file 200");
     let after = resident(&guest);
-    println!("default and cache: {before:?}, then {after:?}");
+    println!("ram and cache: {before:?}, then {after:?}");
     assert!(after[1] >= before[1] + 190 * MIB, "{before:?} {after:?}");
     assert!(after[0] <= before[0] + 24 * MIB, "{before:?} {after:?}");
     // What it frees is its zone's again.

@@ -98,10 +98,7 @@ pub fn find(state: &Path, name: &str) -> Result<Running, Error> {
 }
 
 /// Asks many at once, so that those that do not answer cost their deadline together. Gives what each answered.
-pub fn ask_all<'r, T: Send>(
-    running: &'r [Running],
-    ask: impl Fn(&Running) -> T + Sync,
-) -> Vec<(&'r Running, T)> {
+pub fn ask_all<T: Send>(running: &[Running], ask: impl Fn(&Running) -> T + Sync) -> Vec<(&Running, T)> {
     let mut answers = Vec::new();
     for some in running.chunks(AT_ONCE) {
         std::thread::scope(|scope| {

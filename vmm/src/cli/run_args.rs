@@ -45,7 +45,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "name=NAME,size=SIZE[,node=N][,hugepages=off]")]
     pub zone: Vec<String>,
 
-    /// Run the command in this zone instead of the default one
+    /// Run the command in this zone instead of the first one, called ram
     #[arg(long, value_name = "ZONE")]
     pub in_zone: Option<String>,
 

@@ -1,8 +1,9 @@
 //! `--zone name=N,size=S[,node=H][,hugepages=on|off]`: a further zone of a microVM's memory. Pure.
 
-use crate::config::{DEFAULT_ZONE, ZoneConfig};
-use crate::machine::layout::{ZONE_ALIGNMENT, ZONES};
+use crate::config::ZoneConfig;
+use crate::machine::layout::ZONES;
 use balloon::size::Size;
+use balloon::zone::{BOOT_ZONE, SECTION_BYTES};
 
 /// Longest name.
 const MOST_LETTERS: usize = 32;
@@ -35,12 +36,12 @@ pub enum ArgumentError {
         argument: String,
     },
     /// Two zones of one name, or one named as the first.
-    #[error("two zones are called '{0}'; what -m says is called '{DEFAULT_ZONE}'")]
+    #[error("two zones are called '{0}'; what -m says is called '{BOOT_ZONE}'")]
     Twice(String),
     /// Not made of sections.
     #[error(
         "{zone} has {bytes}: with --zone each zone, also what -m says, is a multiple of {unit}",
-        bytes = Size::from_bytes(*bytes), unit = Size::from_bytes(ZONE_ALIGNMENT)
+        bytes = Size::from_bytes(*bytes), unit = Size::from_bytes(SECTION_BYTES)
     )]
     Size {
         /// Its name.
@@ -61,7 +62,7 @@ pub enum ArgumentError {
     },
 }
 
-/// All zones of a microVM: the default one of `memory_bytes`, and what the user adds.
+/// All zones of a microVM: the first one of `memory_bytes`, and what the user adds.
 ///
 /// # Errors
 /// The user asks for what cannot be.
@@ -77,7 +78,7 @@ pub fn zones(memory_bytes: u64, arguments: &[String]) -> Result<Vec<ZoneConfig>,
     if zones.len() > ZONES {
         return Err(ArgumentError::TooMany);
     }
-    match zones.iter().find(|zone| zone.bytes == 0 || !zone.bytes.is_multiple_of(ZONE_ALIGNMENT)) {
+    match zones.iter().find(|zone| zone.bytes == 0 || !zone.bytes.is_multiple_of(SECTION_BYTES)) {
         Some(zone) if zones.len() > 1 => {
             Err(ArgumentError::Size { zone: zone.name.clone(), bytes: zone.bytes })
         }
@@ -142,11 +143,11 @@ mod tests {
             .collect();
         assert_eq!(
             said,
-            [("default", 256, None, true), ("cache", 128, None, true), ("big-2", 1024, Some(1), false)]
+            [("ram", 256, None, true), ("cache", 128, None, true), ("big-2", 1024, Some(1), false)]
         );
         assert_eq!(find_zone(&zones, "cache"), Ok(1));
         let error = find_zone(&zones, "cash").unwrap_err().to_string();
-        assert!(error.ends_with("there are default, cache, big-2"), "{error}");
+        assert!(error.ends_with("there are ram, cache, big-2"), "{error}");
     }
 
     #[test]
@@ -166,11 +167,11 @@ mod tests {
             (256, &["size=128m"], "name is missing"),
             (256, &["name=,size=128m"], "as a name"),
             (256, &["name=Cache,size=128m"], "as a name"),
-            (256, &["name=default,size=128m"], "two zones are called 'default'"),
+            (256, &["name=ram,size=128m"], "two zones are called 'ram'"),
             (256, &["name=a,size=128m", "name=a,size=256m"], "two zones are called 'a'"),
             (256, &["name=a,size=100m"], "a has 100 MiB"),
             (256, &["name=a,size=0"], "a has 0"),
-            (200, &["name=a,size=128m"], "default has 200 MiB"),
+            (200, &["name=a,size=128m"], "ram has 200 MiB"),
         ] {
             let error = all(memory, arguments).unwrap_err().to_string();
             assert!(error.contains(word), "{arguments:?}: {error}");

@@ -102,7 +102,7 @@ impl Memory for Scripted {
 
     fn zones(&mut self) -> ZonesDocument {
         let zone = ZoneDocument {
-            name: "default".into(),
+            name: "ram".into(),
             kind: ZoneKind::Private,
             node: 0,
             host_node: Some(1),

@@ -72,9 +72,6 @@ pub const SERIAL_GSI: u32 = 4;
 
 /// Zones that a machine may have: each is a node of the guest's, with memory management of its own.
 pub const ZONES: usize = 16;
-/// Size and alignment of a zone where there are several: the kernel's memory section, so that none spans two nodes.
-pub const ZONE_ALIGNMENT: u64 = 128 << 20;
-
 /// A piece of guest memory: start and length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RamRange {
