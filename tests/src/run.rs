@@ -14,8 +14,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Nothing that a test starts takes longer, even emulated; what does has hung.
-pub const LIMIT: Duration = Duration::from_secs(240);
+/// Nothing that a test starts takes longer, even emulated; what does has hung. With full counts it moves gigabytes.
+pub(crate) fn limit() -> Duration {
+    Duration::from_secs(if crate::is_long() { 1800 } else { 240 })
+}
+
 const POLL: Duration = Duration::from_millis(20);
 
 /// A run that is being described.
@@ -188,9 +191,9 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            if start.elapsed() > LIMIT {
+            if start.elapsed() > limit() {
                 let _ = self.child.kill();
-                panic!("no end in {LIMIT:?}; so far:\n{}{}", self.stdout.text(), self.stderr.text());
+                panic!("no end in {:?}; so far:\n{}{}", limit(), self.stdout.text(), self.stderr.text());
             }
             thread::sleep(POLL);
         };
@@ -328,7 +331,7 @@ pub(crate) fn wait_for(
 pub fn until(holds: impl Fn() -> bool, otherwise: impl Fn() -> String) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < LIMIT, "{}", otherwise());
+        assert!(start.elapsed() < limit(), "{}", otherwise());
         thread::sleep(POLL);
     }
 }

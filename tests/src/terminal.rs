@@ -1,6 +1,6 @@
 //! A run on a terminal: this side is the person at the keyboard.
 
-use crate::run::{LIMIT, until, wait_for};
+use crate::run::{limit, until, wait_for};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, Winsize};
 use std::fs::{File, OpenOptions};
@@ -102,7 +102,7 @@ impl Terminal {
                 ended.set(child.borrow_mut().try_wait().unwrap());
                 ended.get().is_some()
             },
-            || format!("no end in {LIMIT:?}; the screen:\n{}", screen()),
+            || format!("no end in {:?}; the screen:\n{}", limit(), screen()),
         );
         let status = ended.get().unwrap();
         let found = status.code().unwrap_or_else(|| -status.signal().unwrap());
