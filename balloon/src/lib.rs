@@ -1,8 +1,9 @@
 //! Everything about a microVM's memory that needs no KVM, so that all of it is testable on any machine.
 //!
 //! Owns the words and numbers of memory: sizes as people write them ([`size`]) and pages by number ([`pages`]);
-//! the virtio-balloon ([`device`]), the page books of a VM ([`frames`]), what releases its memory ([`backing`])
-//! and what of it the host really holds ([`resident`]). Used by the VMM and by the command line.
+//! the virtio-balloon ([`device`]), the page books of a VM ([`frames`]), what releases its memory ([`backing`]),
+//! what of it the host really holds ([`resident`]), and how a host's memory is divided among VMs ([`zone`]). Used by
+//! the VMM and by the command line.
 //!
 //! ```text
 //! driver's requests -> device -> runs -> backing -> receipt -> books      residency (slow) -> books corrected
