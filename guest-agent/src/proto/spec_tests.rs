@@ -74,7 +74,7 @@ fn spec() -> impl Strategy<Value = Spec> {
                 volumes,
                 ulimits,
                 pids_limit,
-                zone: zones.len() as u8 - 1,
+                zone: u8::try_from(zones.len().saturating_sub(1)).unwrap(),
                 zones,
             },
         )
