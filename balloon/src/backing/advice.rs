@@ -118,22 +118,7 @@ impl<K: Kernel> Backing<K> {
 mod tests {
     use super::*;
     use crate::backing::Failures;
-    use crate::backing::simulated::{Answer, Simulated, backing};
-
-    const BLOCK: u64 = crate::BLOCK_BYTES;
-
-    /// Two anonymous regions of two ranges each and a shared one.
-    fn layout() -> Layout {
-        Layout::new(&[(0, BLOCK), (2 * BLOCK, BLOCK), (4 * BLOCK, BLOCK)]).unwrap()
-    }
-
-    fn runs(runs: &[(usize, u64, u64)]) -> Vec<Run> {
-        runs.iter().map(|&(region, first, count)| layout().run(region, first, count).unwrap()).collect()
-    }
-
-    fn subject(answers: &[Answer]) -> Backing<Simulated> {
-        backing(&layout(), &[2], Simulated::with_answers(answers))
-    }
+    use crate::backing::simulated::{Answer, Simulated, layout, runs, subject};
 
     fn is_small(subject: &mut Backing<Simulated>, run: Run) -> bool {
         let range = subject.mappings()[run.region()].range(run).unwrap();

@@ -246,23 +246,10 @@ fn takes_no_vectors(error: &io::Error) -> bool {
 #[expect(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
-    use crate::backing::simulated::{Answer, Simulated, backing};
+    use crate::backing::simulated::{Answer, Simulated, backing, runs, subject};
     use proptest::prelude::*;
 
     const BLOCK: u64 = crate::BLOCK_BYTES;
-
-    /// Two anonymous regions and a shared one.
-    fn layout() -> Layout {
-        Layout::new(&[(0, BLOCK), (2 * BLOCK, BLOCK), (4 * BLOCK, BLOCK)]).unwrap()
-    }
-
-    fn runs(runs: &[(usize, u64, u64)]) -> Vec<Run> {
-        runs.iter().map(|&(region, first, count)| layout().run(region, first, count).unwrap()).collect()
-    }
-
-    fn subject(answers: &[Answer]) -> Backing<Simulated> {
-        backing(&layout(), &[2], Simulated::with_answers(answers))
-    }
 
     #[test]
     fn all_anonymous_runs_go_in_one_call_and_shared_ones_one_by_one() {

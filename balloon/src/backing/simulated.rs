@@ -3,7 +3,8 @@
 use super::kernel::Kernel;
 use super::mapping::{HostRange, Kind, Mapping};
 use super::release::Backing;
-use crate::frames::Layout;
+use crate::BLOCK_BYTES;
+use crate::frames::{Layout, Run};
 use proptest::prelude::*;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -150,4 +151,17 @@ pub fn backing(layout: &Layout, shared: &[usize], kernel: Simulated) -> Backing<
         unsafe { Mapping::new((number + 1) << 40, pages.count() * 4096, kind) }
     };
     Backing::new(kernel, layout, layout.regions().enumerate().map(mapping).collect()).unwrap()
+}
+
+/// Two anonymous regions of two huge pages each and a shared one.
+pub fn layout() -> Layout {
+    Layout::new(&[(0, BLOCK_BYTES), (2 * BLOCK_BYTES, BLOCK_BYTES), (4 * BLOCK_BYTES, BLOCK_BYTES)]).unwrap()
+}
+
+pub fn runs(runs: &[(usize, u64, u64)]) -> Vec<Run> {
+    runs.iter().map(|&(region, first, count)| layout().run(region, first, count).unwrap()).collect()
+}
+
+pub fn subject(answers: &[Answer]) -> Backing<Simulated> {
+    backing(&layout(), &[2], Simulated::with_answers(answers))
 }
