@@ -3,6 +3,7 @@
 pub use crate::report::printable;
 
 use clap::ValueEnum;
+use serde::Serialize;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -39,6 +40,26 @@ pub fn write_table<const N: usize>(
     };
     write_row(headings)?;
     rows.iter().try_for_each(|row| write_row(row.each_ref().map(String::as_str)))
+}
+
+/// Writes a list: a row for each item below headings, or all items as one JSON document.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn write_list<T: Serialize, const N: usize>(
+    format: Format,
+    headings: [&str; N],
+    items: &[T],
+    row: impl Fn(&T) -> [String; N],
+    output: &mut impl Write,
+) -> io::Result<()> {
+    match format {
+        Format::Table => write_table(headings, &items.iter().map(row).collect::<Vec<_>>(), output),
+        Format::Json => {
+            serde_json::to_writer(&mut *output, items)?;
+            writeln!(output)
+        }
+    }
 }
 
 /// How long something lasted, in one unit: `42 s`, `3 min`, `5 h`, `9 d`.

@@ -1,7 +1,7 @@
 //! `ballast image import | ls | rm`.
 
 use super::dirs::Dirs;
-use super::format::{Format, write_table};
+use super::format::{Format, write_list};
 use super::output::Output;
 use crate::image::LAYERS_MAX;
 use crate::image::progress_bars::ProgressBars;
@@ -70,14 +70,10 @@ pub fn run(verb: &ImageVerb) -> Result<ExitCode, Box<dyn Error>> {
             let image = store.import(origin, name.as_deref(), &ProgressBars::on_stderr())?;
             writeln!(output, "{}", image.id)?;
         }
-        ImageVerb::Ls { format: Format::Json } => {
-            serde_json::to_writer(&mut output, &store.list()?)?;
-            writeln!(output)?;
-        }
-        ImageVerb::Ls { format: Format::Table } => {
+        ImageVerb::Ls { format } => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let rows: Vec<_> = store.list()?.iter().map(|image| row(image, now)).collect();
-            write_table(["NAME", "ID", "LAYERS", "SIZE", "IMPORTED"], &rows, &mut output)?;
+            let headings = ["NAME", "ID", "LAYERS", "SIZE", "IMPORTED"];
+            write_list(*format, headings, &store.list()?, |image| row(image, now), &mut output)?;
         }
         ImageVerb::Rm { names } => return remove(&store, names, &mut output),
     }

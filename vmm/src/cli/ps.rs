@@ -2,7 +2,7 @@
 
 use super::client;
 use super::dirs::Dirs;
-use super::format::{Format, lasted, write_table};
+use super::format::{Format, lasted, write_list};
 use super::inspect::guest_memory;
 use super::output::Output;
 use super::state::Running;
@@ -11,7 +11,6 @@ use balloon::size::Size;
 use clap::Args;
 use serde::Serialize;
 use std::error::Error;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -50,17 +49,8 @@ struct Listed {
 pub fn run(args: &PsArgs) -> Result<ExitCode, Box<dyn Error>> {
     let running = client::running(&Dirs::find()?.state)?;
     let listed: Vec<_> = client::ask_all(&running, look).into_iter().map(|(_, listed)| listed).collect();
-    let mut output = Output::lock();
-    match args.format {
-        Format::Json => {
-            serde_json::to_writer(&mut output, &listed)?;
-            writeln!(output)?;
-        }
-        Format::Table => {
-            let rows: Vec<_> = listed.iter().map(row).collect();
-            write_table(["NAME", "PID", "UP", "CPUS", "MEMORY", "RESIDENT", "IMAGE"], &rows, &mut output)?;
-        }
-    }
+    let headings = ["NAME", "PID", "UP", "CPUS", "MEMORY", "RESIDENT", "IMAGE"];
+    write_list(args.format, headings, &listed, row, &mut Output::lock())?;
     Ok(ExitCode::SUCCESS)
 }
 

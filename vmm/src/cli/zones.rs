@@ -2,14 +2,13 @@
 
 use super::client;
 use super::dirs::Dirs;
-use super::format::{Format, write_table};
+use super::format::{Format, write_list};
 use super::output::Output;
 use crate::control::api::{ZoneDocument, ZoneKind, ZonesDocument};
 use balloon::size::Size;
 use clap::Args;
 use serde::Serialize;
 use std::error::Error;
-use std::io::Write;
 use std::process::ExitCode;
 
 /// List the zones of memory that running microVMs have
@@ -55,28 +54,19 @@ pub fn run(args: &ZonesArgs) -> Result<ExitCode, Box<dyn Error>> {
             listed
         }
     };
-    let mut output = Output::lock();
-    match args.format {
-        Format::Json => {
-            serde_json::to_writer(&mut output, &listed)?;
-            writeln!(output)?;
-        }
-        Format::Table => {
-            let headings = [
-                "VM",
-                "ZONE",
-                "KIND",
-                "NODE",
-                "HOST NODE",
-                "SIZE",
-                "RESIDENT",
-                "BALLOONED",
-                "REPORTED",
-                "HUGE PAGES",
-            ];
-            write_table(headings, &listed.iter().map(row).collect::<Vec<_>>(), &mut output)?;
-        }
-    }
+    let headings = [
+        "VM",
+        "ZONE",
+        "KIND",
+        "NODE",
+        "HOST NODE",
+        "SIZE",
+        "RESIDENT",
+        "BALLOONED",
+        "REPORTED",
+        "HUGE PAGES",
+    ];
+    write_list(args.format, headings, &listed, row, &mut Output::lock())?;
     Ok(ExitCode::SUCCESS)
 }
 
