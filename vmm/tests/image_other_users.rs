@@ -4,7 +4,7 @@
 //! are.
 #![cfg(feature = "cli")]
 // The lint's exception for tests does not reach their helpers.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::Write;
