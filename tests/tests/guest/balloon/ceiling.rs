@@ -6,15 +6,15 @@ use tests::{Kernel, setup};
 
 tests::on_every_kernel!(the_host_gets_what_the_ceiling_takes);
 
-const SIZE: u64 = 256 * MIB;
+const SIZE: u64 = 320 * MIB;
 const CEILING: u64 = 128 * MIB;
 const TAKEN: u64 = SIZE - CEILING;
 
 fn the_host_gets_what_the_ceiling_takes(kernel: &Kernel) {
     let ballast = setup();
-    let mut guest = guest_without_reporting(&ballast, kernel, "256m");
+    let mut guest = guest_without_reporting(&ballast, kernel, "320m");
     // Most memory has been touched and is free.
-    guest.does("zero file 140");
+    guest.does("zero file 210");
     guest.does("free file");
     let before = guest.memory();
     let rss_before = guest.smaps_rss();
@@ -33,7 +33,7 @@ fn the_host_gets_what_the_ceiling_takes(kernel: &Kernel) {
     let high = guest.wait_until(|memory| memory.is_settled());
     assert_eq!((high.bytes("ballooned_bytes"), high.bytes("guest_bytes")), (0, SIZE), "{high:?}");
     // It would not fit below the ceiling.
-    guest.does("zero file 140");
+    guest.does("zero file 210");
     let rss_after = guest.smaps_rss();
     assert!(rss_after.abs_diff(rss_before) <= TAKEN / 20, "{rss_before} bytes before and {rss_after} after");
     guest.end();

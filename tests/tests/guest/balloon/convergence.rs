@@ -5,12 +5,12 @@ use tests::{Kernel, setup};
 
 tests::on_every_kernel!(a_hundred_ceilings_end_at_the_last);
 
-const SIZE: u64 = 256 * MIB;
+const SIZE: u64 = 320 * MIB;
 
 fn a_hundred_ceilings_end_at_the_last(kernel: &Kernel) {
     let ballast = setup();
     let options = kernel.options();
-    let guest = Guest::start_with(&ballast, |run| run.options(options).options(["-m", "256m"]));
+    let guest = Guest::start_with(&ballast, |run| run.options(options).options(["-m", "320m"]));
     let mut last = SIZE;
     for step in 0..100_u64 {
         // All over the range, to no even number of pages.
