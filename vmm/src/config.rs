@@ -3,7 +3,7 @@
 //! The command line opens everything and executes `ballast-vmm` with this document on a descriptor of its
 //! own; from then on the VMM opens nothing. Both ends are built from this file, so there is no version.
 
-use balloon::zone::BOOT_ZONE;
+use balloon::zone::{BOOT_ZONE, Limits};
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
 
@@ -15,6 +15,10 @@ pub struct VmConfig {
     pub name: String,
     /// The image, as the user named it.
     pub image: String,
+    /// The path of its group in the zone tree; empty is none.
+    pub group: String,
+    /// Its limits in the zone tree.
+    pub limits: Limits,
     /// Guest memory, zone by zone, at least one.
     pub zones: Vec<ZoneConfig>,
     /// Number of vCPUs.

@@ -23,6 +23,7 @@ use crate::virtio::mmio::Transport;
 use crate::virtio::pmem::Pmem;
 use crate::virtio::rng::Rng;
 use ::balloon::control::api::VmDocument;
+use ::balloon::control::link::Hello;
 use ::balloon::control::server::Server;
 use ::balloon::device::STATISTICS_DEADLINE_MS;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
@@ -198,7 +199,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();
     let guest_limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
-    let service = MicroVm::new(document(config), Box::new(ballooned), guest_limit);
+    let service = MicroVm::new(document(config), hello(config), Box::new(ballooned), guest_limit)
+        .map_err(host("create an event"))?;
     let server = Server::new(listener, service).map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 
@@ -253,6 +255,18 @@ fn document(config: &VmConfig) -> VmDocument {
         memory_bytes: config.memory_bytes(),
         started_at_ms: 0,
         uptime_ms: 0,
+        arbiter: None,
+    }
+}
+
+/// How it introduces itself to `ballastd`.
+fn hello(config: &VmConfig) -> Hello {
+    Hello {
+        name: config.name.clone(),
+        pid: std::process::id(),
+        group: config.group.clone(),
+        limits: config.limits,
+        memory_bytes: config.memory_bytes(),
     }
 }
 

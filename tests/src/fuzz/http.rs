@@ -5,7 +5,8 @@ use super::bytes::Bytes;
 use balloon::backing::Host;
 use balloon::control::api::VmDocument;
 use balloon::control::connection::{Connection, UNREAD_BYTES};
-use balloon::control::http::REQUEST_BYTES;
+use balloon::control::http::{REQUEST_BYTES, Status};
+use balloon::control::service::error;
 use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm::control::ballooned::Ballooned;
@@ -60,6 +61,7 @@ fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
         memory_bytes: 1 << 30,
         started_at_ms: 0,
         uptime_ms: 0,
+        arbiter: None,
     };
     let mut memory = Ballooned::new(GUEST.with(Arc::clone), Vec::new(), EventFd::new(0).unwrap());
     loop {
@@ -67,6 +69,8 @@ fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
         if let Some(request) = &request {
             match routes::route(request, &vm, &mut memory) {
                 Answer::Now(response) => connection.answer(&response),
+                // Who gets one talks no HTTP any longer.
+                Answer::Link => connection.answer(&error(Status::Unavailable, "no link")),
                 Answer::Statistics => panic!("there is nobody to ask"),
             }
         }

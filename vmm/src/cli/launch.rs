@@ -1,6 +1,7 @@
 //! Starts `ballast-vmm` with everything open that it needs, and nothing else.
 
 use crate::config::{DiskConfig, LayerConfig, StdioConfig, VmConfig, ZoneConfig};
+use balloon::zone::Limits;
 use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::{File, OpenOptions};
@@ -56,6 +57,10 @@ fn host(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
 pub struct Machine {
     /// The name in messages.
     pub name: String,
+    /// The path of its group in the zone tree.
+    pub group: String,
+    /// Its limits there.
+    pub limits: Limits,
     /// The image, as the user named it.
     pub image: String,
     /// The control socket, listening.
@@ -147,6 +152,8 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
 
     let config = VmConfig {
         name: machine.name,
+        group: machine.group,
+        limits: machine.limits,
         image: machine.image,
         zones: machine.zones,
         cpus: machine.cpus,

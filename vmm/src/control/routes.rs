@@ -7,6 +7,7 @@
 use super::memory::{Ceiling, Memory, Refusal};
 use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
 use balloon::control::http::{Request, Response, Status};
+use balloon::control::link;
 use balloon::control::service::error;
 
 /// The ticket of the guest's next statistics, whoever waits for them.
@@ -17,6 +18,8 @@ pub const STATISTICS: u64 = 0;
 pub enum Answer {
     /// This, at once.
     Now(Response),
+    /// The connection becomes a link to `ballastd`.
+    Link,
     /// The guest was asked: [`statistics`] when it has answered, or when time is up.
     Statistics,
 }
@@ -52,6 +55,7 @@ pub const ROUTES: &[Route] = &[
         allow: "GET, HEAD",
         serve: |_, _, memory| Answer::Now(Response::json(Status::Ok, &memory.zones())),
     },
+    Route { path: link::PATH, allow: "GET", serve: |request, _, _| link(request) },
     Route { path: "/v1/statistics", allow: "GET, HEAD", serve: |_, _, memory| request_statistics(memory) },
 ];
 
@@ -88,6 +92,14 @@ fn request_statistics(memory: &mut dyn Memory) -> Answer {
         Ok(()) => Answer::Now(statistics(memory)),
         Err(refusal) => Answer::Now(refused(refusal)),
     }
+}
+
+fn link(request: &Request) -> Answer {
+    if request.options.upgrade.as_deref() == Some(link::PROTOCOL) {
+        return Answer::Link;
+    }
+    let words = format!("{} is for ballastd: it takes an Upgrade to {}", link::PATH, link::PROTOCOL);
+    Answer::Now(error(Status::UpgradeRequired, words).with("Upgrade", link::PROTOCOL))
 }
 
 fn set_ceiling(body: &[u8], memory: &mut dyn Memory) -> Response {
