@@ -2,8 +2,9 @@
 //!
 //! Owns the words and numbers of memory: sizes as people write them ([`size`]) and pages by number ([`pages`]);
 //! the virtio-balloon ([`device`]), the page books of a VM ([`frames`]), what releases its memory ([`backing`]),
-//! what of it the host really holds ([`resident`]), and how a host's memory is divided among VMs ([`zone`]). Used by
-//! the VMM and by the command line.
+//! what of it the host really holds ([`resident`]), and how a host's memory is divided among VMs ([`zone`]); and the
+//! sockets by which people and programs hear of it and say what is to be ([`control`]). Used by the VMM and by the
+//! command line.
 //!
 //! ```text
 //! driver's requests -> device -> runs -> backing -> receipt -> books      residency (slow) -> books corrected
@@ -12,6 +13,7 @@
 #![deny(unsafe_code)]
 
 pub mod backing;
+pub mod control;
 pub mod device;
 pub mod frames;
 pub mod pages;

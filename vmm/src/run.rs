@@ -1,9 +1,8 @@
 //! Builds one microVM from its configuration and runs it to its end. Wiring: every part is a local here.
 
 use crate::config::{VmConfig, ZoneConfig};
-use crate::control::api::VmDocument;
 use crate::control::ballooned::{Ballooned, PrivateZone};
-use crate::control::server::Server;
+use crate::control::service::MicroVm;
 use crate::link::Link;
 use crate::machine::layout::Ram;
 use crate::machine::memory::{self, SharedZone, Zone};
@@ -23,6 +22,8 @@ use crate::virtio::console::Console;
 use crate::virtio::mmio::Transport;
 use crate::virtio::pmem::Pmem;
 use crate::virtio::rng::Rng;
+use ::balloon::control::api::VmDocument;
+use ::balloon::control::server::Server;
 use ::balloon::device::STATISTICS_DEADLINE_MS;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
@@ -197,8 +198,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();
     let guest_limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
-    let server = Server::new(listener, document(config), Box::new(ballooned), guest_limit)
-        .map_err(host("serve the control socket"))?;
+    let service = MicroVm::new(document(config), Box::new(ballooned), guest_limit);
+    let server = Server::new(listener, service).map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 
     let vcpus =

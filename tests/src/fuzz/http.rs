@@ -3,12 +3,12 @@
 
 use super::bytes::Bytes;
 use balloon::backing::Host;
+use balloon::control::api::VmDocument;
+use balloon::control::connection::{Connection, UNREAD_BYTES};
+use balloon::control::http::REQUEST_BYTES;
 use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
-use vmm::control::api::VmDocument;
 use vmm::control::ballooned::Ballooned;
-use vmm::control::connection::{Connection, UNREAD_BYTES};
-use vmm::control::http::REQUEST_BYTES;
 use vmm::control::routes::{self, Answer};
 use vmm::virtio::balloon::Balloon;
 use vmm::virtio::mmio::Transport;

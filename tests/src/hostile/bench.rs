@@ -11,6 +11,8 @@ use super::meter::{Metered, Most};
 use super::program::Program;
 use crate::fuzz::fenced::Fenced;
 use balloon::backing::Host;
+use balloon::control::api::VmDocument;
+use balloon::control::server::Server;
 use balloon::device::{MemoryReport, STATISTICS_DEADLINE_MS};
 use event_manager::{EventManager, MutEventSubscriber, RemoteEndpoint, SubscriberOps};
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state};
@@ -23,9 +25,8 @@ use std::thread;
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress};
 use vmm::bus::BusDevice;
-use vmm::control::api::VmDocument;
 use vmm::control::ballooned::Ballooned;
-use vmm::control::server::Server;
+use vmm::control::service::MicroVm;
 use vmm::machine::registers::{general, set_long_mode, write_tables};
 use vmm::machine::stop::{Stop, StopSignal};
 use vmm::machine::vcpu::{self, Buses};
@@ -297,8 +298,8 @@ fn start_loop(
         let mut events = Loop::new().unwrap();
         events.add_subscriber(Box::new(metered));
         let limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
-        events
-            .add_subscriber(Box::new(Server::new(listener, document(), Box::new(ballooned), limit).unwrap()));
+        let vm = MicroVm::new(document(), Box::new(ballooned), limit);
+        events.add_subscriber(Box::new(Server::new(listener, vm).unwrap()));
         endpoint.send(events.remote_endpoint()).unwrap();
         loop {
             events.run().unwrap();

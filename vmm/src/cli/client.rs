@@ -1,26 +1,15 @@
-//! Asks a running microVM over its control socket, within a deadline. Wiring; the documents are
-//! [`crate::control::api`]'s.
-//!
-//! The other end is a VMM that a hostile guest may have taken over: what it sends is bounded and only data.
+//! Finds running microVMs, asks them over their control sockets, and says what it means that one does not answer.
 
 use super::format::printable;
 use super::state::{self, Running};
-use crate::control::api::ErrorDocument;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use balloon::control::client;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-/// A VMM answers at once, except for statistics, for which it gives the guest a second.
-const LIMIT: Duration = Duration::from_secs(3);
 /// microVMs asked at once.
 const AT_ONCE: usize = 32;
-/// Longest answer that is read.
-const ANSWER_BYTES: u64 = 1 << 20;
 
 /// A microVM was not asked, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +105,7 @@ pub fn ask_all<T: Send>(running: &[Running], ask: impl Fn(&Running) -> T + Sync)
 /// # Errors
 /// The microVM does not answer, or refuses.
 pub fn get<T: DeserializeOwned>(vm: &Running, path: &str) -> Result<T, Error> {
-    ask(vm, &format!("GET {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\n\r\n"))
+    client::get(&vm.socket, path).map_err(|error| explain(vm, error))
 }
 
 /// Sends a document and reads the one that comes back.
@@ -124,84 +113,26 @@ pub fn get<T: DeserializeOwned>(vm: &Running, path: &str) -> Result<T, Error> {
 /// # Errors
 /// The microVM does not answer, or refuses.
 pub fn put<T: DeserializeOwned>(vm: &Running, path: &str, document: &impl Serialize) -> Result<T, Error> {
-    let body = serde_json::to_string(document)
-        .map_err(|error| Error::Host { name: vm.name.clone(), source: error.into() })?;
-    let length = body.len();
-    ask(
-        vm,
-        &format!(
-            "PUT {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        ),
-    )
+    client::send(&vm.socket, "PUT", path, document, client::LIMIT).map_err(|error| explain(vm, error))
 }
 
-fn ask<T: DeserializeOwned>(vm: &Running, request: &str) -> Result<T, Error> {
-    let name = || vm.name.clone();
-    let answer = exchange(&vm.socket, request.as_bytes()).map_err(|source| match source.kind() {
-        ErrorKind::NotFound => Error::Starting(name()),
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
-            Error::Ending(name())
-        }
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::NoAnswer(name()),
-        _ => Error::Host { name: name(), source },
-    })?;
-    if answer.is_empty() {
-        return Err(Error::Ending(name()));
+fn explain(vm: &Running, error: client::Error) -> Error {
+    let name = vm.name.clone();
+    match error {
+        client::Error::Absent => Error::Starting(name),
+        client::Error::Ended => Error::Ending(name),
+        client::Error::NoAnswer => Error::NoAnswer(name),
+        client::Error::Garbled => Error::Garbled(name),
+        client::Error::Refused(refusal) => Error::Refused(printable(&refusal.message)),
+        client::Error::Host(source) => Error::Host { name, source },
     }
-    let (status, document) = parse(&answer).ok_or_else(|| Error::Garbled(name()))?;
-    if status == 200 {
-        return serde_json::from_slice(document).map_err(|_| Error::Garbled(name()));
-    }
-    match serde_json::from_slice::<ErrorDocument>(document) {
-        Ok(document) => Err(Error::Refused(printable(&document.error.message))),
-        Err(_) => Err(Error::Garbled(name())),
-    }
-}
-
-/// Sends `request` and reads to the end.
-fn exchange(socket: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
-    let until = Instant::now() + LIMIT;
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // Connecting waits too, while other clients wait to be accepted.
-    set_socket_timeout(&fd, Timeout::Send, Some(LIMIT))?;
-    rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)?;
-    let mut stream = UnixStream::from(fd);
-    match stream.write_all(request) {
-        // Who may not ask is told so at once, and then not listened to.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        written => written?,
-    }
-    let mut answer = Vec::new();
-    let mut buffer = vec![0; 16 << 10];
-    while (answer.len() as u64) < ANSWER_BYTES {
-        let left = until.saturating_duration_since(Instant::now());
-        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        match stream.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(bytes) => answer.extend_from_slice(buffer.get(..bytes).unwrap_or_default()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::ConnectionReset && !answer.is_empty() => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(answer)
-}
-
-/// Status and content of a whole response.
-fn parse(bytes: &[u8]) -> Option<(u16, &[u8])> {
-    let mut fields = [httparse::EMPTY_HEADER; 16];
-    let mut response = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(head) = response.parse(bytes).ok()? else { return None };
-    let status = response.code?;
-    let field = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"))?;
-    let length: usize = std::str::from_utf8(field.value).ok()?.trim().parse().ok()?;
-    Some((status, bytes.get(head..head.checked_add(length)?)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::MemoryDocument;
+    use balloon::control::api::MemoryDocument;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
     use std::thread;
 

@@ -8,7 +8,7 @@ use super::client;
 use super::dirs::Dirs;
 use super::format::Format;
 use super::output::Output;
-use crate::control::api::{GuestStatistics, MemoryDocument, VmDocument};
+use balloon::control::api::{GuestStatistics, MemoryDocument, VmDocument};
 use clap::Args;
 use serde::Serialize;
 use std::error::Error;

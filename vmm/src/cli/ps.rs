@@ -6,7 +6,7 @@ use super::format::{Format, lasted, write_list};
 use super::inspect::guest_memory;
 use super::output::Output;
 use super::state::Running;
-use crate::control::api::{MemoryDocument, VmDocument};
+use balloon::control::api::{MemoryDocument, VmDocument};
 use balloon::size::Size;
 use clap::Args;
 use serde::Serialize;

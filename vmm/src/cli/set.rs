@@ -3,7 +3,7 @@
 use super::client;
 use super::dirs::Dirs;
 use super::output::Output;
-use crate::control::api::{CeilingRequest, MemoryDocument};
+use balloon::control::api::{CeilingRequest, MemoryDocument};
 use balloon::size::{ParseSizeError, Size};
 use clap::Args;
 use std::error::Error;

@@ -4,7 +4,7 @@ use super::client;
 use super::dirs::Dirs;
 use super::format::{Format, write_list};
 use super::output::Output;
-use crate::control::api::{ZoneDocument, ZoneKind, ZonesDocument};
+use balloon::control::api::{ZoneDocument, ZoneKind, ZonesDocument};
 use balloon::size::Size;
 use clap::Args;
 use serde::Serialize;

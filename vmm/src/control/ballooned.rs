@@ -1,14 +1,14 @@
 //! A running VM's memory as its balloon tells of it. Wiring between the control socket and the balloon's transport.
 
-use super::api::{
-    CeilingState, DriverState, GuestStatistics, MemoryDocument, RegionDocument, ZoneDocument, ZoneKind,
-    ZonesDocument,
-};
 use super::memory::{Ceiling, Memory, Refusal};
 use crate::virtio::balloon::{Balloon, Look, RegionLook};
 use crate::virtio::mmio::Transport;
 use balloon::PAGE_BYTES;
 use balloon::backing::Kernel;
+use balloon::control::api::{
+    CeilingState, DriverState, GuestStatistics, MemoryDocument, RegionDocument, ZoneDocument, ZoneKind,
+    ZonesDocument,
+};
 use balloon::device::RequestError;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! What the control socket is told by a real balloon behind its registers, with a driver of the test's.
 
-use super::api::{CeilingState, DriverState, MemoryDocument};
 use super::ballooned::{Ballooned, PrivateZone, document, zone_document};
 use super::memory::{Ceiling, Memory, Refusal};
 use crate::bus::BusDevice;
@@ -8,6 +7,7 @@ use crate::virtio::balloon::{Balloon, RegionLook};
 use crate::virtio::driver::{Driver, bring_up, get, memory, readable, set, writable};
 use crate::virtio::mmio::Transport;
 use balloon::backing::{Failures, Host};
+use balloon::control::api::{CeilingState, DriverState, MemoryDocument};
 use balloon::device::{CeilingError, OFFERED, QUEUE_SIZES, RequestError};
 use balloon::resident::Residency;
 use std::cell::Cell;

@@ -2,8 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::api::{GuestStatistics, MemoryDocument, ZonesDocument};
 pub use crate::virtio::balloon::Refusal;
+use balloon::control::api::{GuestStatistics, MemoryDocument, ZonesDocument};
 use vmm_sys_util::eventfd::EventFd;
 
 /// A ceiling that is asked for.

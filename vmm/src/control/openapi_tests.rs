@@ -1,9 +1,9 @@
 //! `vmm/openapi.yaml` says what the socket does: every path, method, status and member, none more and none less.
 
-use super::api::{CeilingRequest, DriverState, GuestStatistics};
 use super::memory::Memory;
 use super::routes::{self, ROUTES};
 use super::tests::{Scripted, ask};
+use balloon::control::api::{CeilingRequest, DriverState, GuestStatistics};
 use balloon::device::Values;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

@@ -4,9 +4,13 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_sign_loss)]
 
-use super::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
-use super::http::{Request, Response, Status};
 use super::memory::{Ceiling, Memory, Refusal};
+use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
+use balloon::control::http::{Request, Response, Status};
+use balloon::control::service::error;
+
+/// The ticket of the guest's next statistics, whoever waits for them.
+pub const STATISTICS: u64 = 0;
 
 /// What a request comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +63,7 @@ pub fn route(request: &Request, vm: &VmDocument, memory: &mut dyn Memory) -> Ans
     };
     if !route.allow.split(", ").any(|method| method == request.method) {
         let response = error(Status::MethodNotAllowed, format!("{} takes {}", route.path, route.allow));
-        return Answer::Now(Response { allow: Some(route.allow), ..response });
+        return Answer::Now(response.with("Allow", route.allow));
     }
     (route.serve)(request, vm, memory)
 }
@@ -72,11 +76,6 @@ pub fn statistics(memory: &mut dyn Memory) -> Response {
         Some(last) => Response::json(Status::Ok, &GuestStatistics { stale: last.stale || pending, ..last }),
         None => error(Status::GuestTimeout, "the guest was asked for statistics and has never answered"),
     }
-}
-
-/// An answer that is no success.
-pub fn error(status: Status, message: impl Into<String>) -> Response {
-    Response::json(status, &ErrorDocument::new(message))
 }
 
 fn paths() -> Vec<&'static str> {

@@ -1,7 +1,8 @@
 //! The server on a real socket, in a real event loop, among clients that mean no good.
 
-use super::server::{CLIENTS, Server};
+use super::service::MicroVm;
 use super::tests::{Scripted, vm};
+use balloon::control::server::{CLIENTS, Server};
 use event_manager::{EventManager, SubscriberOps};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -38,7 +39,8 @@ impl Served {
         let stopped = Arc::clone(&stop);
         let run = move || {
             let mut events = EventManager::new().unwrap();
-            events.add_subscriber(Server::new(listener, vm(), Box::new(memory), guest_limit).unwrap());
+            let service = MicroVm::new(vm(), Box::new(memory), guest_limit);
+            events.add_subscriber(Server::new(listener, service).unwrap());
             let mut passes = 0;
             while !stopped.load(Ordering::Relaxed) {
                 passes += usize::from(events.run_with_timeout(20).unwrap() > 0);

@@ -1,10 +1,10 @@
 //! The socket's answers, without a socket.
 
-use super::api::*;
-use super::connection::Connection;
-use super::http::{REQUEST_BYTES, Request};
 use super::memory::{Ceiling, Memory, Refusal};
 use super::routes::{self, Answer};
+use balloon::control::api::*;
+use balloon::control::connection::Connection;
+use balloon::control::http::{REQUEST_BYTES, Request};
 use balloon::device::{CeilingError, RequestError, Values};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -170,7 +170,7 @@ pub fn vm() -> VmDocument {
 }
 
 pub fn ask(memory: &mut dyn Memory, method: &str, path: &str, body: &str) -> (u16, Value) {
-    let request = Request { method: method.into(), path: path.into(), body: body.into() };
+    let request = Request::new(method, path, body.as_bytes());
     match routes::route(&request, &vm(), memory) {
         Answer::Now(response) => (response.status.code(), serde_json::from_slice(&response.body).unwrap()),
         Answer::Statistics => (0, Value::Null),
@@ -277,11 +277,14 @@ fn wrong_paths_and_methods_say_what_there_is() {
     let (status, document) = ask(&mut memory, "GET", "/", "");
     assert_eq!(status, 404);
     assert!(document["error"]["message"].as_str().unwrap().contains("/v1/memory"), "{document}");
-    let request =
-        |method: &str| Request { method: method.into(), path: "/v1/memory/ceiling".into(), body: vec![] };
+    let request = |method: &str| Request::new(method, "/v1/memory/ceiling", b"");
     for method in ["GET", "get", "put", "DELETE", "GET, HEAD"] {
         let Answer::Now(response) = routes::route(&request(method), &vm(), &mut memory) else { panic!() };
-        assert_eq!((response.status.code(), response.allow), (405, Some("PUT")), "{method}");
+        assert_eq!(
+            (response.status.code(), &response.fields[..]),
+            (405, &[("Allow", "PUT".to_owned())][..]),
+            "{method}"
+        );
     }
     for path in ["/v1/vm/", "/V1/vm", "/v1//vm", "v1/vm", "*", "/v1/vm%20"] {
         assert_eq!(ask(&mut memory, "GET", path, "").0, 404, "{path}");

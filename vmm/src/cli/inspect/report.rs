@@ -4,7 +4,7 @@
 
 use super::Inspected;
 use crate::cli::format::{lasted, printable};
-use crate::control::api::{DriverState, GuestStatistics, MemoryDocument, VmDocument};
+use balloon::control::api::{DriverState, GuestStatistics, MemoryDocument, VmDocument};
 use balloon::size::Size;
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ fn guest_row(statistics: &GuestStatistics) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::api::CeilingState;
+    use balloon::control::api::CeilingState;
     use balloon::device::Values;
 
     const MIB: u64 = 1 << 20;

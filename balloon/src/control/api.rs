@@ -5,9 +5,9 @@
 
 #![forbid(unsafe_code)]
 
-use balloon::device;
+use crate::device;
 /// `GET /v1/statistics`: what the guest says of itself.
-pub use balloon::device::Statistics as GuestStatistics;
+pub use crate::device::Statistics as GuestStatistics;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -230,10 +230,10 @@ impl ErrorDocument {
     }
 }
 
-#[cfg(test)]
 impl MemoryDocument {
-    /// The memory of a VM whose guest has no balloon driver.
-    pub(crate) fn fixed(size_bytes: u64, resident_bytes: u64) -> Self {
+    /// The memory of a VM whose guest has no balloon driver, all of it the guest's.
+    #[must_use]
+    pub fn fixed(size_bytes: u64, resident_bytes: u64) -> Self {
         Self {
             size_bytes,
             max_bytes: size_bytes,

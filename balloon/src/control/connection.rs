@@ -7,7 +7,9 @@
 //!
 //! The cut of the bytes means nothing: the same bytes give the same requests and the same answers however they
 //! arrive. At most one request is out, so that answers keep their order. Bounds: [`REQUEST_BYTES`] of input, and
-//! no request is taken while [`UNREAD_BYTES`] of answers wait for a client that does not read.
+//! no request is taken while [`UNREAD_BYTES`] of answers wait for a client that does not read. A connection that is
+//! upgraded has no further requests; what the client sent behind the last one is the other protocol's
+//! ([`Connection::take_rest`]).
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
@@ -41,6 +43,8 @@ pub struct Connection {
     ended: bool,
     /// No further request is taken.
     closing: bool,
+    /// Another protocol goes on from here.
+    upgraded: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,13 +99,15 @@ impl Connection {
     /// Whether [`take_request`](Self::take_request) is worth calling: it may give a request, or see that none will come.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let held_back = self.out.is_some() || self.closing || self.outgoing().len() >= UNREAD_BYTES;
+        let held_back =
+            self.out.is_some() || self.closing || self.upgraded || self.outgoing().len() >= UNREAD_BYTES;
         !held_back && !self.starved && (self.ended || !self.rest().is_empty())
     }
 
     /// Answers the request that is out.
     pub fn answer(&mut self, response: &Response) {
         let Some(Out { head_only, close }) = self.out.take() else { return };
+        self.upgraded = response.status == Status::SwitchingProtocols;
         response.write(head_only, close, &mut self.output);
         if close {
             self.close();
@@ -112,6 +118,13 @@ impl Connection {
     #[must_use]
     pub fn waits(&self) -> bool {
         self.out.is_some()
+    }
+
+    /// What the client sent behind the request that was answered by an upgrade.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        let rest = self.rest().to_vec();
+        (self.input, self.consumed) = (Vec::new(), 0);
+        rest
     }
 
     /// What the client is to read next.
@@ -174,7 +187,7 @@ impl Connection {
         let body = body.to_vec();
         self.consume(whole);
         self.out = Some(Out { head_only: head.method == "HEAD", close: head.close });
-        Ok(Some(Request { method: head.method, path: head.path, body }))
+        Ok(Some(Request { method: head.method, path: head.path, options: head.options, body }))
     }
 
     fn find_head(&mut self) -> Result<Option<(Head, usize)>, Refusal> {
@@ -229,7 +242,7 @@ mod tests {
     const GET: &[u8] = b"GET /v1/vm HTTP/1.1\r\nHost: a\r\n\r\n";
 
     fn answer(connection: &mut Connection) {
-        connection.answer(&Response { status: Status::Ok, allow: None, body: b"{}".to_vec() });
+        connection.answer(&Response::json(Status::Ok, &serde_json::json!({})));
     }
 
     fn read(connection: &mut Connection) -> String {
@@ -310,11 +323,22 @@ mod tests {
             for byte in text.as_bytes() {
                 connection.receive(&[*byte]);
                 if connection.take_request().is_some() {
-                    connection.answer(&Response { status: Status::NotFound, allow: None, body: vec![] });
+                    connection.answer(&Response::json(Status::NotFound, &serde_json::json!({})));
                 }
             }
             assert!(read(&mut connection).starts_with(&format!("HTTP/1.1 {status}")));
         }
+    }
+
+    #[test]
+    fn what_follows_an_upgrade_is_no_request() {
+        let mut connection = Connection::default();
+        connection.receive(&[GET, GET].concat());
+        assert!(connection.take_request().is_some());
+        connection.answer(&Response::upgrade("x"));
+        assert_eq!(connection.take_request(), None);
+        assert_eq!(connection.take_rest(), GET);
+        assert!(read(&mut connection).ends_with("Upgrade: x\r\n\r\n"));
     }
 
     #[test]

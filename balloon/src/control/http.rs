@@ -1,7 +1,7 @@
 //! Requests and responses of HTTP/1.1 (RFC 9110, RFC 9112) as bytes. Pure; the grammar itself is `httparse`'s.
 //!
-//! Understood is what the control socket needs: bodies of a known length, no transfer codings, no
-//! upgrades. [`crate::control::connection`] finds where a head ends and calls this.
+//! Understood is what control sockets need: bodies of a known length, no transfer codings, upgrades to another
+//! protocol. [`crate::control::connection`] finds where a head ends and calls this.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
@@ -21,8 +21,27 @@ pub struct Request {
     pub method: String,
     /// The target's path, without its query.
     pub path: String,
+    /// What else its head says.
+    pub options: Options,
     /// The content.
     pub body: Vec<u8>,
+}
+
+impl Request {
+    /// A request whose head says no more than method and path.
+    #[must_use]
+    pub fn new(method: &str, path: &str, body: &[u8]) -> Self {
+        Self { method: method.into(), path: path.into(), options: Options::default(), body: body.into() }
+    }
+}
+
+/// Header fields that routes look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `If-Match`: the entity tag that the client has seen, with its quotes (RFC 9110, 13.1.1).
+    pub if_match: Option<String>,
+    /// `Upgrade`, where `Connection` says it too: the protocol that the client wants to go on with (RFC 9110, 7.8).
+    pub upgrade: Option<String>,
 }
 
 /// The first part of a request, up to its empty line.
@@ -32,6 +51,8 @@ pub struct Head {
     pub method: String,
     /// As in [`Request`].
     pub path: String,
+    /// As in [`Request`].
+    pub options: Options,
     /// Length of the content that follows.
     pub body_bytes: usize,
     /// The client wants no further request on this connection.
@@ -44,6 +65,8 @@ pub struct Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Status {
+    /// The connection goes on with another protocol.
+    SwitchingProtocols = 101,
     /// It is done.
     Ok = 200,
     /// The request cannot be understood.
@@ -58,16 +81,22 @@ pub enum Status {
     Conflict = 409,
     /// A content needs its length.
     LengthRequired = 411,
+    /// It has changed since the client saw it.
+    PreconditionFailed = 412,
     /// The content is too long.
     ContentTooLarge = 413,
     /// The client expects what nobody offers.
     ExpectationFailed = 417,
     /// The content is understood and refused.
     Unprocessable = 422,
+    /// The path is for another protocol only.
+    UpgradeRequired = 426,
     /// The head is too long.
     HeadTooLarge = 431,
     /// Ballast failed.
     Internal = 500,
+    /// It cannot be had now.
+    Unavailable = 503,
     /// The guest did not answer in time.
     GuestTimeout = 504,
     /// Another version of HTTP.
@@ -85,6 +114,7 @@ impl Status {
     #[must_use]
     pub fn reason(self) -> &'static str {
         match self {
+            Self::SwitchingProtocols => "Switching Protocols",
             Self::Ok => "OK",
             Self::BadRequest => "Bad Request",
             Self::Forbidden => "Forbidden",
@@ -92,11 +122,14 @@ impl Status {
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::Conflict => "Conflict",
             Self::LengthRequired => "Length Required",
+            Self::PreconditionFailed => "Precondition Failed",
             Self::ContentTooLarge => "Content Too Large",
             Self::ExpectationFailed => "Expectation Failed",
             Self::Unprocessable => "Unprocessable Content",
+            Self::UpgradeRequired => "Upgrade Required",
             Self::HeadTooLarge => "Request Header Fields Too Large",
             Self::Internal => "Internal Server Error",
+            Self::Unavailable => "Service Unavailable",
             Self::GuestTimeout => "Gateway Timeout",
             Self::Version => "HTTP Version Not Supported",
         }
@@ -108,9 +141,9 @@ impl Status {
 pub struct Response {
     /// How it went.
     pub status: Status,
-    /// With [`Status::MethodNotAllowed`], the methods that there are.
-    pub allow: Option<&'static str>,
-    /// The JSON document.
+    /// Header fields of its own, names and values.
+    pub fields: Vec<(&'static str, String)>,
+    /// The JSON document. With [`Status::SwitchingProtocols`] there is none.
     pub body: Vec<u8>,
 }
 
@@ -119,31 +152,43 @@ impl Response {
     #[must_use]
     pub fn json(status: Status, document: &impl Serialize) -> Self {
         match serde_json::to_vec(document) {
-            Ok(body) => Self { status, allow: None, body },
+            Ok(body) => Self { status, fields: Vec::new(), body },
             // None of our documents has a map whose keys are no strings, which is all that can fail.
-            Err(_) => Self { status: Status::Internal, allow: None, body: b"{}".to_vec() },
+            Err(_) => Self { status: Status::Internal, fields: Vec::new(), body: b"{}".to_vec() },
         }
+    }
+
+    /// The same with one more header field.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// After it the connection speaks `protocol`.
+    #[must_use]
+    pub fn upgrade(protocol: &str) -> Self {
+        let response = Self { status: Status::SwitchingProtocols, fields: Vec::new(), body: Vec::new() };
+        response.with("Connection", "Upgrade").with("Upgrade", protocol)
     }
 
     /// Appends the response to `output`; without its content as the answer to HEAD.
     pub fn write(&self, head_only: bool, close: bool, output: &mut Vec<u8>) {
-        let mut head = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
-            self.status.code(),
-            self.status.reason(),
-            self.body.len().saturating_add(1),
-        );
-        if let Some(allow) = self.allow {
-            head.push_str("Allow: ");
-            head.push_str(allow);
-            head.push_str("\r\n");
+        let has_body = self.status != Status::SwitchingProtocols;
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status.code(), self.status.reason());
+        if has_body {
+            let length = self.body.len().saturating_add(1);
+            head.push_str(&format!("Content-Type: application/json\r\nContent-Length: {length}\r\n"));
+        }
+        for (name, value) in &self.fields {
+            head.push_str(&format!("{name}: {value}\r\n"));
         }
         if close {
             head.push_str("Connection: close\r\n");
         }
         head.push_str("\r\n");
         output.extend_from_slice(head.as_bytes());
-        if !head_only {
+        if has_body && !head_only {
             output.extend_from_slice(&self.body);
             // For whoever reads it in a terminal.
             output.push(b'\n');
@@ -200,6 +245,10 @@ pub fn parse_head(bytes: &[u8]) -> Result<(Head, usize), Refusal> {
     let head = Head {
         method: method.into(),
         path: path(target).into(),
+        options: Options {
+            if_match: meaning.if_match,
+            upgrade: meaning.upgrade.filter(|_| version == 1 && meaning.upgrades),
+        },
         body_bytes,
         close: version == 0 || meaning.close,
         expects_continue: version == 1 && meaning.expects_continue && body_bytes > 0,
@@ -215,6 +264,10 @@ struct Fields {
     transfer_coding: bool,
     close: bool,
     expects_continue: bool,
+    if_match: Option<String>,
+    upgrade: Option<String>,
+    /// `Connection` says so too.
+    upgrades: bool,
 }
 
 impl Fields {
@@ -232,8 +285,14 @@ impl Fields {
         } else if is("transfer-encoding") {
             self.transfer_coding = true;
         } else if is("connection") {
-            let mut words = value.split(|byte| *byte == b',');
-            self.close |= words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"));
+            for word in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                self.close |= word.eq_ignore_ascii_case(b"close");
+                self.upgrades |= word.eq_ignore_ascii_case(b"upgrade");
+            }
+        } else if is("if-match") {
+            self.if_match = Some(text(value)?);
+        } else if is("upgrade") {
+            self.upgrade = Some(text(value)?);
         } else if is("expect") {
             if !value.trim_ascii().eq_ignore_ascii_case(b"100-continue") {
                 return refuse(Status::ExpectationFailed, "nothing but 100-continue can be expected");
@@ -256,6 +315,13 @@ impl Fields {
             }
             (false, length) => Ok(usize::try_from(length.unwrap_or(0)).unwrap_or(usize::MAX)),
         }
+    }
+}
+
+fn text(value: &[u8]) -> Result<String, Refusal> {
+    match std::str::from_utf8(value.trim_ascii()) {
+        Ok(text) => Ok(text.into()),
+        Err(_) => refuse(Status::BadRequest, "If-Match and Upgrade are plain text"),
     }
 }
 
@@ -303,6 +369,7 @@ mod tests {
         let expected = Head {
             method: "PUT".into(),
             path: "/v1/memory/ceiling".into(),
+            options: Options::default(),
             body_bytes: 20,
             close: false,
             expects_continue: false,
@@ -367,6 +434,28 @@ mod tests {
     }
 
     #[test]
+    fn an_upgrade_is_wanted_by_two_fields_and_confirmed_without_content() {
+        let upgrade = |fields: &str| {
+            head(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).map(|head| head.options.upgrade)
+        };
+        assert_eq!(upgrade("Upgrade: x\r\nConnection: keep-alive, upgrade\r\n"), Ok(Some("x".into())));
+        assert_eq!(upgrade("Upgrade: x\r\n"), Ok(None));
+        assert_eq!(
+            head("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").unwrap().options.upgrade,
+            None
+        );
+        let mut output = Vec::new();
+        Response::upgrade("x").write(false, false, &mut output);
+        assert_eq!(output, b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    }
+
+    #[test]
+    fn the_tag_that_a_client_has_seen_is_handed_on() {
+        let text = "PUT / HTTP/1.1\r\nHost: a\r\nif-match:  \"7\" \r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(head(text).unwrap().options.if_match.as_deref(), Some("\"7\""));
+    }
+
+    #[test]
     fn too_many_fields_are_refused() {
         let fields = |count| "X: y\r\n".repeat(count);
         assert!(head(&format!("GET / HTTP/1.0\r\n{}\r\n", fields(64))).is_ok());
@@ -375,8 +464,7 @@ mod tests {
 
     #[test]
     fn responses_say_all_that_clients_need() {
-        let response =
-            Response { status: Status::MethodNotAllowed, allow: Some("GET"), body: b"{}".to_vec() };
+        let response = Response::json(Status::MethodNotAllowed, &serde_json::json!({})).with("Allow", "GET");
         let text = |head_only, close| {
             let mut output = Vec::new();
             response.write(head_only, close, &mut output);

@@ -1,19 +1,19 @@
-//! The control socket in the VMM's event loop: descriptors, credentials and time. Wiring: what clients say is
-//! [`Connection`]'s, what it means [`routes`]'.
+//! A control socket in an event loop: descriptors, credentials and time. Wiring: what clients say is
+//! [`Connection`]'s, what it means the [`Service`]'s.
 //!
-//! Only the VMM's own user and root are served. A pass does little for each client, so that devices and clients
+//! Only the program's own user and root are served. A pass does little for each client, so that devices and clients
 //! take turns; whatever is left is taken up in the next.
 
-use super::api::{ErrorDocument, VmDocument};
+#![allow(unsafe_code, reason = "two system calls about users")]
+
 use super::connection::Connection;
-use super::http::{Response, Status};
-use super::memory::Memory;
-use super::routes::{self, Answer};
+use super::http::Status;
+use super::service::{Answer, Service, Stream, error};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -35,18 +35,14 @@ const ROOT: libc::uid_t = 0;
 const LISTENER: u32 = 1000;
 const TIMER: u32 = 1001;
 const MORE: u32 = 1002;
-const STATISTICS: u32 = 1003;
+const SERVICE: u32 = 1003;
 
-/// The server of one VM's control socket.
-pub struct Server {
+/// The server of one control socket.
+pub struct Server<S> {
     listener: UnixListener,
     /// Until when no new clients are accepted, as all places are taken.
     closed_until: Option<Instant>,
-    vm: VmDocument,
-    started: Instant,
-    memory: Box<dyn Memory>,
-    /// How long the guest may take to answer.
-    guest_limit: Duration,
+    service: S,
     user: libc::uid_t,
     clients: [Option<Client>; CLIENTS],
     /// Readable while requests wait that were received in an earlier pass.
@@ -55,37 +51,29 @@ pub struct Server {
 }
 
 struct Client {
-    stream: UnixStream,
+    socket: UnixStream,
     connection: Connection,
+    /// What the connection has become.
+    stream: Option<Box<dyn Stream>>,
     interest: EventSet,
     connected: Instant,
     /// When it connected, or was last answered.
     since: Instant,
-    /// Until when its request for statistics waits for the guest.
-    statistics_until: Option<Instant>,
+    /// The answer that its request waits for, and until when.
+    promised: Option<(u64, Instant)>,
 }
 
-impl Server {
-    /// A server of `listener`, which must be listening. `vm`'s times are set here. After `guest_limit` a guest that was
-    /// asked for statistics has not answered.
+impl<S: Service> Server<S> {
+    /// A server of `listener`, which must be listening.
     ///
     /// # Errors
     /// The host has no more descriptors.
-    pub fn new(
-        listener: UnixListener,
-        vm: VmDocument,
-        memory: Box<dyn Memory>,
-        guest_limit: Duration,
-    ) -> io::Result<Self> {
+    pub fn new(listener: UnixListener, service: S) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             listener,
             closed_until: None,
-            vm: VmDocument { started_at_ms: millis(since_1970), ..vm },
-            started: Instant::now(),
-            memory,
-            guest_limit,
+            service,
             // SAFETY: geteuid touches no memory and cannot fail.
             user: unsafe { libc::geteuid() },
             clients: [const { None }; CLIENTS],
@@ -115,7 +103,7 @@ impl Server {
     /// The place of whoever was silent longest, or else is there longest, if long enough.
     fn evict(&mut self, ops: &mut EventOps) -> Option<usize> {
         let now = Instant::now();
-        let longest = |since: fn(&Client) -> Option<Instant>, least: Duration| {
+        let longest = |since: &dyn Fn(&Client) -> Option<Instant>, least: Duration| {
             let clients = self.clients.iter().enumerate();
             let ages = clients.filter_map(|(place, client)| {
                 let age = now.saturating_duration_since(since(client.as_ref()?)?);
@@ -124,32 +112,34 @@ impl Server {
             ages.max().filter(|(age, _)| *age >= least).map(|(_, place)| place)
         };
         let silent = |client: &Client| (!client.connection.waits()).then_some(client.since);
-        let place =
-            longest(silent, EVICTED_AFTER).or_else(|| longest(|client| Some(client.connected), TURN))?;
+        let silent = |client: &Client| silent(client).filter(|_| client.stream.is_none());
+        let connected = |client: &Client| client.stream.is_none().then_some(client.connected);
+        let place = longest(&silent, EVICTED_AFTER).or_else(|| longest(&connected, TURN))?;
         self.remove(place, ops);
         Some(place)
     }
 
-    fn welcome(&mut self, place: usize, mut stream: UnixStream, ops: &mut EventOps) {
-        if let Err(error) = stream.set_nonblocking(true) {
+    fn welcome(&mut self, place: usize, mut socket: UnixStream, ops: &mut EventOps) {
+        if let Err(error) = socket.set_nonblocking(true) {
             return log::warn!("cannot serve a client of the control socket: {error}");
         }
-        if peer(&stream).is_none_or(|user| user != self.user && user != ROOT) {
-            let document = ErrorDocument::new("only this microVM's user and root may ask");
+        if peer(&socket).is_none_or(|user| user != self.user && user != ROOT) {
             let mut text = Vec::new();
-            Response::json(Status::Forbidden, &document).write(false, true, &mut text);
+            error(Status::Forbidden, "only the owner of this socket and root may ask")
+                .write(false, true, &mut text);
             // A new socket takes so little at once; nothing hangs on it.
-            let _ = stream.write(&text);
+            let _ = socket.write(&text);
             return;
         }
         let now = Instant::now();
         let client = Client {
-            stream,
+            socket,
             connection: Connection::default(),
+            stream: None,
             interest: EventSet::IN,
             connected: now,
             since: now,
-            statistics_until: None,
+            promised: None,
         };
         match (ops.add(client.events(place)), self.clients.get_mut(place)) {
             (Ok(()), Some(free)) => *free = Some(client),
@@ -181,23 +171,27 @@ impl Server {
     /// Does a pass's worth of what the client at `place` wants.
     fn serve(&mut self, place: usize, ready: EventSet, ops: &mut EventOps) {
         let Some(client) = self.clients.get_mut(place).and_then(Option::as_mut) else { return };
-        self.vm.uptime_ms = millis(self.started.elapsed());
-        let goes_on = client.serve(ready, &self.vm, &mut *self.memory, self.guest_limit, &self.more);
+        let goes_on = client.serve(ready, &mut self.service, &self.more);
         self.keep(place, goes_on, ops);
     }
 
-    /// Answers who waits for statistics, if they have come or time is up.
-    fn settle_statistics(&mut self, ops: &mut EventOps) {
+    /// Answers who was promised an answer, if it has come or time is up, and looks after streams.
+    fn settle(&mut self, ops: &mut EventOps) {
         let now = Instant::now();
-        let pending = self.memory.statistics_pending();
         for place in 0..CLIENTS {
             let Some(client) = self.clients.get_mut(place).and_then(Option::as_mut) else { continue };
-            if client.statistics_until.is_some_and(|until| !pending || until <= now) {
-                client.statistics_until = None;
+            let answer = client.promised.and_then(|(ticket, until)| {
+                let answer = self.service.settle(ticket);
+                answer.or_else(|| (until <= now).then(|| self.service.give_up(ticket)))
+            });
+            if let Some(answer) = answer {
+                client.promised = None;
                 client.since = now;
-                client.connection.answer(&routes::statistics(&mut *self.memory));
-                self.serve(place, EventSet::empty(), ops);
+                client.connection.answer(&answer);
+            } else if client.stream.is_none() {
+                continue;
             }
+            self.serve(place, EventSet::empty(), ops);
         }
     }
 
@@ -224,12 +218,14 @@ impl Server {
         }
         for place in 0..CLIENTS {
             let client = self.clients.get(place).and_then(Option::as_ref);
-            if client.is_some_and(|client| client.statistics_until.is_none() && client.idle_at() <= now) {
+            if client.is_some_and(|client| {
+                client.limit().is_some_and(|limit| limit <= now) && client.promised.is_none()
+            }) {
                 self.remove(place, ops);
             }
         }
         let clients = self.clients.iter().flatten();
-        let limits = clients.map(|client| client.statistics_until.unwrap_or(client.idle_at()));
+        let limits = clients.filter_map(Client::limit);
         let next = limits.chain(self.closed_until).min();
         // Setting the timer also forgets that it has expired; zero would stop it.
         let after = next.map(|next| next.saturating_duration_since(now).max(Duration::from_millis(1)));
@@ -241,84 +237,104 @@ impl Server {
 
 impl Client {
     /// Reads, answers and writes; false if that was all.
-    fn serve(
-        &mut self,
-        ready: EventSet,
-        vm: &VmDocument,
-        memory: &mut dyn Memory,
-        guest_limit: Duration,
-        more: &EventFd,
-    ) -> bool {
+    fn serve(&mut self, ready: EventSet, service: &mut impl Service, more: &EventFd) -> bool {
         if ready.intersects(EventSet::IN | EventSet::HANG_UP | EventSet::ERROR) && !self.receive() {
             return false;
         }
         for _ in 0..PASS {
             let Some(request) = self.connection.take_request() else { break };
             self.since = Instant::now();
-            match routes::route(&request, vm, memory) {
+            match service.serve(&request) {
                 Answer::Now(response) => self.connection.answer(&response),
-                Answer::Statistics => self.statistics_until = Some(self.since + guest_limit),
+                Answer::Later { ticket, limit } => self.promised = Some((ticket, self.since + limit)),
+                Answer::Upgrade(response, mut stream) => {
+                    self.connection.answer(&response);
+                    stream.receive(&self.connection.take_rest());
+                    self.stream = Some(stream);
+                }
             }
         }
         if !self.send() {
             return false;
         }
         // Who is gone altogether reads no answer, and the event loop would say so again and again.
-        if ready.intersects(EventSet::HANG_UP | EventSet::ERROR) && self.connection.room() == 0 {
+        if ready.intersects(EventSet::HANG_UP | EventSet::ERROR) && self.room() == 0 {
             return false;
         }
         // Requests may lie in memory, where no event tells of them.
         if self.connection.is_ready() {
             let _ = more.write(1);
         }
-        !self.connection.is_over()
+        match &self.stream {
+            Some(stream) => !stream.is_over() || !self.outgoing().is_empty(),
+            None => !self.connection.is_over(),
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.stream.as_ref().map_or_else(|| self.connection.room(), |stream| stream.room())
+    }
+
+    /// The last response comes before the stream's first byte.
+    fn outgoing(&self) -> &[u8] {
+        match (self.connection.outgoing(), &self.stream) {
+            ([], Some(stream)) => stream.outgoing(),
+            (bytes, _) => bytes,
+        }
     }
 
     /// Takes what the client has sent, a pass's worth; false if the connection is broken.
     fn receive(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
-        let room = self.connection.room().min(buffer.len());
+        let room = self.room().min(buffer.len());
         let Some(buffer) = buffer.get_mut(..room).filter(|buffer| !buffer.is_empty()) else { return true };
-        match self.stream.read(buffer) {
-            Ok(0) => self.connection.end(),
-            Ok(bytes) => self.connection.receive(buffer.get(..bytes).unwrap_or_default()),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(_) => return false,
+        match (self.socket.read(buffer), &mut self.stream) {
+            (Ok(0), Some(stream)) => stream.end(),
+            (Ok(0), None) => self.connection.end(),
+            (Ok(bytes), Some(stream)) => stream.receive(buffer.get(..bytes).unwrap_or_default()),
+            (Ok(bytes), None) => self.connection.receive(buffer.get(..bytes).unwrap_or_default()),
+            (Err(error), _) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            (Err(_), _) => return false,
         }
         true
     }
 
     /// Writes what the client's socket takes; false if nobody reads.
     fn send(&mut self) -> bool {
-        while !self.connection.outgoing().is_empty() {
-            match self.stream.write(self.connection.outgoing()) {
-                Ok(bytes) => self.connection.sent(bytes),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return false,
+        while !self.outgoing().is_empty() {
+            let result = (&self.socket).write(self.outgoing());
+            match (result, &mut self.stream) {
+                (Ok(bytes), Some(stream)) if self.connection.outgoing().is_empty() => stream.sent(bytes),
+                (Ok(bytes), _) => self.connection.sent(bytes),
+                (Err(error), _) if error.kind() == ErrorKind::WouldBlock => break,
+                (Err(error), _) if error.kind() == ErrorKind::Interrupted => {}
+                (Err(_), _) => return false,
             }
         }
         true
     }
 
-    fn idle_at(&self) -> Instant {
-        self.since + IDLE_LIMIT
+    /// When something has to be done about it that it does not ask for: its answer is due, or it idles. Streams are
+    /// their service's to end.
+    fn limit(&self) -> Option<Instant> {
+        let idle = self.stream.is_none().then(|| self.since + IDLE_LIMIT);
+        self.promised.map(|(_, until)| until).or(idle)
     }
 
     fn wanted(&self) -> EventSet {
         let mut wanted = EventSet::empty();
-        wanted.set(EventSet::IN, self.connection.room() > 0);
-        wanted.set(EventSet::OUT, !self.connection.outgoing().is_empty());
+        wanted.set(EventSet::IN, self.room() > 0);
+        wanted.set(EventSet::OUT, !self.outgoing().is_empty());
         wanted
     }
 
     fn events(&self, place: usize) -> Events {
         // Places are few.
-        Events::with_data(&self.stream, place as u32, self.interest)
+        Events::with_data(&self.socket, place as u32, self.interest)
     }
 }
 
-impl MutEventSubscriber for Server {
+impl<S: Service> MutEventSubscriber for Server<S> {
     fn init(&mut self, ops: &mut EventOps) {
         let mut add = |events| {
             if let Err(error) = ops.add(events) {
@@ -328,14 +344,14 @@ impl MutEventSubscriber for Server {
         add(Events::with_data(&self.listener, LISTENER, EventSet::IN));
         add(Events::with_data(&self.timer, TIMER, EventSet::IN));
         add(Events::with_data(&self.more, MORE, EventSet::IN));
-        if let Some(event) = self.memory.statistics_event() {
-            add(Events::with_data(event, STATISTICS, EventSet::IN));
+        if let Some(event) = self.service.event() {
+            add(Events::with_data(event, SERVICE, EventSet::IN));
         }
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {
         // Before somebody asks anew: an answer that has come is whose that waited for it.
-        self.settle_statistics(ops);
+        self.settle(ops);
         match events.data() {
             LISTENER => self.accept(ops),
             // Looking at the clock is all, below.
@@ -344,26 +360,22 @@ impl MutEventSubscriber for Server {
                 let _ = self.more.read();
                 (0..CLIENTS).for_each(|place| self.serve(place, EventSet::empty(), ops));
             }
-            STATISTICS => drop(self.memory.statistics_event().map(EventFd::read)),
+            SERVICE => drop(self.service.event().map(EventFd::read)),
             place => self.serve(place as usize, events.event_set(), ops),
         }
-        self.settle_statistics(ops);
+        self.settle(ops);
         self.watch_the_clock(ops);
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The user whose process connected `stream` (`SO_PEERCRED`, unix(7)).
-fn peer(stream: &UnixStream) -> Option<libc::uid_t> {
+/// The user whose process connected `socket` (`SO_PEERCRED`, unix(7)).
+fn peer(socket: &UnixStream) -> Option<libc::uid_t> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut size = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: `peer` is valid for writes of `size` bytes, and both outlive the call.
     let status = unsafe {
         libc::getsockopt(
-            stream.as_raw_fd(),
+            socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_PEERCRED,
             (&raw mut peer).cast(),

@@ -1,0 +1,129 @@
+//! Asks whoever serves a control socket, within a deadline. Wiring; the documents are [`super::api`]'s.
+//!
+//! The other end may be a VMM that a hostile guest has taken over: what it sends is bounded and only data.
+
+#![forbid(unsafe_code)]
+
+use super::api::{ErrorDetail, ErrorDocument};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Within it everything is answered that nobody else has to be asked for, and the guest's statistics, which have a second.
+pub const LIMIT: Duration = Duration::from_secs(3);
+/// Longest answer that is read.
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// Nothing was asked, or what was asked was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no socket.
+    #[error("there is no such socket")]
+    Absent,
+    /// Nobody listens any longer.
+    #[error("nobody listens there")]
+    Ended,
+    /// Somebody listens and is silent.
+    #[error("nobody answers")]
+    NoAnswer,
+    /// What it says is no answer.
+    #[error("the answer cannot be understood")]
+    Garbled,
+    /// The answer is no.
+    #[error("{}", .0.message)]
+    Refused(ErrorDetail),
+    /// The host refuses something small.
+    #[error("cannot ask")]
+    Host(#[source] io::Error),
+}
+
+/// Reads the document at `path` of whoever serves `socket`.
+///
+/// # Errors
+/// Nobody answers within [`LIMIT`], or the answer is no.
+pub fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Error> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\n\r\n");
+    ask(socket, &request, LIMIT)
+}
+
+/// Sends a document to `path` and reads the one that comes back within `limit`.
+///
+/// # Errors
+/// Nobody answers, or the answer is no.
+pub fn send<T: DeserializeOwned>(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    document: &impl Serialize,
+    limit: Duration,
+) -> Result<T, Error> {
+    let body = serde_json::to_string(document).map_err(|error| Error::Host(error.into()))?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    ask(socket, &request, limit)
+}
+
+fn ask<T: DeserializeOwned>(socket: &Path, request: &str, limit: Duration) -> Result<T, Error> {
+    let answer = exchange(socket, request.as_bytes(), limit).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => Error::Absent,
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Error::Ended,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::NoAnswer,
+        _ => Error::Host(source),
+    })?;
+    if answer.is_empty() {
+        return Err(Error::Ended);
+    }
+    let (status, document) = parse(&answer).ok_or(Error::Garbled)?;
+    if status == 200 {
+        return serde_json::from_slice(document).map_err(|_| Error::Garbled);
+    }
+    Err(serde_json::from_slice(document)
+        .map_or(Error::Garbled, |ErrorDocument { error }| Error::Refused(error)))
+}
+
+/// Sends `request` and reads to the end.
+fn exchange(socket: &Path, request: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
+    let start = Instant::now();
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connecting waits too, while other clients wait to be accepted.
+    set_socket_timeout(&fd, Timeout::Send, Some(limit))?;
+    rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)?;
+    let mut stream = UnixStream::from(fd);
+    match stream.write_all(request) {
+        // Who may not ask is told so at once, and then not listened to.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written?,
+    }
+    let mut answer = Vec::new();
+    let mut buffer = vec![0; 16 << 10];
+    while answer.len() < ANSWER_BYTES {
+        let left = limit.saturating_sub(start.elapsed());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(bytes) => answer.extend_from_slice(buffer.get(..bytes).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset && !answer.is_empty() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(answer)
+}
+
+/// Status and content of a whole response.
+fn parse(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let mut fields = [httparse::EMPTY_HEADER; 16];
+    let mut response = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(head) = response.parse(bytes).ok()? else { return None };
+    let status = response.code?;
+    let field = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"))?;
+    let length: usize = std::str::from_utf8(field.value).ok()?.trim().parse().ok()?;
+    Some((status, bytes.get(head..head.checked_add(length)?)?))
+}
