@@ -16,6 +16,7 @@ pub mod ballast;
 pub mod bench;
 pub mod control;
 pub mod fuzz;
+pub mod host_cgroup;
 pub mod hostile;
 pub mod kernel;
 pub mod memory;
