@@ -95,7 +95,7 @@ impl Guest {
             balloon_features,
             boot_log: serial,
         };
-        Ok(launch::start(&self.programs.join("ballast-vmm"), machine)?)
+        Ok(launch::start(&self.programs.join("ballast-vmm"), machine, None)?)
     }
 }
 

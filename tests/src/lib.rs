@@ -17,6 +17,7 @@ pub mod bench;
 pub mod control;
 pub mod daemon;
 pub mod fuzz;
+pub mod host_cgroup;
 pub mod hostile;
 pub mod kernel;
 pub mod memory;

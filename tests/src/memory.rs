@@ -3,8 +3,9 @@
 use crate::ballast::Ballast;
 use crate::control::{ask, socket};
 use crate::process;
-use crate::run::{Run, Running, until};
+use crate::run::{Ended, Run, Running, until};
 use balloon::resident::Mapping;
+use rustix::process::Pid;
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
@@ -164,6 +165,26 @@ impl Guest {
             }
         }
         (pages * PAGE) as u64
+    }
+
+    /// The process of its VMM.
+    #[must_use]
+    pub fn vmm(&self) -> Pid {
+        self.running.vmm()
+    }
+
+    /// Bytes of the image layers that it has mapped.
+    #[must_use]
+    pub fn layer_bytes(&self) -> u64 {
+        let mappings = process::mappings(self.running.vmm());
+        let layers = mappings.iter().filter(|mapping| mapping.name.contains(".erofs"));
+        layers.map(|mapping| mapping.end - mapping.start).sum()
+    }
+
+    /// Ends the guest's input and waits for the end, whichever it is.
+    #[must_use]
+    pub fn ended(self) -> Ended {
+        self.running.end()
     }
 
     /// Ends the guest's input, with which its workload ends well.

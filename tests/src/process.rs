@@ -5,6 +5,8 @@ use balloon::resident::{Mapping, parse_smaps};
 use rustix::process::Pid;
 use std::cell::Cell;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Waits for a child of `parent` that executes `name`.
 #[must_use]
@@ -34,13 +36,25 @@ pub fn mappings(pid: Pid) -> Vec<Mapping> {
     parse_smaps(&fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap())
 }
 
+/// Waits until no process is left that was started with this variable: with its end all that it held open is closed.
+pub fn wait_until_none_has_variable(name: &str, value: &Path) {
+    let variable = [name.as_bytes(), b"=", value.as_os_str().as_bytes()].concat();
+    let has = |pid: &Pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|other| other == variable)
+    };
+    let holders = || all().into_iter().filter(has).collect::<Vec<_>>();
+    until(|| holders().is_empty(), || format!("processes {:?} are left", holders()));
+}
+
 fn children(parent: Pid) -> Vec<Pid> {
     let parent = parent.to_string();
+    all().into_iter().filter(|pid| field(*pid, "PPid:").as_deref() == Some(&parent)).collect()
+}
+
+fn all() -> Vec<Pid> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries
-        .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
-        .filter(|pid| field(*pid, "PPid:").as_deref() == Some(&parent))
-        .collect()
+    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 /// A field of `/proc/PID/status`; nothing once the process is gone.

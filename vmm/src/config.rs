@@ -3,6 +3,7 @@
 //! The command line opens everything and executes `ballast-vmm` with this document on a descriptor of its
 //! own; from then on the VMM opens nothing. Both ends are built from this file, so there is no version.
 
+use crate::cgroup::room::HostLimit;
 use balloon::zone::{BOOT_ZONE, Limits};
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
@@ -49,6 +50,8 @@ pub struct VmConfig {
     /// The virtio-balloon's feature bits that are offered to the guest (virtio 1.3, 5.5.3), of those that there are
     /// ([`balloon::device::OFFERED`]).
     pub balloon_features: u64,
+    /// The cgroup that the VMM is in; absent where the host has none for it.
+    pub host_cgroup: Option<HostCgroupConfig>,
     /// A guest that has not started its workload after so many seconds never will.
     pub start_limit_s: u64,
     /// Show the kernel's messages from the first line on, through an emulated serial port: slow.
@@ -84,6 +87,22 @@ impl ZoneConfig {
     pub fn only(bytes: u64) -> Self {
         Self { name: BOOT_ZONE.into(), bytes, host_node: None, huge_pages: true }
     }
+}
+
+/// The VMM's cgroup on the host, as open files of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostCgroupConfig {
+    /// `memory.max`, for reading and writing.
+    pub memory_max: RawFd,
+    /// `memory.current`, for reading.
+    pub memory_current: RawFd,
+    /// `memory.events`, for reading.
+    pub memory_events: RawFd,
+    /// `memory.stat`, for reading.
+    pub memory_stat: RawFd,
+    /// What its limit consists of.
+    pub limit: HostLimit,
 }
 
 /// One read-only layer.

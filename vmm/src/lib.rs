@@ -1,6 +1,7 @@
 //! Ballast's microVM: the machine, its virtio devices, container images and the command line.
 
 pub mod bus;
+pub mod cgroup;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;

@@ -1,5 +1,6 @@
 //! Builds one microVM from its configuration and runs it to its end. Wiring: every part is a local here.
 
+use crate::cgroup::HostCgroup;
 use crate::config::{VmConfig, ZoneConfig};
 use crate::control::ballooned::{Ballooned, PrivateZone};
 use crate::control::service::MicroVm;
@@ -190,11 +191,14 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         .map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(streams));
     let answered = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(host("create an event"))?;
+    // SAFETY: as above.
+    let host_cgroup = config.host_cgroup.as_ref().map(|cgroup| unsafe { HostCgroup::adopt(cgroup) });
     let ballooned = Ballooned::new(
         Arc::clone(&balloon),
         private_zones(config, &ram),
         answered.try_clone().map_err(host("create an event"))?,
-    );
+    )
+    .with_host(host_cgroup);
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();

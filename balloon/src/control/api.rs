@@ -143,12 +143,32 @@ pub struct MemoryDocument {
     /// How often our page books contradicted themselves when they were recounted, after each reading: a fault of
     /// Ballast.
     pub book_imbalances: u64,
+    /// What the host charges the microVM, and lets it have; null where the host has no cgroup for it, or does not say.
+    pub host: Option<HostDocument>,
     /// How the guest's driver does.
     pub driver: DriverState,
     /// What the driver did wrong, by kind. Kinds that never happened may be absent.
     pub protocol_errors: BTreeMap<String, u64>,
     /// What it did wrong with the device's registers, likewise.
     pub register_errors: BTreeMap<String, u64>,
+}
+
+/// What the microVM's cgroup on the host says (the kernel's `admin-guide/cgroup-v2.rst`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostDocument {
+    /// The most that the host lets it have: its guest's memory, the image layers that it maps, and room for the VMM; null
+    /// if somebody took the limit away.
+    pub limit_bytes: Option<u64>,
+    /// What is charged to it now. A page of an image layer is charged to whoever touched it first, and so may be another's.
+    pub charged_bytes: u64,
+    /// Of it, memory that is no file's: mostly the guest's.
+    pub anonymous_bytes: u64,
+    /// Of it, page cache: of image layers that it touched first.
+    pub file_bytes: u64,
+    /// Of it, the kernel's own: page tables, KVM's books, stacks.
+    pub kernel_bytes: u64,
+    /// How often it was about to exceed the limit, since its start.
+    pub limit_reached_total: u64,
 }
 
 /// A part of guest memory.
@@ -270,6 +290,7 @@ impl MemoryDocument {
             release_last_errno: None,
             advice_failures: 0,
             book_imbalances: 0,
+            host: None,
             driver: DriverState::Absent,
             protocol_errors: BTreeMap::new(),
             register_errors: BTreeMap::new(),

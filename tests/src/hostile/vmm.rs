@@ -106,6 +106,7 @@ impl Vmm {
             control: inherited.add(OwnedFd::from(theirs)),
             listener: inherited.add(UnixListener::bind(&socket).unwrap()),
             balloon_features: OFFERED,
+            host_cgroup: None,
             start_limit_s,
             boot_log: true,
         };

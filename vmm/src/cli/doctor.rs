@@ -57,7 +57,7 @@ pub fn run(args: &DoctorArgs) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// An error with its causes, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,8 +1,10 @@
 //! Starts `ballast-vmm` with everything open that it needs, and nothing else.
 
-use crate::config::{DiskConfig, LayerConfig, StdioConfig, VmConfig, ZoneConfig};
+use super::host_cgroup::{self, HostCgroup};
+use crate::cgroup::room::HostLimit;
+use crate::config::{DiskConfig, HostCgroupConfig, LayerConfig, StdioConfig, VmConfig, ZoneConfig};
 use balloon::zone::Limits;
-use rustix::fs::MemfdFlags;
+use rustix::fs::{Access, Advice, MemfdFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
@@ -38,6 +40,15 @@ pub enum Error {
         /// The host's answer.
         source: io::Error,
     },
+    /// The cgroup that was made for it cannot be used.
+    #[error("cannot use the microVM's cgroup on the host: set ${}=off to do without", host_cgroup::VARIABLE)]
+    Cgroup(#[from] host_cgroup::Error),
+    /// The VMM may not be moved there.
+    #[error(
+        "cannot enter the microVM's cgroup on the host: set ${}=off to do without",
+        host_cgroup::VARIABLE
+    )]
+    Enter(#[source] io::Error),
     /// The host refuses something small.
     #[error("cannot {doing}")]
     Host {
@@ -91,6 +102,19 @@ pub struct Machine {
     pub boot_log: bool,
 }
 
+impl Machine {
+    /// The most memory that the host is to let its VMM have.
+    ///
+    /// # Errors
+    /// A layer's size cannot be read.
+    pub fn host_limit(&self) -> Result<HostLimit, Error> {
+        let size: u64 = self.zones.iter().fold(0, |sum, zone| zone.bytes.saturating_add(sum));
+        let layers = self.layers.iter().map(|layer| layer.metadata().map(|layer| layer.len()));
+        let shared = layers.sum::<Result<u64, _>>().map_err(host("read the size of an image layer"))?;
+        Ok(HostLimit::new(size, shared, u64::from(self.cpus), self.disks.len() as u64))
+    }
+}
+
 /// A disk, open and locked.
 #[derive(Debug)]
 pub struct Disk {
@@ -123,8 +147,11 @@ impl Inherited {
         number
     }
 
-    fn open(&mut self, path: &Path) -> Result<RawFd, Error> {
+    /// Opens a file that the VMM reads whole and once: its pages in the host's cache are charged here and
+    /// not to the microVM, and are there sooner.
+    fn open_ahead(&mut self, path: &Path) -> Result<RawFd, Error> {
         let file = File::open(path).map_err(|source| Error::Open { path: path.into(), source })?;
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::WillNeed);
         Ok(self.add(file))
     }
 
@@ -137,11 +164,23 @@ impl Inherited {
     }
 }
 
-/// Starts `program` on `machine`. The VMM dies with this process, however that ends.
+impl Inherited {
+    fn cgroup(&mut self, cgroup: &HostCgroup) -> Result<HostCgroupConfig, Error> {
+        Ok(HostCgroupConfig {
+            memory_max: self.add(cgroup.open("memory.max", true)?),
+            memory_current: self.add(cgroup.open("memory.current", false)?),
+            memory_events: self.add(cgroup.open("memory.events", false)?),
+            memory_stat: self.add(cgroup.open("memory.stat", false)?),
+            limit: cgroup.limit(),
+        })
+    }
+}
+
+/// Starts `program` on `machine`, in `cgroup` from its first byte on. The VMM dies with this process, however that ends.
 ///
 /// # Errors
 /// Something cannot be opened or executed; nothing runs then.
-pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
+pub fn start(program: &Path, machine: Machine, cgroup: Option<&HostCgroup>) -> Result<Vmm, Error> {
     let mut fds = Inherited::default();
     let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").map_err(Error::Kvm)?;
     let flags = SocketFlags::CLOEXEC;
@@ -158,9 +197,9 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
         zones: machine.zones,
         cpus: machine.cpus,
         kvm: fds.add(kvm),
-        kernel: fds.open(&machine.kernel)?,
+        kernel: fds.open_ahead(&machine.kernel)?,
         kernel_release: machine.kernel_release,
-        initramfs: fds.open(&machine.initramfs)?,
+        initramfs: fds.open_ahead(&machine.initramfs)?,
         command_line: machine.command_line,
         layers: machine.layers.into_iter().map(|file| LayerConfig { file: fds.add(file) }).collect(),
         disks: machine
@@ -181,21 +220,31 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
         control: fds.add(theirs),
         listener: fds.add(machine.listener),
         balloon_features: machine.balloon_features,
+        host_cgroup: cgroup.map(|cgroup| fds.cgroup(cgroup)).transpose()?,
         start_limit_s: START_LIMIT_S,
         boot_log: machine.boot_log,
     };
     let text = serde_json::to_vec(&config).map_err(|e| host("describe the microVM")(e.into()))?;
     let config = fds.memfd("ballast-config", &text)?;
-    let child = execute(program, config, &fds)?;
+    let entrance = cgroup.map(HostCgroup::entrance).transpose()?;
+    let child = execute(program, config, &fds, entrance.as_ref())?;
     Ok(Vmm { child, control: UnixDatagram::from(ours) })
 }
 
-fn execute(program: &Path, config: RawFd, fds: &Inherited) -> Result<Child, Error> {
+fn execute(program: &Path, config: RawFd, fds: &Inherited, entrance: Option<&File>) -> Result<Child, Error> {
     let keep: Vec<RawFd> = fds.0.iter().map(AsRawFd::as_raw_fd).collect();
     let parent = rustix::process::getpid().as_raw_nonzero().get();
     let mut command = Command::new(program);
     command.arg(config.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
+    let entrance = entrance.map(AsRawFd::as_raw_fd);
     let prepare = move || {
+        // First of all, as charges do not move with a process; what is executed has all of its memory afterwards.
+        if let Some(entrance) = entrance {
+            // SAFETY: one byte of a constant is read; the descriptor is open in the parent and so here.
+            if unsafe { libc::write(entrance, b"0".as_ptr().cast(), 1) } != 1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
         for fd in &keep {
             // SAFETY: fcntl on a number of ours touches no memory.
             if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
@@ -219,5 +268,12 @@ fn execute(program: &Path, config: RawFd, fds: &Inherited) -> Result<Child, Erro
     };
     // SAFETY: `prepare` only makes async-signal-safe calls and allocates nothing.
     unsafe { command.pre_exec(prepare) };
-    command.spawn().map_err(|source| Error::Execute { path: program.into(), source })
+    command.spawn().map_err(|source| {
+        // Which step in the child failed it does not say.
+        let executable = rustix::fs::access(program, Access::EXEC_OK).is_ok();
+        if entrance.is_some() && executable {
+            return Error::Enter(source);
+        }
+        Error::Execute { path: program.into(), source }
+    })
 }

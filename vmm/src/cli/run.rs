@@ -3,13 +3,14 @@
 use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::format::printable;
+use super::host_cgroup::{self, Ending, Home, HostCgroup, Obstacle};
 use super::launch::{self, Disk, Machine, Vmm};
 use super::run_args::RunArgs;
 use super::signals::Signals;
 use super::state::Registration;
 use super::streams::{self, Undelivered};
 use super::terminal::{self, RawMode};
-use super::{install, timings, workload, zone_argument};
+use super::{doctor, install, timings, workload, zone_argument};
 use crate::config::ZoneConfig;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
@@ -87,12 +88,15 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let (guest_ends, pumps) = streams::start(args.interactive)?;
     let raw = args.tty.then(RawMode::set).transpose()?;
     let listener = registration.listen()?;
-    let vmm =
-        launch::start(&install::vmm()?, prepared.machine(args, balloon_features, guest_ends, listener)?)?;
+    let machine = prepared.machine(args, balloon_features, guest_ends, listener)?;
+    let cgroup = claim_cgroup(&machine)?;
+    let vmm = launch::start(&install::vmm()?, machine, cgroup.as_ref())?;
     let mut session = Session { vmm, milestones: Vec::new(), outcome: None, insistence: 0 };
     session.follow(&signals)?;
     // The VMM has reported or is dead: its ends of the pipes close with it.
     let status = session.vmm.child.wait()?;
+    let ending = cgroup.as_ref().and_then(HostCgroup::ending);
+    drop(cgroup);
     let delivered = match session.outcome {
         Some(Outcome::Interrupted { .. }) => Ok(()),
         _ => pumps.finish(&signals),
@@ -103,7 +107,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
         eprint(&timings::table(start_us, &session.milestones));
     }
     match delivered {
-        Ok(()) => Ok(conclude(session.outcome, status)),
+        Ok(()) => Ok(conclude(session.outcome, status, ending)),
         Err(Undelivered::Interrupted(signal)) => Ok(ExitCode::from(signal.saturating_add(128))),
         Err(error) => Err(error.into()),
     }
@@ -299,6 +303,30 @@ impl Prepared {
     }
 }
 
+/// The cgroup for the VMM of `machine`. Without one it starts all the same, which is said where one was asked for, or
+/// should have been had.
+fn claim_cgroup(machine: &Machine) -> Result<Option<HostCgroup>, launch::Error> {
+    let without = |reason: String| {
+        eprint(&format!("ballast: the microVM has no limit on the host: {}\n", printable(&reason)));
+        Ok(None)
+    };
+    let asked = std::env::var_os(host_cgroup::VARIABLE).is_some_and(|value| !value.is_empty());
+    match host_cgroup::find() {
+        Ok(place) => {
+            let limit = machine.host_limit()?;
+            let made = Home::make(&place).and_then(|home| {
+                home.sweep();
+                home.claim(&machine.name, limit)
+            });
+            made.map(Some).or_else(|error| without(doctor::chain(&error)))
+        }
+        Err(obstacle) if asked && obstacle != Obstacle::Off => {
+            without(format!("{obstacle}; {}", obstacle.remedy()))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
 /// A running VMM and what it said so far.
 struct Session {
     vmm: Vmm,
@@ -372,7 +400,7 @@ impl Session {
 }
 
 /// Says what is left to say and gives the exit code.
-fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
+fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending>) -> ExitCode {
     const FAILED: u8 = 125;
     const KERNEL_LINES: usize = 20;
     match outcome {
@@ -407,10 +435,26 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus) -> ExitCode {
             ExitCode::from(FAILED)
         }
         None => {
-            eprint(&format!("ballast: the microVM was killed ({vmm}); was the host out of memory?\n"));
+            eprint(&format!("ballast: the microVM was killed ({vmm}){}\n", why_killed(ending)));
             let signal = vmm.signal().and_then(|signal| u8::try_from(signal).ok()).unwrap_or(9);
             ExitCode::from(signal.saturating_add(128))
         }
+    }
+}
+
+fn why_killed(ending: Option<Ending>) -> String {
+    match ending {
+        Some(Ending::Limit { bytes }) => format!(
+            ": it reached its limit on the host, {}, which is the guest's memory, its image and room for the VMM. If \
+             somebody lowered it, raise it again, or -m; if not, please report it",
+            Size::from_bytes(bytes)
+        ),
+        Some(Ending::Host) => {
+            ": the host was out of memory, or a cgroup above the microVM's: give guests less (-m), run \
+                               fewer, or add memory or swap"
+                .into()
+        }
+        None => "; was the host out of memory?".into(),
     }
 }
 

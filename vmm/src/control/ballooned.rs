@@ -1,13 +1,14 @@
 //! A running VM's memory as its balloon tells of it. Wiring between the control socket and the balloon's transport.
 
 use super::memory::{Ceiling, Memory, Refusal};
+use crate::cgroup::{Charge, HostCgroup};
 use crate::virtio::balloon::{Balloon, Look, RegionLook};
 use crate::virtio::mmio::Transport;
 use balloon::PAGE_BYTES;
 use balloon::backing::Kernel;
 use balloon::control::api::{
-    CeilingState, DriverState, GuestStatistics, MemoryDocument, RegionDocument, ZoneDocument, ZoneKind,
-    ZonesDocument,
+    CeilingState, DriverState, GuestStatistics, HostDocument, MemoryDocument, RegionDocument, ZoneDocument,
+    ZoneKind, ZonesDocument,
 };
 use balloon::device::RequestError;
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub struct Ballooned<K> {
     /// A user set the ceiling.
     by_hand: bool,
     statistics: EventFd,
+    host: Option<HostCgroup>,
 }
 
 /// A private zone of guest memory, as it was made.
@@ -40,7 +42,21 @@ impl<K: Kernel> Ballooned<K> {
     /// The memory behind `transport`, divided into `zones` in the order of their nodes. `statistics` becomes readable
     /// when the guest has answered.
     pub fn new(transport: Arc<Transport<Balloon<K>>>, zones: Vec<PrivateZone>, statistics: EventFd) -> Self {
-        Self { transport, zones, by_hand: false, statistics }
+        Self { transport, zones, by_hand: false, statistics, host: None }
+    }
+
+    /// The same, in `host`, a cgroup of the host.
+    #[must_use]
+    pub fn with_host(self, host: Option<HostCgroup>) -> Self {
+        Self { host, ..self }
+    }
+
+    fn host(&self) -> Option<HostDocument> {
+        let charge = self.host.as_ref()?.charge();
+        charge
+            .inspect_err(|error| log::warn!("the host does not say what it charges: {error}"))
+            .ok()
+            .map(Into::into)
     }
 
     fn look(&self) -> Look {
@@ -53,7 +69,7 @@ impl<K: Kernel> Ballooned<K> {
 
 impl<K: Kernel> Memory for Ballooned<K> {
     fn snapshot(&mut self) -> MemoryDocument {
-        document(&self.look(), self.by_hand)
+        MemoryDocument { host: self.host(), ..document(&self.look(), self.by_hand) }
     }
 
     fn zones(&mut self) -> ZonesDocument {
@@ -111,7 +127,7 @@ pub(super) fn zone_document(look: &Look, node: u32, zone: &PrivateZone) -> ZoneD
     }
 }
 
-/// What `GET /v1/memory` says of `look`; `by_hand` says who chose the ceiling.
+/// What `GET /v1/memory` says of `look`, without the host's word; `by_hand` says who chose the ceiling.
 pub(super) fn document(look: &Look, by_hand: bool) -> MemoryDocument {
     let report = &look.report;
     let residency = report.residency.as_ref();
@@ -145,9 +161,23 @@ pub(super) fn document(look: &Look, by_hand: bool) -> MemoryDocument {
         release_last_errno: report.release_failures.last_errno,
         advice_failures: report.release_failures.advice,
         book_imbalances: look.book_imbalances,
+        host: None,
         driver: if look.broken { DriverState::Broken } else { report.driver.into() },
         protocol_errors: that_happened(&report.protocol_errors.by_kind()),
         register_errors: that_happened(&look.misuse.by_kind()),
+    }
+}
+
+impl From<Charge> for HostDocument {
+    fn from(charge: Charge) -> Self {
+        Self {
+            limit_bytes: charge.limit_bytes,
+            charged_bytes: charge.current_bytes,
+            anonymous_bytes: charge.anonymous_bytes,
+            file_bytes: charge.file_bytes,
+            kernel_bytes: charge.kernel_bytes,
+            limit_reached_total: charge.events.at_limit,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What was seen on the host, as plain data. [`super::probe`] fills it in, [`super::judge`] reads it.
 
+use crate::cli::host_cgroup::Obstacle;
 use crate::kernel::{self, KernelSource, Survey};
 use std::io;
 use std::path::PathBuf;
@@ -21,7 +22,8 @@ pub(super) struct Facts {
     pub mkfs_erofs: MkfsErofs,
     pub memory: Option<Memory>,
     pub swaps: Vec<Swap>,
-    pub cgroup: Cgroup,
+    /// The directory in which microVMs get cgroups, and with them limits on this host.
+    pub cgroup: Result<PathBuf, Obstacle>,
     /// `/proc/pressure/memory` can be read.
     pub pressure: bool,
     pub user: User,
@@ -67,20 +69,6 @@ pub(super) struct Swap {
     pub name: String,
     pub size_bytes: u64,
     pub used_bytes: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cgroup {
-    /// No cgroup v2 hierarchy is mounted.
-    Missing,
-    Mounted {
-        /// The cgroup of this process.
-        dir: PathBuf,
-        /// The memory controller is among its controllers.
-        memory: bool,
-        /// This user may make cgroups below.
-        delegated: bool,
-    },
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! From facts to findings: what is well, what is not, and what to do. Pure.
 
 use super::chain;
-use super::facts::{Cgroup, Directory, Facts, Kvm, Memory, MkfsErofs, Swap, User};
+use super::facts::{Directory, Facts, Kvm, Memory, MkfsErofs, Swap, User};
+use crate::cli::host_cgroup::Obstacle;
 use crate::kernel::{self, KernelSource, Origin, Survey, version};
 use balloon::size::Size;
 use serde::Serialize;
@@ -81,7 +82,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings.push(directory("state", "BALLAST_STATE", &facts.state, false));
     findings.push(memory(facts.memory.as_ref()));
     findings.push(swap(&facts.swaps));
-    findings.push(cgroup(&facts.cgroup, facts.user.root));
+    findings.push(cgroup(&facts.cgroup));
     findings.push(pressure(facts.pressure));
     findings.push(user(&facts.user));
     findings
@@ -296,29 +297,15 @@ fn swap(swaps: &[Swap]) -> Finding {
     ok(CHECK, swaps.iter().map(list).collect::<Vec<_>>().join(", "))
 }
 
-fn cgroup(cgroup: &Cgroup, root: bool) -> Finding {
+fn cgroup(home: &Result<PathBuf, Obstacle>) -> Finding {
     const CHECK: &str = "cgroup";
-    match cgroup {
-        Cgroup::Missing => warn(
-            CHECK,
-            "no cgroup v2 hierarchy is mounted: microVMs are not accounted for",
-            "boot the host with systemd.unified_cgroup_hierarchy=1",
-        ),
-        Cgroup::Mounted { memory: false, dir, .. } => warn(
-            CHECK,
-            format!("{} has no memory controller: microVMs are not accounted for", dir.display()),
-            if root {
-                "boot the host with systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all"
-            } else {
-                "let systemd delegate it: Delegate=memory for user@.service, then log in again"
-            },
-        ),
-        Cgroup::Mounted { delegated: false, dir, .. } => warn(
-            CHECK,
-            format!("{} belongs to somebody else: microVMs are not accounted for", dir.display()),
-            "run in a delegated cgroup: systemd-run --user --scope -p Delegate=yes ballast run ...",
-        ),
-        Cgroup::Mounted { dir, .. } => ok(CHECK, format!("v2 with the memory controller, {}", dir.display())),
+    match home {
+        Ok(home) => {
+            ok(CHECK, format!("the host limits and accounts for each microVM, in {}", home.display()))
+        }
+        Err(obstacle) => {
+            warn(CHECK, format!("microVMs have no limit on the host: {obstacle}"), obstacle.remedy())
+        }
     }
 }
 
@@ -400,7 +387,7 @@ mod tests {
             mkfs_erofs: MkfsErofs::Found("mkfs.erofs 1.5".into()),
             memory: Some(Memory { total_bytes: 8 << 30, available_bytes: 4 << 30 }),
             swaps: vec![Swap { name: "/dev/zram0".into(), size_bytes: 1 << 30, used_bytes: 0 }],
-            cgroup: Cgroup::Mounted { dir: "/sys/fs/cgroup/x".into(), memory: true, delegated: true },
+            cgroup: Ok("/sys/fs/cgroup/x/ballast".into()),
             pressure: true,
             user: User {
                 root: false,
@@ -488,10 +475,9 @@ mod tests {
         warns("data", &|facts| facts.data.free_bytes = Some(1 << 20));
         warns("memory", &|facts| facts.memory = None);
         warns("swap", &|facts| facts.swaps.clear());
-        warns("cgroup", &|facts| facts.cgroup = Cgroup::Missing);
-        let cgroup = |memory, delegated| Cgroup::Mounted { dir: "/c".into(), memory, delegated };
-        warns("cgroup", &|facts| facts.cgroup = cgroup(false, true));
-        warns("cgroup", &|facts| facts.cgroup = cgroup(true, false));
+        for obstacle in [Obstacle::NoHierarchy, Obstacle::Off, Obstacle::Foreign("/c".into())] {
+            warns("cgroup", &|facts| facts.cgroup = Err(obstacle.clone()));
+        }
         warns("pressure", &|facts| facts.pressure = false);
         warns("user", &|facts| facts.user.namespaces = Err("max_user_namespaces is 0".into()));
         warns("user", &|facts| facts.user.subordinate_ids = (65536, 0));

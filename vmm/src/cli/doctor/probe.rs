@@ -2,8 +2,9 @@
 //! too.
 
 use super::super::dirs::Dirs;
-use super::super::install;
-use super::facts::{Cgroup, Directory, Facts, Kvm, MkfsErofs, User};
+use super::super::mounts::{self, Mount};
+use super::super::{host_cgroup, install};
+use super::facts::{Directory, Facts, Kvm, MkfsErofs, User};
 use super::{chain, procfs};
 use crate::kernel::{self, Search, image};
 use crate::machine::vm::NEEDED;
@@ -20,7 +21,7 @@ pub(super) fn probe(dirs: &Dirs, kernel: Option<PathBuf>, modules: Option<PathBu
     let kernel = kernel::find(&Search::on_this_host(kernel, modules, &dirs.data))
         .and_then(|source| kernel::verify(&source).map(|()| source));
     let survey = kernel.as_ref().ok().map(kernel::survey);
-    let mounts = procfs::mounts(&text("/proc/self/mountinfo"));
+    let mounts = mounts::mounts(&text("/proc/self/mountinfo"));
     Facts {
         kvm: kvm(),
         in_hypervisor: procfs::cpu_flags(&text("/proc/cpuinfo")).contains(&"hypervisor"),
@@ -31,7 +32,7 @@ pub(super) fn probe(dirs: &Dirs, kernel: Option<PathBuf>, modules: Option<PathBu
         mkfs_erofs: mkfs_erofs(),
         memory: procfs::memory(&text("/proc/meminfo")),
         swaps: procfs::swaps(&text("/proc/swaps")),
-        cgroup: cgroup(&mounts),
+        cgroup: host_cgroup::find().map(|place| place.home),
         pressure: fs::read("/proc/pressure/memory").is_ok(),
         user: user(),
         data: directory(&dirs.data, &mounts),
@@ -92,19 +93,6 @@ fn mkfs_erofs() -> MkfsErofs {
     }
 }
 
-fn cgroup(mounts: &[procfs::Mount]) -> Cgroup {
-    let root = mounts.iter().find(|mount| mount.file_system == "cgroup2").map(|mount| &mount.point);
-    let own = text("/proc/self/cgroup");
-    let Some((root, own)) = root.zip(procfs::own_cgroup(&own)) else { return Cgroup::Missing };
-    let dir: PathBuf = root.join(own.trim_start_matches('/')).components().collect();
-    let controllers = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
-    Cgroup::Mounted {
-        memory: controllers.split_whitespace().any(|name| name == "memory"),
-        delegated: rustix::fs::access(&dir, Access::WRITE_OK).is_ok(),
-        dir,
-    }
-}
-
 fn user() -> User {
     let uid = rustix::process::geteuid();
     let passwd = text("/etc/passwd");
@@ -138,7 +126,7 @@ fn in_path(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| rustix::fs::access(dir.join(program), Access::EXEC_OK).is_ok())
 }
 
-fn directory(path: &Path, mounts: &[procfs::Mount]) -> Directory {
+fn directory(path: &Path, mounts: &[Mount]) -> Directory {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let existing = absolute.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
     let existing = existing.canonicalize().unwrap_or_else(|_| existing.to_owned());
@@ -146,7 +134,7 @@ fn directory(path: &Path, mounts: &[procfs::Mount]) -> Directory {
     Directory {
         writable: (absolute.is_dir() || !absolute.exists())
             && tempfile::Builder::new().prefix(".ballast-doctor-").tempdir_in(&existing).is_ok(),
-        file_system: procfs::mount_of(mounts, &existing).map(|mount| mount.file_system.clone()),
+        file_system: mounts::mount_of(mounts, &existing).map(|mount| mount.file_system.clone()),
         free_bytes: free.map(|free| free.f_bavail.saturating_mul(free.f_frsize)),
         direct: direct(&existing),
         user_xattrs: user_xattrs(&existing),

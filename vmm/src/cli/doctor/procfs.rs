@@ -1,42 +1,7 @@
 //! Readers of the kernel's text files, `proc(5)`. Pure.
 
 use super::facts::{Memory, Swap};
-use std::path::{Path, PathBuf};
-
-/// A mounted file system, of `/proc/self/mountinfo`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub point: PathBuf,
-    pub file_system: String,
-}
-
-/// Reads `/proc/self/mountinfo`, in the order of mounting.
-pub(super) fn mounts(text: &str) -> Vec<Mount> {
-    let mount = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let point = unescape(before.split(' ').nth(4)?);
-        Some(Mount { point: PathBuf::from(point), file_system: after.split(' ').next()?.to_owned() })
-    };
-    text.lines().filter_map(mount).collect()
-}
-
-/// The mount that `path` is on: the longest of those above it, and of several at one place the last.
-pub(super) fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-    let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
-    above.max_by_key(|mount| mount.point.components().count())
-}
-
-/// Space, tab, line feed and backslash are written as octal escapes.
-fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
-}
-
-/// The path of a process in the cgroup v2 hierarchy, from `/proc/self/cgroup`.
-pub(super) fn own_cgroup(text: &str) -> Option<&str> {
-    text.lines().find_map(|line| line.strip_prefix("0::"))
-}
+use crate::cli::mounts::unescape;
 
 /// Reads `/proc/meminfo`.
 pub(super) fn memory(text: &str) -> Option<Memory> {
@@ -103,23 +68,6 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_deepest_and_last_mount_counts() {
-        let mounts = mounts(
-            "23 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
-             31 23 0:28 / /run rw - tmpfs tmpfs rw\n\
-             40 23 0:40 / /data\\040dir rw - xfs /dev/sdb rw\n\
-             41 23 0:41 / /data\\040dir rw - btrfs /dev/sdc rw\n\
-             garbage\n",
-        );
-        let file_system = |path: &str| mount_of(&mounts, Path::new(path)).unwrap().file_system.as_str();
-        assert_eq!(file_system("/var/lib"), "ext4");
-        assert_eq!(file_system("/run"), "tmpfs");
-        assert_eq!(file_system("/running"), "ext4");
-        assert_eq!(file_system("/data dir/x"), "btrfs");
-        assert_eq!(mount_of(&[], Path::new("/")), None);
-    }
-
-    #[test]
     fn numbers_are_read_in_bytes() {
         let memory = memory("MemTotal:        2048 kB\nMemFree: 1 kB\nMemAvailable:    1024 kB\n").unwrap();
         assert_eq!(memory, Memory { total_bytes: 2 << 20, available_bytes: 1 << 20 });
@@ -129,12 +77,6 @@ mod tests {
         );
         let zram = Swap { name: "/dev/zram0".into(), size_bytes: 4 << 20, used_bytes: 1 << 20 };
         assert_eq!(swaps, [zram]);
-    }
-
-    #[test]
-    fn the_v2_cgroup_is_told_from_the_others() {
-        assert_eq!(own_cgroup("4:memory:/a\n0::/user.slice/x\n"), Some("/user.slice/x"));
-        assert_eq!(own_cgroup("4:memory:/a\n"), None);
     }
 
     #[test]
@@ -168,7 +110,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_survived(text in "[a-z0-9:/ \\n\\t\\\\.-]{0,200}") {
-            let _ = (mounts(&text), own_cgroup(&text), memory(&text), swaps(&text), version(&text));
+            let _ = (memory(&text), swaps(&text), version(&text));
             let _ = subordinate_ids(&text, "a", 1);
         }
     }

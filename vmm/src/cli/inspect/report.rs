@@ -4,7 +4,7 @@
 
 use super::Inspected;
 use crate::cli::format::{lasted, printable};
-use balloon::control::api::{DriverState, GuestStatistics, MemoryDocument, VmDocument};
+use balloon::control::api::{DriverState, GuestStatistics, HostDocument, MemoryDocument, VmDocument};
 use balloon::size::Size;
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ fn vm_rows(vm: &VmDocument) -> Vec<(&'static str, String)> {
 fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
     let mut rows =
         vec![("memory", guest_memory(memory)), ("ceiling", ceiling(memory)), ("resident", resident(memory))];
+    rows.extend(memory.host.as_ref().map(|host| ("host", charged(host))));
     if memory.reported_total_bytes > 0 {
         let [now, ever] = [memory.reported_bytes, memory.reported_total_bytes].map(size);
         rows.push(("reported", format!("{now} free in the guest and returned to the host, {ever} so far")));
@@ -102,6 +103,21 @@ fn resident(memory: &MemoryDocument) -> String {
     }
     if let Some(swapped) = memory.swapped_bytes.filter(|bytes| *bytes > 0) {
         text.push_str(&format!(", and {} swapped out by it", size(swapped)));
+    }
+    text
+}
+
+/// `131 MiB charged (100 MiB guest and VMM, 28 MiB files, 3 MiB kernel) of at most 632 MiB`.
+fn charged(host: &HostDocument) -> String {
+    let [all, anonymous, file, kernel] =
+        [host.charged_bytes, host.anonymous_bytes, host.file_bytes, host.kernel_bytes].map(size);
+    let limit = host
+        .limit_bytes
+        .map_or_else(|| "without a limit".into(), |limit| format!("of at most {}", size(limit)));
+    let mut text =
+        format!("{all} charged ({anonymous} guest and VMM, {file} files, {kernel} kernel) {limit}");
+    if host.limit_reached_total > 0 {
+        text.push_str(&format!(", which it reached {} times", host.limit_reached_total));
     }
     text
 }
@@ -202,6 +218,14 @@ driver    none: memory is fixed
             release_last_errno: Some(12),
             book_imbalances: 1,
             driver: DriverState::Stuck,
+            host: Some(HostDocument {
+                limit_bytes: Some(632 * MIB),
+                charged_bytes: 131 * MIB,
+                anonymous_bytes: 100 * MIB,
+                file_bytes: 28 * MIB,
+                kernel_bytes: 3 * MIB,
+                limit_reached_total: 2,
+            }),
             protocol_errors: [("duplicate_pages".to_owned(), 3)].into(),
             register_errors: [("impossible_statuses".to_owned(), 1)].into(),
             ..inspected.memory
@@ -213,6 +237,7 @@ driver    none: memory is fixed
             "memory           400 MiB of 512 MiB",
             "ceiling          300 MiB, set by hand; can be 128 MiB to 512 MiB",
             "resident         100 MiB of the host's memory, 75 % in huge pages, and 3 MiB swapped out by it",
+            "host             131 MiB charged (100 MiB guest and VMM, 28 MiB files, 3 MiB kernel) of at most 632 MiB, which it reached 2 times",
             "came back        4 KiB of the balloon, by the guest's touch or by huge pages of the host",
             "host's refusals  2 to take memory back, 8 KiB in all; the last: Cannot allocate memory (os error 12)",
             "kept             2 MiB free in the guest, which fills free memory with a pattern",

@@ -1,0 +1,109 @@
+//! Whatever is killed, whenever: the next start finds nothing in its way and leaves nothing behind, and a neighbour does
+//! not notice.
+
+use rustix::process::{Signal, kill_process};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tests::host_cgroup::{HostCgroup, mount};
+use tests::memory::{Guest, MIB};
+use tests::{Ballast, is_long, process, setup};
+
+/// Takes and gives back memory for ever.
+const LOAD: &str = "mkdir /tmp/load; mount -t tmpfs -o size=100% load /tmp/load; echo up
+    while :; do dd if=/dev/zero of=/tmp/load/some bs=1M count=60 2> /dev/null; rm /tmp/load/some; done";
+
+#[test]
+fn kills_at_any_moment_leave_nothing() {
+    let rounds = if is_long() { 100 } else { 10 };
+    let ballast = setup();
+    // A cgroup of the dead's own: what they leave is charged to it and to nothing else.
+    let home = HostCgroup(mount().join("ballast-test-leftovers"));
+    let mut neighbour = Guest::start(&ballast, &["-m", "192m"]);
+    neighbour.does("pattern a 16");
+    neighbour.does("pattern b 16");
+    let mounts = || fs::read_to_string("/proc/self/mounts").unwrap().lines().count();
+    let mounts_before = mounts();
+    let available_before = available();
+    let start = || {
+        let run = ballast.run("busybox", &["sh", "-c", LOAD]).options(["--name", "victim", "-m", "160m"]);
+        run.env("BALLAST_CGROUP", home.path()).start()
+    };
+
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut longest = Duration::from_secs(5);
+    for round in 0..rounds {
+        let victim = start();
+        let began = Instant::now();
+        let vmm = victim.vmm();
+        if round == 0 {
+            // Once under load for sure; then anywhere between the VMM's first instruction and that.
+            victim.wait_for("up");
+            longest = began.elapsed() + Duration::from_secs(3);
+        }
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let moment = Duration::from_millis((random >> 33) % u64::try_from(longest.as_millis()).unwrap());
+        std::thread::sleep(moment);
+        println!("round {round}: kill after {moment:?}");
+        if round % 2 == 0 {
+            kill_process(vmm, Signal::KILL).unwrap();
+            victim.end().exits(137).says("killed");
+            assert!(!socket_exists(&ballast), "ballast lives, and cleans up after its VMM");
+            assert_eq!(groups(&home), 0);
+        } else {
+            // The name is free at once, and nobody waits for the VMM's end.
+            victim.signal(Signal::KILL);
+            victim.end().exits(-9);
+        }
+        neighbour.does("cmp /tmp/taken/a /tmp/taken/b");
+    }
+
+    // The last one was ballast's: its leftovers are the next start's.
+    process::wait_until_none_has_variable("BALLAST_CGROUP", home.path());
+    let last = ballast.run("busybox", &["true"]).options(["--name", "victim", "-m", "160m"]);
+    last.env("BALLAST_CGROUP", home.path()).end().exits(0);
+    assert_eq!(groups(&home), 0);
+    assert_eq!(
+        fs::read_dir(ballast.path("state/vms")).unwrap().count(),
+        1,
+        "only the neighbour is registered"
+    );
+    assert_eq!(mounts(), mounts_before);
+    let charged = |name| home.value("memory.stat", name);
+    println!(
+        "left of {rounds}: {} KiB charged in all, {} KiB anonymous, {} KiB shared memory, {} KiB kernel; the host had {} MiB \
+         available and has {} MiB",
+        home.number("memory.current") >> 10,
+        charged("anon") >> 10,
+        charged("shmem") >> 10,
+        charged("kernel") >> 10,
+        available_before / MIB,
+        available() / MIB,
+    );
+    assert!(charged("anon") < MIB && charged("shmem") < MIB, "memory of the dead");
+    assert!(charged("kernel") < 8 * MIB, "the kernel's memory for the dead");
+    neighbour.does("cmp /tmp/taken/a /tmp/taken/b");
+    assert_eq!(neighbour.memory().0["host"]["limit_reached_total"], 0);
+    neighbour.end();
+    fs::remove_dir(home.path()).unwrap();
+}
+
+fn state(ballast: &Ballast, name: &str) -> std::path::PathBuf {
+    ballast.path("state/vms").join(name)
+}
+
+fn socket_exists(ballast: &Ballast) -> bool {
+    state(ballast, "victim").join("control.sock").exists()
+}
+
+fn groups(home: &HostCgroup) -> usize {
+    let is_group = |path: &Path| path.is_dir();
+    fs::read_dir(home.path()).unwrap().flatten().filter(|entry| is_group(&entry.path())).count()
+}
+
+/// Bytes that the host can give, by its own estimate.
+fn available() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
