@@ -3,7 +3,7 @@
 //! The command line opens everything and executes `ballast-vmm` with this document on a descriptor of its
 //! own; from then on the VMM opens nothing. Both ends are built from this file, so there is no version.
 
-use balloon::zone::BOOT_ZONE;
+use balloon::zone::{BOOT_ZONE, Limits};
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
 
@@ -17,6 +17,9 @@ pub struct VmConfig {
     pub image: String,
     /// Guest memory, zone by zone, at least one.
     pub zones: Vec<ZoneConfig>,
+    /// What it may hold and what it is left, until that is changed. Without a max it may use all of its memory; one below
+    /// it is also in the specification ([`proto::Spec::memory_max_bytes`]).
+    pub limits: Limits,
     /// Number of vCPUs.
     pub cpus: u8,
     /// `/dev/kvm`, open for reading and writing.

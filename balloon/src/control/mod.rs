@@ -13,5 +13,6 @@ pub mod api;
 pub mod client;
 pub mod connection;
 pub mod http;
+pub mod orders;
 pub mod server;
 pub mod service;

@@ -86,6 +86,7 @@ impl Vmm {
             name: "hostile".into(),
             image: "hostile".into(),
             zones: vec![ZoneConfig::only(MMIO_START + HIGH_BYTES)],
+            limits: balloon::zone::Limits::default(),
             cpus: 1,
             kvm: inherited.add(kvm),
             kernel: inherited.content(&elf(hostile)),

@@ -1,6 +1,7 @@
 //! Starts `ballast-vmm` with everything open that it needs, and nothing else.
 
 use crate::config::{DiskConfig, LayerConfig, StdioConfig, VmConfig, ZoneConfig};
+use balloon::zone::Limits;
 use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::{File, OpenOptions};
@@ -149,6 +150,7 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
         name: machine.name,
         image: machine.image,
         zones: machine.zones,
+        limits: Limits::default(),
         cpus: machine.cpus,
         kvm: fds.add(kvm),
         kernel: fds.open(&machine.kernel)?,

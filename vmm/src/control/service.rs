@@ -1,10 +1,13 @@
 //! The microVM behind its control socket. Wiring: what requests mean is [`routes`]', when they came is known here.
 
 use super::memory::Memory;
-use super::routes::{self, STATISTICS};
+use super::orders::{self, Orders};
+use super::routes::{self, Parts, STATISTICS};
+use super::ticks::Ticks;
+use crate::virtio::balloon::monotonic_ms;
 use balloon::control::api::VmDocument;
-use balloon::control::http::{Request, Response};
-use balloon::control::service::{Answer, Service};
+use balloon::control::http::{Request, Response, Status};
+use balloon::control::service::{Answer, Service, error};
 use std::time::{Duration, Instant, SystemTime};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -15,6 +18,8 @@ pub struct MicroVm {
     memory: Box<dyn Memory>,
     /// How long the guest may take to answer.
     guest_limit: Duration,
+    orders: Orders,
+    ticks: Option<Ticks>,
 }
 
 impl MicroVm {
@@ -22,26 +27,56 @@ impl MicroVm {
     #[must_use]
     pub fn new(vm: VmDocument, memory: Box<dyn Memory>, guest_limit: Duration) -> Self {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let orders = Orders::without_agent(vm.memory_bytes);
         let vm = VmDocument { started_at_ms: millis(since_1970), ..vm };
-        Self { vm, started: Instant::now(), memory, guest_limit }
+        Self { vm, started: Instant::now(), memory, guest_limit, orders, ticks: None }
+    }
+
+    /// The same with an agent that takes orders, and a clock whose ticks make the service's event readable.
+    #[must_use]
+    pub fn with_agent(self, orders: Orders, ticks: Ticks) -> Self {
+        Self { orders, ticks: Some(ticks), ..self }
+    }
+
+    fn watch_the_clock(&self) {
+        if let Some(ticks) = &self.ticks {
+            ticks.set(self.orders.are_under_way());
+        }
     }
 }
 
 impl Service for MicroVm {
     fn serve(&mut self, request: &Request) -> Answer {
         self.vm.uptime_ms = millis(self.started.elapsed());
-        match routes::route(request, &self.vm, &mut *self.memory) {
+        let Self { vm, memory, orders, .. } = self;
+        let parts = Parts { vm, memory: &mut **memory, orders, now_ms: monotonic_ms() };
+        let answer = match routes::route(request, parts) {
             routes::Answer::Now(response) => Answer::Now(response),
             routes::Answer::Statistics => Answer::Later { ticket: STATISTICS, limit: self.guest_limit },
+            routes::Answer::Later(ticket) => Answer::Later { ticket, limit: orders::LIMIT },
+        };
+        self.watch_the_clock();
+        answer
+    }
+
+    fn advance(&mut self) {
+        self.orders.advance(monotonic_ms(), &mut *self.memory);
+        self.watch_the_clock();
+    }
+
+    fn settle(&mut self, ticket: u64) -> Option<Response> {
+        match ticket {
+            STATISTICS => (!self.memory.statistics_pending()).then(|| routes::statistics(&mut *self.memory)),
+            ticket => self.orders.take(ticket),
         }
     }
 
-    fn settle(&mut self, _ticket: u64) -> Option<Response> {
-        (!self.memory.statistics_pending()).then(|| routes::statistics(&mut *self.memory))
-    }
-
-    fn give_up(&mut self, _ticket: u64) -> Response {
-        routes::statistics(&mut *self.memory)
+    fn give_up(&mut self, ticket: u64) -> Response {
+        match ticket {
+            STATISTICS => routes::statistics(&mut *self.memory),
+            // Each request has limits of its own within this one.
+            _ => error(Status::GuestTimeout, "the guest's agent did not answer in time"),
+        }
     }
 
     fn event(&self) -> Option<&EventFd> {
