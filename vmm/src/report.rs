@@ -70,8 +70,8 @@ pub enum Outcome {
     Exited {
         /// The exit code that a shell shows.
         code: u8,
-        /// The guest's kernel killed one of its processes for lack of memory.
-        oom_killed: bool,
+        /// The guest's kernel killed one of its processes for lack of memory, of which the guest could use so much.
+        out_of_memory_at_bytes: Option<u64>,
     },
     /// The workload could not be started.
     NotStarted {

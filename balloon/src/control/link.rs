@@ -67,6 +67,8 @@ pub struct Report {
     pub ceiling_bytes: u64,
     /// The least that it would leave it.
     pub floor_bytes: u64,
+    /// Its own limits, which may have changed since its hello.
+    pub limits: Limits,
     /// Its private zones.
     pub zones: Vec<ZoneUse>,
 }

@@ -15,5 +15,6 @@ pub mod connection;
 pub mod fleet;
 pub mod http;
 pub mod link;
+pub mod orders;
 pub mod server;
 pub mod service;

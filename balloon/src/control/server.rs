@@ -365,7 +365,10 @@ impl<S: Service> MutEventSubscriber for Server<S> {
                 let _ = self.more.read();
                 (0..CLIENTS).for_each(|place| self.serve(place, EventSet::empty(), ops));
             }
-            SERVICE => drop(self.service.event().map(EventFd::read)),
+            SERVICE => {
+                drop(self.service.event().map(EventFd::read));
+                self.service.advance();
+            }
             place => self.serve(place as usize, events.event_set(), ops),
         }
         self.settle(ops);

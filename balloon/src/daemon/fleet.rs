@@ -104,6 +104,8 @@ impl Fleet {
         let Some(member) = self.vms.get_mut(name) else { return Ok(0) };
         member.snapshot = member.snapshot.saturating_add(1);
         let (id, snapshot) = (member.id, member.snapshot);
+        // They hold there already: nobody can refuse them.
+        self.tree.adopt_limits(id, report.limits)?;
         let (mut left, mut beyond) = (held.private_bytes, 0u64);
         for zone in &report.zones {
             let Some(claimed) = zone.resident_bytes else { continue };
@@ -271,7 +273,13 @@ mod tests {
     fn report(zones: &[(&str, u64)]) -> Report {
         let zones =
             zones.iter().map(|(name, bytes)| ZoneUse { name: (*name).into(), resident_bytes: Some(*bytes) });
-        Report { sequence: 1, ceiling_bytes: GIB, floor_bytes: 0, zones: zones.collect() }
+        Report {
+            sequence: 1,
+            ceiling_bytes: GIB,
+            floor_bytes: 0,
+            limits: limits(0, GIB),
+            zones: zones.collect(),
+        }
     }
 
     fn held(private_bytes: u64) -> Held {
@@ -354,10 +362,11 @@ mod tests {
     #[test]
     fn an_envelope_says_what_binds() {
         let mut fleet = fleet(true);
-        fleet
-            .greet(&hello("a", "ci/x", Limits { high: Some(GIB), ..limits(GIB / 2, 2 * GIB) }), VMM)
-            .unwrap();
-        fleet.observe("a", &report(&[("ram", GIB / 4)]), held(GIB / 4)).unwrap();
+        fleet.greet(&hello("a", "ci/x", limits(0, GIB)), VMM).unwrap();
+        // Its limits have changed since.
+        let changed = Limits { high: Some(GIB), ..limits(GIB / 2, 2 * GIB) };
+        let report = Report { limits: changed, ..report(&[("ram", GIB / 4)]) };
+        fleet.observe("a", &report, held(GIB / 4)).unwrap();
         fleet.protect();
         let envelope = fleet.envelope("a").unwrap();
         assert_eq!((envelope.sequence, envelope.max_bytes, envelope.high_bytes), (1, 2 * GIB, Some(GIB)));

@@ -292,7 +292,7 @@ fn start_loop(
     most: &Arc<Most>,
 ) -> RemoteEndpoint<Box<dyn MutEventSubscriber>> {
     let answered = EventFd::new(EFD_NONBLOCK).unwrap();
-    let ballooned = Ballooned::new(Arc::clone(transport), Vec::new(), answered.try_clone().unwrap());
+    let (memory, answers) = (Arc::clone(transport), answered.try_clone().unwrap());
     let events = BalloonEvents::new(Arc::clone(transport), answered).unwrap();
     let metered = Metered { events, transport: Arc::clone(transport), most: Arc::clone(most) };
     let (endpoint, has_endpoint) = channel();
@@ -308,7 +308,8 @@ fn start_loop(
             limits: Limits::default(),
             memory_bytes: document.memory_bytes,
         };
-        let vm = MicroVm::new(document, hello, Box::new(ballooned), limit).unwrap();
+        let vm = MicroVm::new(document, hello, Box::new(Ballooned::new(memory, Vec::new(), answers)), limit)
+            .unwrap();
         events.add_subscriber(Box::new(Server::new(listener, vm).unwrap()));
         endpoint.send(events.remote_endpoint()).unwrap();
         loop {

@@ -21,6 +21,7 @@ pub mod state;
 pub mod streams;
 pub mod terminal;
 pub mod timings;
+pub mod trim;
 pub mod volume;
 pub mod workload;
 pub mod zone_argument;
@@ -50,6 +51,7 @@ enum Verb {
     Ps(ps::PsArgs),
     Inspect(inspect::InspectArgs),
     Set(set::SetArgs),
+    Trim(trim::TrimArgs),
     Zones(zones::ZonesArgs),
     /// Import, list and remove images
     #[command(subcommand)]
@@ -100,6 +102,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Ps(args) => ps::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Set(args) => set::run(&args),
+        Verb::Trim(args) => trim::run(&args),
         Verb::Zones(args) => zones::run(&args),
         Verb::Image(verb) => image::run(&verb),
         Verb::Volume(verb) => volume::run(&verb),
@@ -133,6 +136,7 @@ mod tests {
             "ps",
             "inspect web",
             "zones",
+            "trim --all",
             "image import f",
             "image ls",
             "volume create x",

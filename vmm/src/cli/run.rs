@@ -227,6 +227,7 @@ fn prepare(
         workload::specify(args, &image.config, registration.name(), tty, |name| std::env::var_os(name))?;
     let zones = zones(args)?;
     spec.zone = u8::try_from(workload_zone(args, &zones)?)?;
+    spec.memory_bytes = zones.iter().fold(0, |sum, zone| sum.saturating_add(zone.bytes));
     spec.zones = zones.into_iter().map(|zone| zone.name).collect();
     spec.layers = image.layers.iter().map(|layer| layer.uuid).collect();
     // What the agent would not take is refused before a volume is made for it.
@@ -404,11 +405,13 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending>) -
     const FAILED: u8 = 125;
     const KERNEL_LINES: usize = 20;
     match outcome {
-        Some(Outcome::Exited { code, oom_killed }) => {
-            if oom_killed {
-                eprint(
-                    "ballast: the guest ran out of memory and killed a process of the workload: raise -m\n",
-                );
+        Some(Outcome::Exited { code, out_of_memory_at_bytes }) => {
+            if let Some(bytes) = out_of_memory_at_bytes {
+                eprint(&format!(
+                    "ballast: the guest ran out of memory and killed a process of the workload: it may use {}, its \
+                     kernel included; raise -m, or a lower limit that was set since\n",
+                    Size::from_bytes(bytes)
+                ));
             }
             ExitCode::from(code)
         }

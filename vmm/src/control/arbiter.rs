@@ -10,6 +10,7 @@ use super::memory::Memory;
 use balloon::control::api::ArbiterDocument;
 use balloon::control::link::{self, Decoder, Envelope, FromVm, Hello, Report, ToVm, ZoneUse};
 use balloon::control::service::Stream;
+use balloon::zone::Limits;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -48,6 +49,11 @@ impl Arbiter {
     #[must_use]
     pub fn new(hello: Hello) -> Self {
         Self { hello, newest: 0, lease: None }
+    }
+
+    /// The microVM's limits are these now.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.hello.limits = limits;
     }
 
     /// What is shown of the lease at `now`; nothing if none holds.
@@ -94,6 +100,7 @@ impl Link {
             sequence,
             ceiling_bytes: snapshot.ceiling.bytes,
             floor_bytes: snapshot.floor_bytes,
+            limits: self.arbiter.borrow().hello.limits,
             zones: zones
                 .map(|zone| ZoneUse { name: zone.name, resident_bytes: zone.resident_bytes })
                 .collect(),

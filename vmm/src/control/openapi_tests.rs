@@ -1,10 +1,13 @@
 //! `vmm/openapi.yaml` says what the socket does: every path, method, status and member, none more and none less.
 
 use super::memory::Memory;
+use super::orders_tests::{Bench, TRIMMED, limited, max, refused};
 use super::routes::{self, ROUTES};
 use super::tests::{Scripted, ask, envelope};
 use balloon::control::api::{ArbiterDocument, CeilingRequest, DriverState, GuestStatistics};
+use balloon::control::orders::{LimitsRequest, MoveRequest, TrimEnd, TrimRequest};
 use balloon::device::Values;
+use proto::Done;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -137,6 +140,7 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
     }
     // To who asks for it by name; it has no document.
     given.insert(("/v1/link".into(), "get".into(), "101".into()));
+    given.extend(ordered(&openapi()));
     let openapi = openapi();
     for (path, methods) in openapi["paths"].as_object().unwrap() {
         // HEAD is GET without content.
@@ -148,6 +152,55 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
             }
         }
     }
+}
+
+/// The answers about what takes its time, checked; which there were.
+fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
+    const LIMITS: &str = "/v1/limits";
+    const TRIM: (&str, &str) = ("/v1/trim", "{}");
+    const MOVE: (&str, &str) = ("/v1/move", r#"{"pid": 7, "zone": "cache"}"#);
+    let moved = Done::Moved { there_bytes: 1, elsewhere_bytes: 2 };
+    let low = max(256);
+    let mut bench = Bench::new();
+    let mut given = BTreeSet::new();
+    let mut check_one = |bench: &mut Bench, method: &str, path: &str, body: &str, does| {
+        let (status, document) = bench.ask(method, path, body, does);
+        let responses = &openapi["paths"][path][method.to_lowercase()]["responses"];
+        let schema = &responses[status.to_string()]["content"]["application/json"]["schema"];
+        assert!(schema.is_object(), "{method} {path} gives {status}, which is not described");
+        check(openapi, schema, &document, path);
+        given.insert((path.to_owned(), method.to_lowercase(), status.to_string()));
+    };
+    bench.host_refuses.set(true);
+    check_one(&mut bench, "PUT", LIMITS, &low, Some(limited()));
+    bench.host_refuses.set(false);
+    for (method, path, body, does) in [
+        ("GET", LIMITS, "", None),
+        ("PUT", LIMITS, "x", None),
+        ("PUT", LIMITS, r#"{"weight": 0}"#, None),
+        ("PUT", LIMITS, &low, Some(refused())),
+        ("PUT", LIMITS, &low, None),
+        ("PUT", LIMITS, &low, Some(limited())),
+        ("POST", TRIM.0, "x", None),
+        ("POST", TRIM.0, r#"{"zone": "no"}"#, None),
+        ("POST", TRIM.0, TRIM.1, Some(refused())),
+        ("POST", TRIM.0, TRIM.1, None),
+        ("POST", TRIM.0, TRIM.1, Some(Done::Trimmed(TRIMMED))),
+        ("POST", MOVE.0, "x", None),
+        ("POST", MOVE.0, r#"{"pid": 7, "zone": "no"}"#, None),
+        ("POST", MOVE.0, MOVE.1, Some(refused())),
+        ("POST", MOVE.0, MOVE.1, None),
+        ("POST", MOVE.0, MOVE.1, Some(moved)),
+    ] {
+        check_one(&mut bench, method, path, body, does);
+    }
+    let stale = bench.begin("PUT", LIMITS, &low, Some("\"99\"")).unwrap();
+    while bench.begin("POST", MOVE.0, MOVE.1, None).is_err() {}
+    for (method, path, body) in [("PUT", LIMITS, &*low), ("POST", TRIM.0, TRIM.1), ("POST", MOVE.0, MOVE.1)] {
+        check_one(&mut bench, method, path, body, None);
+    }
+    given.insert((LIMITS.into(), "put".into(), stale.status.code().to_string()));
+    given
 }
 
 #[test]
@@ -180,6 +233,15 @@ fn what_may_be_sent_and_every_state_is_as_described() {
     {
         check(&openapi, &schemas["CeilingRequest"], &serde_json::to_value(request).unwrap(), "request");
     }
+    let limits = LimitsRequest { min_bytes: Some(1), weight: Some(1), ..LimitsRequest::default() };
+    check(&openapi, &schemas["LimitsRequest"], &serde_json::to_value(limits).unwrap(), "request");
+    let trim = TrimRequest { zone: Some("a".into()), bytes: None, to_bytes: Some(1) };
+    check(&openapi, &schemas["TrimRequest"], &serde_json::to_value(trim).unwrap(), "request");
+    let moving = MoveRequest { pid: 1, zone: "a".into() };
+    check(&openapi, &schemas["MoveRequest"], &serde_json::to_value(moving).unwrap(), "request");
+    use TrimEnd::{Ineffective, NoSwap, NothingLeft, OutOfTime, Reached};
+    let ends = [Reached, NothingLeft, NoSwap, Ineffective, OutOfTime].map(|end| json!(end));
+    assert_eq!(schemas["Trim"]["properties"]["ended"]["enum"], json!(ends));
     use DriverState::{Absent, Broken, Moving, Settled, Stuck};
     let states = [Absent, Settled, Moving, Stuck, Broken].map(|s| json!(s));
     assert_eq!(schemas["DriverState"]["enum"], json!(states));

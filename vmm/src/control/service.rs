@@ -2,11 +2,14 @@
 
 use super::arbiter::{Arbiter, Link};
 use super::memory::Memory;
-use super::routes::{self, STATISTICS};
+use super::orders::{self, Orders};
+use super::routes::{self, Parts, STATISTICS};
+use super::ticks::Ticks;
+use crate::virtio::balloon::monotonic_ms;
 use balloon::control::api::VmDocument;
-use balloon::control::http::{Request, Response};
+use balloon::control::http::{Request, Response, Status};
 use balloon::control::link::{self, Hello};
-use balloon::control::service::{Answer, Service};
+use balloon::control::service::{Answer, Service, error};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -23,6 +26,8 @@ pub struct MicroVm {
     event: Option<EventFd>,
     /// How long the guest may take to answer.
     guest_limit: Duration,
+    orders: Orders,
+    ticks: Option<Ticks>,
 }
 
 impl MicroVm {
@@ -39,10 +44,23 @@ impl MicroVm {
     ) -> io::Result<Self> {
         let event = memory.statistics_event().map(EventFd::try_clone).transpose()?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let orders = Orders::without_agent(vm.memory_bytes);
         let vm = VmDocument { started_at_ms: millis(since_1970), ..vm };
         let memory = Rc::new(RefCell::new(memory));
         let arbiter = Rc::new(RefCell::new(Arbiter::new(hello)));
-        Ok(Self { vm, started: Instant::now(), memory, arbiter, event, guest_limit })
+        Ok(Self { vm, started: Instant::now(), memory, arbiter, event, guest_limit, orders, ticks: None })
+    }
+
+    /// The same with an agent that takes orders, and a clock whose ticks make the service's event readable.
+    #[must_use]
+    pub fn with_agent(self, orders: Orders, ticks: Ticks) -> Self {
+        Self { orders, ticks: Some(ticks), ..self }
+    }
+
+    fn watch_the_clock(&self) {
+        if let Some(ticks) = &self.ticks {
+            ticks.set(self.orders.are_under_way());
+        }
     }
 }
 
@@ -50,23 +68,47 @@ impl Service for MicroVm {
     fn serve(&mut self, request: &Request) -> Answer {
         self.vm.uptime_ms = millis(self.started.elapsed());
         self.vm.arbiter = self.arbiter.borrow().document(Instant::now());
-        match routes::route(request, &self.vm, &mut **self.memory.borrow_mut()) {
+        let Self { vm, memory, orders, .. } = self;
+        let mut memory = memory.borrow_mut();
+        let parts = Parts { vm, memory: &mut **memory, orders, now_ms: monotonic_ms() };
+        let routed = routes::route(request, parts);
+        drop(memory);
+        let answer = match routed {
             routes::Answer::Now(response) => Answer::Now(response),
             routes::Answer::Link => {
                 let link = Link::open(&self.arbiter, &self.memory);
                 Answer::Upgrade(Response::upgrade(link::PROTOCOL), Box::new(link))
             }
             routes::Answer::Statistics => Answer::Later { ticket: STATISTICS, limit: self.guest_limit },
+            routes::Answer::Later(ticket) => Answer::Later { ticket, limit: orders::LIMIT },
+        };
+        self.arbiter.borrow_mut().set_limits(self.orders.limits_in_force());
+        self.watch_the_clock();
+        answer
+    }
+
+    fn advance(&mut self) {
+        self.orders.advance(monotonic_ms(), &mut **self.memory.borrow_mut());
+        self.arbiter.borrow_mut().set_limits(self.orders.limits_in_force());
+        self.watch_the_clock();
+    }
+
+    fn settle(&mut self, ticket: u64) -> Option<Response> {
+        match ticket {
+            STATISTICS => {
+                let mut memory = self.memory.borrow_mut();
+                (!memory.statistics_pending()).then(|| routes::statistics(&mut **memory))
+            }
+            ticket => self.orders.take(ticket),
         }
     }
 
-    fn settle(&mut self, _ticket: u64) -> Option<Response> {
-        let mut memory = self.memory.borrow_mut();
-        (!memory.statistics_pending()).then(|| routes::statistics(&mut **memory))
-    }
-
-    fn give_up(&mut self, _ticket: u64) -> Response {
-        routes::statistics(&mut **self.memory.borrow_mut())
+    fn give_up(&mut self, ticket: u64) -> Response {
+        match ticket {
+            STATISTICS => routes::statistics(&mut **self.memory.borrow_mut()),
+            // Each request has limits of its own within this one.
+            _ => error(Status::GuestTimeout, "the guest's agent did not answer in time"),
+        }
     }
 
     fn event(&self) -> Option<&EventFd> {
