@@ -1,6 +1,7 @@
 //! `ballast set NAME`: changes a running microVM.
 
 use super::client;
+use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::output::Output;
 use super::state::Running;
@@ -38,6 +39,9 @@ pub struct SetArgs {
     /// How much longer than others it keeps what it does not use, when memory is short; 100 is usual
     #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(u32).range(weights()))]
     weight: Option<u32>,
+    /// Group whose limits hold for it from now on, such as ci/linux, or / for none; needs ballastd
+    #[arg(long, value_name = "PATH", group = "change")]
+    group: Option<String>,
     /// Move a process of the guest, by its number there, and its memory to the zone that --zone names
     #[arg(long = "move", value_name = "PID", group = "change", requires = "zone")]
     moved: Option<u32>,
@@ -92,9 +96,14 @@ impl FromStr for Limit {
 /// # Errors
 /// There is no such microVM, or it refuses.
 pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let vm = client::find(&Dirs::find()?.state, &args.name)?;
+    let state = Dirs::find()?.state;
+    let vm = client::find(&state, &args.name)?;
+    let daemon = Daemon::of(&state);
+    if let Some(group) = &args.group {
+        daemon.move_vm(&vm.name, group.trim_matches('/'))?;
+    }
     if args.changes_limits() {
-        set_limits(&vm, args)?;
+        set_limits(&vm, args, daemon)?;
     }
     if let Some(ceiling) = args.memory_ceiling {
         let request = match ceiling {
@@ -142,9 +151,13 @@ impl SetArgs {
 }
 
 /// Sets all limits or none. Somebody else's change between reading and setting makes the microVM refuse, not lose it.
-fn set_limits(vm: &Running, args: &SetArgs) -> Result<(), client::Error> {
+/// The daemon is asked first, whether the pool admits them; what the microVM then refuses the daemon hears from it.
+fn set_limits(vm: &Running, args: &SetArgs, daemon: Daemon<'_>) -> Result<(), Box<dyn Error>> {
     let now: LimitsDocument = client::get(vm, "/v1/limits")?;
-    let _: LimitsDocument = client::replace(vm, "/v1/limits", now.generation, &args.limits(now))?;
+    let limits = args.limits(now);
+    let need = args.memory_min.map(|_| "--memory-min").or(args.memory_low.map(|_| "--memory-low"));
+    daemon.change(&vm.name, limits.into(), need)?;
+    let _: LimitsDocument = client::replace(vm, "/v1/limits", now.generation, &limits)?;
     Ok(())
 }
 

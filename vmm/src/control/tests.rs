@@ -195,6 +195,7 @@ pub fn vm() -> VmDocument {
 pub fn envelope() -> Envelope {
     Envelope {
         sequence: 1,
+        group: "ci".into(),
         lease_ms: 10_000,
         lambda_permille: 1000,
         max_bytes: 1 << 30,
