@@ -15,11 +15,12 @@ pub struct VmConfig {
     pub name: String,
     /// The image, as the user named it.
     pub image: String,
+    /// The path of its group in the zone tree; empty is none.
+    pub group: String,
+    /// Its limits in the zone tree.
+    pub limits: Limits,
     /// Guest memory, zone by zone, at least one.
     pub zones: Vec<ZoneConfig>,
-    /// What it may hold and what it is left, until that is changed. Without a max it may use all of its memory; one below
-    /// it is also in the specification ([`proto::Spec::memory_max_bytes`]).
-    pub limits: Limits,
     /// Number of vCPUs.
     pub cpus: u8,
     /// `/dev/kvm`, open for reading and writing.

@@ -27,6 +27,7 @@ use crate::virtio::mmio::Transport;
 use crate::virtio::pmem::Pmem;
 use crate::virtio::rng::Rng;
 use ::balloon::control::api::VmDocument;
+use ::balloon::control::link::Hello;
 use ::balloon::control::server::Server;
 use ::balloon::device::STATISTICS_DEADLINE_MS;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
@@ -212,7 +213,9 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     // Where the host's limit of the whole microVM will be set.
     let host_limit = Box::new(|_| Ok(()));
     let orders = Orders::new(Box::new(agent), held, host_limit);
-    let service = MicroVm::new(document(config), Box::new(ballooned), guest_limit).with_agent(orders, ticks);
+    let service = MicroVm::new(document(config), hello(config), Box::new(ballooned), guest_limit)
+        .map_err(host("create an event"))?
+        .with_agent(orders, ticks);
     let server = Server::new(listener, service).map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 
@@ -267,6 +270,18 @@ fn document(config: &VmConfig) -> VmDocument {
         memory_bytes: config.memory_bytes(),
         started_at_ms: 0,
         uptime_ms: 0,
+        arbiter: None,
+    }
+}
+
+/// How it introduces itself to `ballastd`.
+fn hello(config: &VmConfig) -> Hello {
+    Hello {
+        name: config.name.clone(),
+        pid: std::process::id(),
+        group: config.group.clone(),
+        limits: config.limits,
+        memory_bytes: config.memory_bytes(),
     }
 }
 

@@ -62,6 +62,7 @@ fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
         memory_bytes: 1 << 30,
         started_at_ms: 0,
         uptime_ms: 0,
+        arbiter: None,
     };
     let mut memory = Ballooned::new(GUEST.with(Arc::clone), Vec::new(), EventFd::new(0).unwrap());
     let mut orders = Orders::without_agent(vm.memory_bytes);
@@ -73,6 +74,8 @@ fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
                 Answer::Now(response) => connection.answer(&response),
                 // A trim waits for a reading before it finds that there is no agent.
                 Answer::Later(_) => connection.answer(&error(Status::GuestTimeout, "nobody answers")),
+                // Who gets one talks no HTTP any longer.
+                Answer::Link => connection.answer(&error(Status::Unavailable, "no link")),
                 Answer::Statistics => panic!("there is nobody to ask"),
             }
         }

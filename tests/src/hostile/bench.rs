@@ -12,8 +12,10 @@ use super::program::Program;
 use crate::fuzz::fenced::Fenced;
 use balloon::backing::Host;
 use balloon::control::api::VmDocument;
+use balloon::control::link::Hello;
 use balloon::control::server::Server;
 use balloon::device::{MemoryReport, STATISTICS_DEADLINE_MS};
+use balloon::zone::Limits;
 use event_manager::{EventManager, MutEventSubscriber, RemoteEndpoint, SubscriberOps};
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state};
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -298,7 +300,15 @@ fn start_loop(
         let mut events = Loop::new().unwrap();
         events.add_subscriber(Box::new(metered));
         let limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
-        let vm = MicroVm::new(document(), Box::new(ballooned), limit);
+        let document = document();
+        let hello = Hello {
+            name: document.name.clone(),
+            pid: document.pid,
+            group: String::new(),
+            limits: Limits::default(),
+            memory_bytes: document.memory_bytes,
+        };
+        let vm = MicroVm::new(document, hello, Box::new(ballooned), limit).unwrap();
         events.add_subscriber(Box::new(Server::new(listener, vm).unwrap()));
         endpoint.send(events.remote_endpoint()).unwrap();
         loop {
@@ -319,6 +329,7 @@ fn document() -> VmDocument {
         memory_bytes: MACHINE.regions.iter().map(|(_, bytes)| bytes).sum(),
         started_at_ms: 0,
         uptime_ms: 0,
+        arbiter: None,
     }
 }
 

@@ -57,6 +57,10 @@ fn host(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
 pub struct Machine {
     /// The name in messages.
     pub name: String,
+    /// The path of its group in the zone tree.
+    pub group: String,
+    /// Its limits there.
+    pub limits: Limits,
     /// The image, as the user named it.
     pub image: String,
     /// The control socket, listening.
@@ -148,9 +152,10 @@ pub fn start(program: &Path, machine: Machine) -> Result<Vmm, Error> {
 
     let config = VmConfig {
         name: machine.name,
+        group: machine.group,
+        limits: machine.limits,
         image: machine.image,
         zones: machine.zones,
-        limits: Limits::default(),
         cpus: machine.cpus,
         kvm: fds.add(kvm),
         kernel: fds.open(&machine.kernel)?,

@@ -1,7 +1,8 @@
 //! The command line of `ballast`: one file a verb. Only [`main`] is called from outside.
 
 pub mod client;
-pub mod dirs;
+pub mod daemon;
+mod dirs;
 pub mod doctor;
 pub mod format;
 pub mod image;
@@ -22,9 +23,10 @@ pub mod trim;
 pub mod volume;
 pub mod workload;
 pub mod zone_argument;
-pub mod zones;
+pub mod zone_tree;
+mod zones;
 
-use crate::report::readable;
+use balloon::logging::readable;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::error::Error;
 use std::io::{self, Write};
@@ -61,7 +63,7 @@ enum Verb {
 /// Runs `ballast` and gives its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    crate::logging::start("ballast", terminal::restore);
+    balloon::logging::start("ballast", terminal::restore);
     if let Some(code) = crate::image::helper_main() {
         return code;
     }
@@ -80,7 +82,7 @@ pub fn main() -> ExitCode {
     match dispatch(line.verb) {
         Ok(code) => code,
         Err(error) => {
-            crate::logging::print_chain("ballast", &*error);
+            balloon::logging::print_chain("ballast", &*error);
             ExitCode::from(FAILED)
         }
     }

@@ -63,7 +63,7 @@ pub fn run(args: &TrimArgs) -> Result<ExitCode, Box<dyn Error>> {
                     Err(client::Error::Starting(_) | client::Error::Ending(_)) => {}
                     Err(error) => {
                         code = ExitCode::from(super::FAILED);
-                        crate::logging::print_chain(&format!("ballast: {}", vm.name), &error);
+                        balloon::logging::print_chain(&format!("ballast: {}", vm.name), &error);
                     }
                 }
             }

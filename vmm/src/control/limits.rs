@@ -38,6 +38,12 @@ impl Held {
         Self { limits, generation: 1, size_bytes, max_bytes: Rc::new(Cell::new(max_bytes)) }
     }
 
+    /// The limits themselves.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Guest memory that may be used, also after changes.
     #[must_use]
     pub fn max_bytes(&self) -> Rc<Cell<u64>> {

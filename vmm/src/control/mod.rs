@@ -9,6 +9,7 @@
 //! `vmm/openapi.yaml` describes it, and a test compares that with these types.
 
 pub mod agent;
+pub mod arbiter;
 pub mod ballooned;
 #[cfg(test)]
 mod ballooned_tests;

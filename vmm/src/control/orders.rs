@@ -112,6 +112,12 @@ impl Orders {
         })
     }
 
+    /// The limits in force.
+    #[must_use]
+    pub fn limits_in_force(&self) -> Limits {
+        self.held.limits()
+    }
+
     /// `GET /v1/limits`.
     #[must_use]
     pub fn limits(&self) -> Answer {

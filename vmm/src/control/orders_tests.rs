@@ -95,7 +95,7 @@ impl Bench {
         match route_at(&request, &mut self.memory, &mut self.orders, self.now_ms) {
             Answer::Now(response) => Ok(response),
             Answer::Later(ticket) => Err(ticket),
-            Answer::Statistics => panic!("nobody asked for them"),
+            Answer::Statistics | Answer::Link => panic!("nobody asked for them"),
         }
     }
 

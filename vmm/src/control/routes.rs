@@ -8,6 +8,7 @@ use super::memory::{Ceiling, Memory, Refusal};
 use super::orders::Orders;
 use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
 use balloon::control::http::{Request, Response, Status};
+use balloon::control::link;
 use balloon::control::service::error;
 
 /// The ticket of the guest's next statistics, whoever waits for them.
@@ -18,6 +19,8 @@ pub const STATISTICS: u64 = 0;
 pub enum Answer {
     /// This, at once.
     Now(Response),
+    /// The connection becomes a link to `ballastd`.
+    Link,
     /// The guest was asked: [`statistics`] when it has answered, or when time is up.
     Statistics,
     /// The guest's agent was asked: [`Orders::take`] gives the answer of this ticket.
@@ -86,6 +89,7 @@ pub const ROUTES: &[Route] = &[
         allow: "POST",
         serve: |request, parts| parts.orders.move_process(request, parts.memory, parts.now_ms),
     },
+    Route { path: link::PATH, allow: "GET", serve: |request, _| link(request) },
 ];
 
 /// Answers `request`.
@@ -121,6 +125,14 @@ fn request_statistics(memory: &mut dyn Memory) -> Answer {
         Ok(()) => Answer::Now(statistics(memory)),
         Err(refusal) => Answer::Now(refused(refusal)),
     }
+}
+
+fn link(request: &Request) -> Answer {
+    if request.options.upgrade.as_deref() == Some(link::PROTOCOL) {
+        return Answer::Link;
+    }
+    let words = format!("{} is for ballastd: it takes an Upgrade to {}", link::PATH, link::PROTOCOL);
+    Answer::Now(error(Status::UpgradeRequired, words).with("Upgrade", link::PROTOCOL))
 }
 
 fn set_ceiling(body: &[u8], memory: &mut dyn Memory) -> Response {

@@ -6,6 +6,7 @@ use super::routes::{self, Answer, Parts};
 use balloon::control::api::*;
 use balloon::control::connection::Connection;
 use balloon::control::http::{REQUEST_BYTES, Request, Status};
+use balloon::control::link::Envelope;
 use balloon::control::service::error;
 use balloon::device::{CeilingError, RequestError, Values};
 use proptest::prelude::*;
@@ -179,6 +180,19 @@ pub fn vm() -> VmDocument {
         memory_bytes: 512 * MIB,
         started_at_ms: 1_700_000_000_000,
         uptime_ms: 9,
+        arbiter: None,
+    }
+}
+
+pub fn envelope() -> Envelope {
+    Envelope {
+        sequence: 1,
+        lease_ms: 10_000,
+        lambda_permille: 1000,
+        max_bytes: 1 << 30,
+        high_bytes: None,
+        floor_bytes: 4096,
+        grant_bytes: 0,
     }
 }
 
@@ -196,6 +210,7 @@ pub fn ask(memory: &mut dyn Memory, method: &str, path: &str, body: &str) -> (u1
     match route(&request, memory, &mut orders) {
         Answer::Now(response) => (response.status.code(), serde_json::from_slice(&response.body).unwrap()),
         Answer::Statistics | Answer::Later(_) => (0, Value::Null),
+        Answer::Link => panic!("nobody asked for it"),
     }
 }
 
@@ -327,6 +342,7 @@ fn talk<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
                 Answer::Now(response) => response,
                 Answer::Later(_) => error(Status::GuestTimeout, "nobody answers"),
                 Answer::Statistics => routes::statistics(&mut memory),
+                Answer::Link => panic!("nobody asked for it"),
             };
             connection.answer(&answer);
             read.extend_from_slice(connection.outgoing());
