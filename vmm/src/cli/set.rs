@@ -1,6 +1,7 @@
 //! `ballast set NAME`: changes a running microVM.
 
 use super::client;
+use super::daemon::{self, Daemon};
 use super::dirs::Dirs;
 use super::output::Output;
 use super::state::Running;
@@ -11,6 +12,7 @@ use balloon::zone::WEIGHTS;
 use clap::Args;
 use std::error::Error;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -92,9 +94,10 @@ impl FromStr for Limit {
 /// # Errors
 /// There is no such microVM, or it refuses.
 pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let vm = client::find(&Dirs::find()?.state, &args.name)?;
+    let state = Dirs::find()?.state;
+    let vm = client::find(&state, &args.name)?;
     if args.changes_limits() {
-        set_limits(&vm, args)?;
+        set_limits(&state, &vm, args)?;
     }
     if let Some(ceiling) = args.memory_ceiling {
         let request = match ceiling {
@@ -127,6 +130,10 @@ impl SetArgs {
             || self.weight.is_some()
     }
 
+    fn protects(&self) -> bool {
+        [self.memory_min, self.memory_low].into_iter().flatten().any(|size| size.bytes() > 0)
+    }
+
     /// The limits as they are to be: those that are not named stay.
     fn limits(&self, now: LimitsDocument) -> LimitsRequest {
         let protection = |size: Size| Some(size.bytes()).filter(|bytes| *bytes > 0);
@@ -141,10 +148,25 @@ impl SetArgs {
     }
 }
 
-/// Sets all limits or none. Somebody else's change between reading and setting makes the microVM refuse, not lose it.
-fn set_limits(vm: &Running, args: &SetArgs) -> Result<(), client::Error> {
+/// Sets all limits or none: where there is a daemon, it admits them first, and is told if the microVM then refuses.
+/// Somebody else's change between reading and setting makes the microVM refuse, not lose it.
+fn set_limits(state: &Path, vm: &Running, args: &SetArgs) -> Result<(), Box<dyn Error>> {
+    let memory: MemoryDocument = client::get(vm, "/v1/memory")?;
     let now: LimitsDocument = client::get(vm, "/v1/limits")?;
-    let _: LimitsDocument = client::replace(vm, "/v1/limits", now.generation, &args.limits(now))?;
+    let wanted = args.limits(now);
+    let admitted = LimitsRequest { max_bytes: wanted.max_bytes.or(Some(memory.size_bytes)), ..wanted };
+    let arbitrated = match Daemon::of(state).change(&vm.name, admitted.into()) {
+        Ok(_) => true,
+        // Alone, a microVM can be limited, but nobody protects its memory from others.
+        Err(daemon::Error::Missing(_)) if !args.protects() => false,
+        Err(daemon::Error::Missing(_)) => return Err(daemon::Error::Missing("protected memory").into()),
+        Err(error) => return Err(error.into()),
+    };
+    let set: Result<LimitsDocument, _> = client::replace(vm, "/v1/limits", now.generation, &wanted);
+    if arbitrated && set.is_err() {
+        Daemon::of(state).change(&vm.name, LimitsRequest::from(now).into())?;
+    }
+    set?;
     Ok(())
 }
 

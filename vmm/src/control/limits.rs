@@ -88,9 +88,11 @@ impl Held {
         }
         let limits = Limits { max: Some(request.max_bytes.unwrap_or(self.size_bytes)), ..request.into() };
         limits.check("this microVM").map_err(|why| error(Status::Unprocessable, why.to_string()))?;
+        // What is in force stays possible, should the floor have risen above it since.
+        let in_force = [self.limits.high, Some(self.max_bytes.get())];
         for (name, bytes) in [("high", limits.high), ("max", limits.max)] {
             let range = memory.floor_bytes..=self.size_bytes;
-            if bytes.is_some_and(|bytes| !range.contains(&bytes)) {
+            if !in_force.contains(&bytes) && bytes.is_some_and(|bytes| !range.contains(&bytes)) {
                 return Err(out_of_range(
                     name,
                     bytes.unwrap_or_default(),
