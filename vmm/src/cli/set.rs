@@ -136,6 +136,14 @@ impl SetArgs {
             || self.weight.is_some()
     }
 
+    /// What only a daemon can do: alone, a microVM can be limited, but nobody protects its memory from others.
+    fn need(&self) -> Option<&'static str> {
+        let protections = [("--memory-min", self.memory_min), ("--memory-low", self.memory_low)];
+        protections
+            .into_iter()
+            .find_map(|(option, size)| size.filter(|size| size.bytes() > 0).map(|_| option))
+    }
+
     /// The limits as they are to be: those that are not named stay.
     fn limits(&self, now: LimitsDocument) -> LimitsRequest {
         let protection = |size: Size| Some(size.bytes()).filter(|bytes| *bytes > 0);
@@ -151,13 +159,14 @@ impl SetArgs {
 }
 
 /// Sets all limits or none. Somebody else's change between reading and setting makes the microVM refuse, not lose it.
-/// The daemon is asked first, whether the pool admits them; what the microVM then refuses the daemon hears from it.
+/// The daemon is asked first, whether the pool admits them; what the microVM then refuses, the daemon hears from it.
 fn set_limits(vm: &Running, args: &SetArgs, daemon: Daemon<'_>) -> Result<(), Box<dyn Error>> {
+    let memory: MemoryDocument = client::get(vm, "/v1/memory")?;
     let now: LimitsDocument = client::get(vm, "/v1/limits")?;
-    let limits = args.limits(now);
-    let need = args.memory_min.map(|_| "--memory-min").or(args.memory_low.map(|_| "--memory-low"));
-    daemon.change(&vm.name, limits.into(), need)?;
-    let _: LimitsDocument = client::replace(vm, "/v1/limits", now.generation, &limits)?;
+    let wanted = args.limits(now);
+    let wanted = LimitsRequest { max_bytes: wanted.max_bytes.or(Some(memory.size_bytes)), ..wanted };
+    daemon.change(&vm.name, wanted.into(), args.need())?;
+    let _: LimitsDocument = client::replace(vm, "/v1/limits", now.generation, &wanted)?;
     Ok(())
 }
 
