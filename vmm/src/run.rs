@@ -4,6 +4,7 @@ use crate::cgroup::HostCgroup;
 use crate::config::{VmConfig, ZoneConfig};
 use crate::control::ballooned::{Ballooned, PrivateZone};
 use crate::control::service::MicroVm;
+use crate::control::shared::SharedZones;
 use crate::link::Link;
 use crate::machine::layout::Ram;
 use crate::machine::memory::{self, SharedZone, Zone};
@@ -26,6 +27,7 @@ use crate::virtio::rng::Rng;
 use ::balloon::control::api::VmDocument;
 use ::balloon::control::server::Server;
 use ::balloon::device::STATISTICS_DEADLINE_MS;
+use ::balloon::resident::{FileMapping, PageCache};
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
 use std::fs::File;
@@ -197,7 +199,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         private_zones(config, &ram),
         answered.try_clone().map_err(host("create an event"))?,
     )
-    .with_host(host_cgroup);
+    .with_host(host_cgroup)
+    .with_shared(shared_zones(config, &layers));
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();
@@ -240,6 +243,16 @@ fn private_zones(config: &VmConfig, ram: &Ram) -> Vec<PrivateZone> {
             huge_pages: zone.huge_pages,
         })
         .collect()
+}
+
+/// The layers as the control socket tells of them.
+fn shared_zones(config: &VmConfig, layers: &[SharedZone]) -> SharedZones {
+    let names = config.layers.iter().map(|layer| layer.name.clone());
+    // SAFETY: layers stay mapped until the process ends.
+    let file = |layer: &SharedZone| unsafe {
+        FileMapping::new(layer.host_address() as usize, layer.bytes() as usize)
+    };
+    SharedZones::new(names.collect(), PageCache::new(layers.iter().map(file).collect()))
 }
 
 fn zone(config: &ZoneConfig) -> Zone {

@@ -3,7 +3,7 @@
 use super::dirs::Dirs;
 use super::format::printable;
 use super::host_cgroup::{self, Ending, Home, HostCgroup, Obstacle};
-use super::launch::{self, Disk, Machine, Vmm};
+use super::launch::{self, Disk, Layer, Machine, Vmm};
 use super::run_args::RunArgs;
 use super::signals::Signals;
 use super::state::Registration;
@@ -24,7 +24,6 @@ use proto::{Spec, WindowSize};
 use rustix::event::{PollFd, PollFlags};
 use std::error::Error as StdError;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
@@ -170,7 +169,7 @@ impl Attachments {
 struct Prepared {
     name: String,
     kernel: kernel::GuestKernel,
-    layers: Vec<File>,
+    layers: Vec<Layer>,
     disks: Vec<Disk>,
     spec: Vec<u8>,
 }
@@ -206,7 +205,7 @@ fn prepare(
     Ok(Prepared {
         name: registration.name().into(),
         kernel,
-        layers: image.layers.into_iter().map(|layer| layer.file).collect(),
+        layers: image.layers.into_iter().map(|layer| Layer { file: layer.file, name: layer.name }).collect(),
         disks,
         spec: spec.encode()?,
     })

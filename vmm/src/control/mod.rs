@@ -16,5 +16,6 @@ pub mod routes;
 #[cfg(test)]
 mod server_tests;
 pub mod service;
+pub mod shared;
 #[cfg(test)]
 mod tests;
