@@ -14,13 +14,17 @@
 
 pub mod backing;
 pub mod control;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod device;
 pub mod frames;
+pub mod logging;
 pub mod pages;
 pub mod resident;
 #[cfg(test)]
 mod scratch;
 pub mod size;
+pub mod state;
 pub mod zone;
 
 /// Bytes in a page, the unit in which guest and host kernels account for memory.

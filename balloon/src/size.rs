@@ -2,11 +2,13 @@
 //!
 //! Pure. The command line parses with it, every table and message formats with it.
 
+use serde::Deserialize;
 use std::fmt;
 use std::str::FromStr;
 
-/// A number of bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A number of bytes. In documents it is written as people write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Size(u64);
 
 /// A text that is not a size.
@@ -73,6 +75,14 @@ impl FromStr for Size {
             .and_then(|n| n.checked_mul(1 << shift))
             .map(Self)
             .ok_or_else(|| ParseSizeError::TooLarge(text.into()))
+    }
+}
+
+impl TryFrom<String> for Size {
+    type Error = ParseSizeError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

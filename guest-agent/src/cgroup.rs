@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
+use std::io;
+
+use rustix::io::Errno;
 
 use crate::error::{Doing, Error};
 
@@ -20,6 +23,8 @@ const AGENT_MEMORY_MIN_BYTES: u32 = 4 * 1024 * 1024;
 pub struct Workload {
     /// Of the group that the workload begins in.
     processes: File,
+    /// Names of the zones that have groups of their own, by their nodes' numbers.
+    zones: Vec<String>,
 }
 
 /// Makes both groups and puts the agent into its own.
@@ -34,7 +39,7 @@ pub fn create() -> Result<Workload, Error> {
     fs::write(format!("{AGENT}/cgroup.procs"), "0").doing(|| "moving the agent into its cgroup")?;
     fs::write(format!("{AGENT}/memory.min"), AGENT_MEMORY_MIN_BYTES.to_string())
         .doing(|| "protecting the agent's memory")?;
-    Ok(Workload { processes: open_processes(WORKLOAD)? })
+    Ok(Workload { processes: open_processes(WORKLOAD)?, zones: Vec::new() })
 }
 
 fn open_processes(group: &str) -> Result<File, Error> {
@@ -68,6 +73,7 @@ impl Workload {
         if let Some(name) = zones.get(usize::from(first)) {
             self.processes = open_processes(&format!("{WORKLOAD}/{ZONE_PREFIX}{name}"))?;
         }
+        self.zones = zones.to_vec();
         Ok(())
     }
 
@@ -77,10 +83,97 @@ impl Workload {
             .doing(|| format!("limiting the workload to {limit} processes"))
     }
 
+    /// The group of all of it, or that of one zone; `None` if there is no such zone. An undivided workload is its only
+    /// zone.
+    pub fn group(&self, zone: Option<u8>) -> Option<Group> {
+        let Some(node) = zone.filter(|node| *node > 0 || !self.zones.is_empty()) else {
+            return Some(Group { path: WORKLOAD.into(), node: None });
+        };
+        let name = self.zones.get(usize::from(node))?;
+        Some(Group { path: format!("{WORKLOAD}/{ZONE_PREFIX}{name}"), node: Some(node) })
+    }
+
+    /// How many zones it is divided into; 0 is not at all.
+    pub fn divisions(&self) -> usize {
+        self.zones.len()
+    }
+
     /// Whether the kernel killed one of its processes for lack of memory.
     pub fn was_oom_killed(&self) -> bool {
         fs::read_to_string(format!("{WORKLOAD}/memory.events")).is_ok_and(|events| has_oom_kill(&events))
     }
+}
+
+/// A control group of the workload's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    path: String,
+    node: Option<u8>,
+}
+
+impl Group {
+    /// The node that it is bound to; `None`: it uses all.
+    pub const fn node(&self) -> Option<u8> {
+        self.node
+    }
+
+    /// `memory.current`, in bytes.
+    pub fn current_bytes(&self) -> Result<u64, Error> {
+        let text = self.read("memory.current")?;
+        text.trim().parse().map_err(|_| Error::new(format!("reading memory.current of {}", self.path)))
+    }
+
+    /// `memory.max`, in bytes; `None` is unlimited.
+    pub fn max_bytes(&self) -> Result<Option<u64>, Error> {
+        Ok(self.read("memory.max")?.trim().parse().ok())
+    }
+
+    /// Sets `memory.max`. What is in use above it the kernel reclaims before this returns, or it kills.
+    pub fn set_max(&self, bytes: Option<u64>) -> Result<(), Error> {
+        let value = bytes.map_or_else(|| "max".into(), |bytes| bytes.to_string());
+        fs::write(self.file("memory.max"), &value)
+            .doing(|| format!("setting memory.max of {} to {value}", self.path))
+    }
+
+    /// `memory.stat`.
+    pub fn statistics(&self) -> Result<String, Error> {
+        self.read("memory.stat")
+    }
+
+    /// Has the kernel reclaim; says whether it says that it did all of it.
+    pub fn reclaim(&self, bytes: u64) -> Result<bool, Error> {
+        match fs::write(self.file("memory.reclaim"), bytes.to_string()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::new("the guest's kernel cannot be asked to reclaim: it is older than Linux 5.19"))
+            }
+            Err(error) => Err(error).doing(|| format!("reclaiming from {}", self.path)),
+        }
+    }
+
+    /// Moves a process into it, with its pages where the group has a node of its own.
+    pub fn adopt(&self, pid: u32) -> Result<(), Error> {
+        fs::write(self.file("cgroup.procs"), pid.to_string())
+            .doing(|| format!("moving process {pid} to {}", self.path))
+    }
+
+    fn read(&self, name: &str) -> Result<String, Error> {
+        fs::read_to_string(self.file(name)).doing(|| format!("reading {name} of {}", self.path))
+    }
+
+    fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+}
+
+/// Whether `/proc/PID/cgroup` is that of a process of the workload's.
+pub fn is_workload(cgroups: &str) -> bool {
+    let own = WORKLOAD.strip_prefix(ROOT).unwrap_or(WORKLOAD);
+    let group = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
+    group
+        .and_then(|group| group.strip_prefix(own))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn has_oom_kill(events: &str) -> bool {
@@ -90,6 +183,32 @@ fn has_oom_kill(events: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_workload_is_told_from_kernel_and_agent() {
+        for theirs in ["0::/workload\n", "12:pids:/\n0::/workload/zone-ram\n", "0::/workload/zone-a/own\n"] {
+            assert!(is_workload(theirs), "{theirs}");
+        }
+        for other in ["0::/\n", "0::/agent\n", "0::/workload2\n", "1:pids:/workload\n", ""] {
+            assert!(!is_workload(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn groups_are_the_workloads_or_its_zones() {
+        let workload = |zones: &[&str]| Workload {
+            processes: File::open("/dev/null").unwrap(),
+            zones: zones.iter().map(|name| (*name).into()).collect(),
+        };
+        let path = |workload: &Workload, zone| workload.group(zone).map(|group| group.path);
+        let whole = Some(WORKLOAD.to_owned());
+        assert_eq!([None, Some(0)].map(|zone| path(&workload(&[]), zone)), [whole.clone(), whole.clone()]);
+        assert_eq!(path(&workload(&[]), Some(1)), None);
+        let divided = workload(&["ram", "cache"]);
+        assert_eq!(path(&divided, None), whole);
+        assert_eq!(path(&divided, Some(1)), Some("/sys/fs/cgroup/workload/zone-cache".into()));
+        assert_eq!(path(&divided, Some(2)), None);
+    }
 
     #[test]
     fn oom_kills_are_seen_among_the_events() {

@@ -17,10 +17,13 @@ mod error;
 mod kernel_log;
 mod layers;
 mod link;
+mod memory;
 mod modules;
 mod mount;
+mod orders;
 mod port;
 mod pump;
+mod reclaim;
 mod root;
 mod script;
 mod signals;
@@ -31,6 +34,7 @@ mod system;
 mod user;
 mod volumes;
 mod wait;
+mod worker;
 mod workload;
 
 /// Entered from the C library's start code.

@@ -9,7 +9,9 @@ use proto::{FailureKind, Milestone, Resource, Spec, Text, ToHost, Ulimit};
 
 use crate::error::{Doing, Error};
 use crate::link::Link;
+use crate::memory::Memory;
 use crate::modules::{self, Condition, Module};
+use crate::orders::Orders;
 use crate::port::Port;
 use crate::root::Root;
 use crate::stdio::{self, AgentEnds};
@@ -123,12 +125,16 @@ fn serve(
     if let Some(limit) = spec.pids_limit {
         cgroup.limit_pids(limit)?;
     }
+    let memory = Memory::new(cgroup, spec.memory_bytes)?;
+    if spec.memory_max_bytes.is_some() {
+        memory.limit(None, spec.memory_max_bytes)?;
+    }
     let (pid, ends) = start(spec, &root, cgroup)?;
     link.milestone(Milestone::WorkloadExecuted);
     early::expedite_rcu(false);
     link.send(&ToHost::Started { pid: pid.as_raw_nonzero().get().unsigned_abs() });
-    let supervisor =
-        Supervisor::new(link, children, pid, ends, ports).doing(|| "watching the workload's streams")?;
+    let supervisor = Supervisor::new(link, children, pid, ends, ports, Orders::new(memory))
+        .doing(|| "watching the workload's streams")?;
     Ok(supervisor.run()?)
 }
 

@@ -17,6 +17,7 @@ use rustix::process::{Pid, WaitOptions, wait};
 
 use crate::error::{Doing, Error};
 use crate::link::Link;
+use crate::orders::Orders;
 use crate::port::Port;
 use crate::pump::Pump;
 use crate::signals;
@@ -30,6 +31,7 @@ const CHILDREN: u64 = 1;
 const INPUT_SOURCE: u64 = 2;
 const INPUT_SINK: u64 = 3;
 const TERMINAL: u64 = 4;
+const ORDER: u64 = 5;
 const OUTPUT_SOURCES: u64 = 10;
 const OUTPUT_SINKS: u64 = 20;
 
@@ -78,6 +80,7 @@ pub struct Supervisor<'a> {
     end_typed: bool,
     /// Standard output, and without a terminal standard error.
     outputs: Vec<Pump<Stream, Port>>,
+    orders: Orders<'a>,
     ending: Option<Ending>,
 }
 
@@ -95,6 +98,7 @@ impl<'a> Supervisor<'a> {
         workload: Pid,
         ends: AgentEnds,
         ports: StreamPorts,
+        orders: Orders<'a>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let watch = |fd: BorrowedFd<'_>, token, flags| {
@@ -132,6 +136,7 @@ impl<'a> Supervisor<'a> {
             input_gone: false,
             end_typed: false,
             outputs,
+            orders,
             ending: None,
         })
     }
@@ -141,6 +146,7 @@ impl<'a> Supervisor<'a> {
         self.listen();
         loop {
             let more = self.move_streams();
+            self.carry_out_orders()?;
             if let Some(ending) = &self.ending {
                 if self.has_children && Instant::now() > ending.deadline {
                     self.give_up();
@@ -150,6 +156,24 @@ impl<'a> Supervisor<'a> {
                 }
             }
             self.sleep(more)?;
+        }
+    }
+
+    /// Answers what is done, and begins what is next.
+    fn carry_out_orders(&mut self) -> Result<(), Error> {
+        self.tell_answers();
+        if let Some(words) = self.orders.begin() {
+            // Forgotten by itself when the order is done and its descriptor closed.
+            epoll::add(&self.epoll, words, EventData::new_u64(ORDER), EventFlags::IN | EventFlags::ET)
+                .doing(|| "watching an order")?;
+        }
+        self.tell_answers();
+        Ok(())
+    }
+
+    fn tell_answers(&mut self) {
+        for answer in self.orders.answers() {
+            self.link.send(&answer);
         }
     }
 
@@ -270,6 +294,12 @@ impl<'a> Supervisor<'a> {
             }
             ToGuest::InputEnd { bytes } => self.input.end_after(bytes),
             ToGuest::OutputGone(stream) => self.close_output(stream),
+            ToGuest::Order { id, order } => {
+                // With the workload's end there is nothing left that an order could be about.
+                if self.ending.is_none() {
+                    self.orders.take(id, order);
+                }
+            }
             ToGuest::Hello { .. } | ToGuest::Spec { .. } => {
                 self.lose_host(Error::new("the host repeated its greeting or its spec"));
             }
@@ -326,6 +356,7 @@ impl<'a> Supervisor<'a> {
             None => self.ending = Some(Ending { deadline: Instant::now() + KILL_DEADLINE, host_lost }),
         }
         signals::kill_all();
+        self.orders.abandon();
         drop(self.input.close_sink());
         self.input.close_source();
         if let Some(terminal) = &mut self.terminal {

@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod machine;
+#[path = "guest/orders.rs"]
+mod orders;
 
 use std::ffi::CString;
 use std::sync::LazyLock;
@@ -34,6 +36,8 @@ fn run(args: &[&str]) -> Spec {
         pids_limit: None,
         zones: vec!["ram".into()],
         zone: 0,
+        memory_bytes: 256 << 20,
+        memory_max_bytes: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The two VMMs that benchmarks compare, on one kernel and initramfs, and what measuring takes.
 
+use balloon::zone::Limits;
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,8 @@ impl Guest {
         let (_stderr, stderr) = std::io::pipe()?;
         let machine = Machine {
             name: "bench".into(),
+            group: String::new(),
+            limits: Limits::default(),
             image: String::new(),
             listener: UnixListener::bind(socket)?,
             zones: vec![ZoneConfig::only(self.memory_mib << 20)],

@@ -15,6 +15,7 @@ pub mod archive;
 pub mod ballast;
 pub mod bench;
 pub mod control;
+pub mod daemon;
 pub mod fuzz;
 pub mod host_cgroup;
 pub mod hostile;

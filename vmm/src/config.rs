@@ -4,7 +4,7 @@
 //! own; from then on the VMM opens nothing. Both ends are built from this file, so there is no version.
 
 use crate::cgroup::room::HostLimit;
-use balloon::zone::BOOT_ZONE;
+use balloon::zone::{BOOT_ZONE, Limits};
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
 
@@ -16,8 +16,13 @@ pub struct VmConfig {
     pub name: String,
     /// The image, as the user named it.
     pub image: String,
+    /// The path of its group in the zone tree; empty is none.
+    pub group: String,
     /// Guest memory, zone by zone, at least one.
     pub zones: Vec<ZoneConfig>,
+    /// What it may hold and what it is left, until that is changed. Without a max it may use all of its memory; one below
+    /// it is also in the specification ([`proto::Spec::memory_max_bytes`]).
+    pub limits: Limits,
     /// Number of vCPUs.
     pub cpus: u8,
     /// `/dev/kvm`, open for reading and writing.

@@ -13,6 +13,8 @@ pub struct Exit {
     pub code: u8,
     /// The guest ran out of memory.
     pub oom_killed: bool,
+    /// Guest memory that it could use.
+    pub max_bytes: u64,
     /// Bytes of standard output and error that the workload wrote.
     pub bytes: [u64; 2],
 }
@@ -45,7 +47,8 @@ impl Ending {
     ) -> Option<Outcome> {
         if let Some(exit) = self.exit {
             if self.delivered(delivered) {
-                return Some(Outcome::Exited { code: exit.code, oom_killed: exit.oom_killed });
+                let max_bytes = exit.oom_killed.then_some(exit.max_bytes);
+                return Some(Outcome::Exited { code: exit.code, out_of_memory_at_bytes: max_bytes });
             }
             let lost = exit.bytes.iter().zip(delivered).map(|(said, is)| said.saturating_sub(is));
             let lost = lost.fold(0, u64::saturating_add);
@@ -101,7 +104,7 @@ const LONGEST_REASON: usize = 200;
 mod tests {
     use super::*;
 
-    const EXIT: Exit = Exit { code: 7, oom_killed: false, bytes: [100, 5] };
+    const EXIT: Exit = Exit { code: 7, oom_killed: false, max_bytes: 1 << 28, bytes: [100, 5] };
 
     fn failed(ending: Ending, stop: &Stop, log: &str) -> String {
         match ending.outcome(Some(stop), State::Running, [0, 0], true, log) {
@@ -114,12 +117,19 @@ mod tests {
     fn an_exit_waits_for_its_output() {
         let ending = Ending { exit: Some(EXIT), late: false };
         assert_eq!(ending.outcome(None, State::Over, [99, 5], true, ""), None);
-        let exited = Some(Outcome::Exited { code: 7, oom_killed: false });
+        let exited = Some(Outcome::Exited { code: 7, out_of_memory_at_bytes: None });
         assert_eq!(ending.outcome(None, State::Over, [100, 5], false, ""), exited);
         assert_eq!(ending.outcome(Some(&Stop::PowerOff), State::Over, [9, 5], false, ""), None);
         let lost = ending.outcome(Some(&Stop::PowerOff), State::Over, [9, 5], true, "");
         let Some(Outcome::Failed { message, .. }) = lost else { panic!("{lost:?}") };
         assert!(message.contains("91 bytes"), "{message}");
+    }
+
+    #[test]
+    fn a_guest_that_ran_out_of_memory_is_told_with_its_limit() {
+        let exit = Exit { code: 137, oom_killed: true, bytes: [0, 0], ..EXIT };
+        let outcome = Ending { exit: Some(exit), late: false }.outcome(None, State::Over, [0, 0], true, "");
+        assert_eq!(outcome, Some(Outcome::Exited { code: 137, out_of_memory_at_bytes: Some(1 << 28) }));
     }
 
     #[test]

@@ -12,7 +12,6 @@ pub mod image;
 #[cfg(feature = "cli")]
 pub mod kernel;
 pub mod link;
-pub mod logging;
 pub mod machine;
 #[cfg(feature = "cli")]
 mod process;

@@ -12,9 +12,10 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use proto::{
-    Decoder, ExitStatus, FailureKind, Message, Milestone, OutputStream, ToGuest, ToHost, WindowSize,
+    Decoder, Done, ExitStatus, FailureKind, MAX_ORDERS, Message, Milestone, Order, OutputStream, ToGuest,
+    ToHost, WindowSize,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Where the guest's agent stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +52,8 @@ pub enum Event {
         /// Bytes of standard error.
         stderr_bytes: u64,
     },
+    /// An order that somebody waits for is answered: [`Link::answer`] has it.
+    Answered,
     /// The stream is beyond repair: the agent does not speak this protocol.
     Broken(String),
 }
@@ -59,6 +62,26 @@ pub enum Event {
 const MAX_NOTICES: u32 = 64;
 /// Messages for the guest that may wait; beyond it resizes and signals are dropped, as nobody reads them.
 const MAX_OUTGOING: usize = 1 << 20;
+
+/// Why there will be no answer to an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// No workload, or none yet.
+    #[error("the guest's workload does not run: its agent takes no orders")]
+    NotRunning,
+    /// It has not answered so many.
+    #[error("the guest's agent has {MAX_ORDERS} orders to carry out: try again later")]
+    Busy,
+}
+
+/// An order that the agent has not answered, or whose answer nobody has taken.
+#[derive(Debug)]
+struct Outstanding {
+    order: Order,
+    answer: Option<Done>,
+    /// Nobody waits for it any longer.
+    forgotten: bool,
+}
 
 /// The link.
 #[derive(Debug)]
@@ -70,6 +93,9 @@ pub struct Link {
     notices: u32,
     /// The latest.
     milestone: Option<Milestone>,
+    /// By their numbers, at most [`MAX_ORDERS`]: an agent that answers none gets no more.
+    orders: BTreeMap<u32, Outstanding>,
+    last_order: u32,
     misuse: u64,
     broken: bool,
 }
@@ -88,6 +114,8 @@ impl Link {
             outgoing: greeting.into(),
             notices: 0,
             milestone: None,
+            orders: BTreeMap::new(),
+            last_order: 0,
             misuse: 0,
             broken: false,
         }
@@ -129,6 +157,7 @@ impl Link {
             // Each once and in order, or a guest could make the host keep any number of them.
             (ToHost::Milestone { milestone, .. }, _) => self.milestone < Some(*milestone),
             (ToHost::Exited { .. }, state) => state == State::Running,
+            (ToHost::Done { id, done }, _) => self.expects(*id, done),
             (ToHost::Failed { .. } | ToHost::Notice(_) | ToHost::InputGone, _) => true,
         };
         if !expected {
@@ -168,6 +197,63 @@ impl Link {
             }
             // Input that nobody reads is taken from its writer all the same: a pipeline must not stall.
             ToHost::InputGone => {}
+            ToHost::Done { id, done } => match self.orders.get_mut(&id) {
+                Some(outstanding) if !outstanding.forgotten => {
+                    outstanding.answer = Some(done);
+                    events.push(Event::Answered);
+                }
+                _ => drop(self.orders.remove(&id)),
+            },
+        }
+    }
+
+    /// Whether that is the first answer to an order that was given, and of its kind.
+    fn expects(&self, id: u32, done: &Done) -> bool {
+        self.orders.get(&id).is_some_and(|outstanding| {
+            outstanding.answer.is_none()
+                && matches!(
+                    (outstanding.order, done),
+                    (_, Done::Refused(_))
+                        | (Order::Limit { .. }, Done::Limited { .. })
+                        | (Order::Trim { .. }, Done::Trimmed(_))
+                        | (Order::Move { .. }, Done::Moved { .. })
+                )
+        })
+    }
+
+    /// Gives the agent an order; its number asks for the answer.
+    ///
+    /// # Errors
+    /// The agent takes none now.
+    pub fn order(&mut self, order: Order) -> Result<u32, OrderError> {
+        if self.state != State::Running {
+            return Err(OrderError::NotRunning);
+        }
+        if self.orders.len() >= MAX_ORDERS || self.is_full() {
+            return Err(OrderError::Busy);
+        }
+        // Those that are outstanding are fewer than the numbers.
+        let id = self.last_order.wrapping_add(1);
+        self.last_order = id;
+        self.orders.insert(id, Outstanding { order, answer: None, forgotten: false });
+        self.say(&ToGuest::Order { id, order });
+        Ok(id)
+    }
+
+    /// The answer to an order, once and if it has come.
+    pub fn answer(&mut self, id: u32) -> Option<Done> {
+        let answer = self.orders.get_mut(&id)?.answer.take()?;
+        self.orders.remove(&id);
+        Some(answer)
+    }
+
+    /// Nobody waits for this answer any longer. The order stays the agent's, and may still be carried out.
+    pub fn forget(&mut self, id: u32) {
+        if let Some(outstanding) = self.orders.get_mut(&id) {
+            outstanding.forgotten = true;
+            if outstanding.answer.is_some() {
+                self.orders.remove(&id);
+            }
         }
     }
 
@@ -202,8 +288,12 @@ impl Link {
         self.say(&ToGuest::OutputGone(stream));
     }
 
+    fn is_full(&self) -> bool {
+        self.outgoing.len() >= MAX_OUTGOING.saturating_add(self.spec_bytes)
+    }
+
     fn say(&mut self, message: &ToGuest) {
-        if self.outgoing.len() < MAX_OUTGOING.saturating_add(self.spec_bytes) {
+        if !self.is_full() {
             let mut frame = Vec::new();
             message.encode(&mut frame);
             self.outgoing.extend(frame);
@@ -312,6 +402,53 @@ mod tests {
             [Event::Failed(FailureKind::Setup, "why".into())]
         );
         assert_eq!(receive(&mut running, &[failed()]), [Event::Lost("why".into())]);
+    }
+
+    const ORDER: Order = Order::Trim { zone: None, bytes: None };
+
+    fn done(id: u32) -> ToHost {
+        ToHost::Done { id, done: Done::Refused(Text::new(&id.to_string())) }
+    }
+
+    fn running() -> Link {
+        let mut link = Link::new(b"");
+        receive(&mut link, &[hello(proto::VERSION), ToHost::Started { pid: 1 }]);
+        link
+    }
+
+    #[test]
+    fn answers_are_matched_by_number_once() {
+        let mut link = running();
+        let (first, second) = (link.order(ORDER).unwrap(), link.order(ORDER).unwrap());
+        assert_eq!(receive(&mut link, &[done(second), done(second)]), [Event::Answered]);
+        assert_eq!((link.answer(first), link.misuse()), (None, 1));
+        assert_eq!(link.answer(second), Some(Done::Refused(Text::new(&second.to_string()))));
+        assert_eq!(link.answer(second), None);
+        // Nobody's, of another kind, and of one that nobody waits for.
+        let moved = Done::Moved { there_bytes: 1, elsewhere_bytes: 1 };
+        assert_eq!(receive(&mut link, &[done(999), ToHost::Done { id: first, done: moved }]), []);
+        assert_eq!(link.misuse(), 3);
+        link.forget(first);
+        assert_eq!(receive(&mut link, &[done(first)]), []);
+        assert_eq!(link.misuse(), 3);
+        assert_eq!(receive(&mut link, &[done(first)]), []);
+        assert_eq!(link.misuse(), 4);
+    }
+
+    #[test]
+    fn an_agent_that_does_not_answer_gets_no_more_orders() {
+        let mut link = Link::new(b"");
+        assert_eq!(link.order(ORDER), Err(OrderError::NotRunning));
+        let mut link = running();
+        for _ in 0..MAX_ORDERS {
+            let id = link.order(ORDER).unwrap();
+            link.forget(id);
+        }
+        assert_eq!(link.order(ORDER), Err(OrderError::Busy));
+        receive(&mut link, &[done(1)]);
+        assert!(link.order(ORDER).is_ok());
+        receive(&mut link, &[exited()]);
+        assert_eq!(link.order(ORDER), Err(OrderError::NotRunning));
     }
 
     #[test]

@@ -19,20 +19,6 @@ pub enum Report {
     Ended(Outcome),
 }
 
-/// Text of somebody else, such as the guest, without what could change a terminal: its lines stay, and consoles end
-/// them with carriage returns, too. It also bounds a report: of a control character JSON makes six bytes, of its
-/// replacement three.
-#[must_use]
-pub fn readable(text: &str) -> String {
-    text.split('\n').map(|line| printable(line.trim_end_matches('\r'))).collect::<Vec<_>>().join("\n")
-}
-
-/// One line of somebody else's text without what could change a terminal.
-#[must_use]
-pub fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
 /// What the kernel writes of a panic's reason.
 pub const PANIC: &str = "Kernel panic - not syncing: ";
 
@@ -84,8 +70,8 @@ pub enum Outcome {
     Exited {
         /// The exit code that a shell shows.
         code: u8,
-        /// The guest's kernel killed one of its processes for lack of memory.
-        oom_killed: bool,
+        /// The guest's kernel killed one of its processes for lack of memory, of which the guest could use so much.
+        out_of_memory_at_bytes: Option<u64>,
     },
     /// The workload could not be started.
     NotStarted {
@@ -146,6 +132,7 @@ pub fn monotonic_us() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use balloon::logging::readable;
 
     #[test]
     fn whatever_the_guests_kernel_says_fits_a_report() {

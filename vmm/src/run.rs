@@ -2,9 +2,13 @@
 
 use crate::cgroup::HostCgroup;
 use crate::config::{VmConfig, ZoneConfig};
+use crate::control::agent::Linked;
 use crate::control::ballooned::{Ballooned, PrivateZone};
+use crate::control::limits::Held;
+use crate::control::orders::Orders;
 use crate::control::service::MicroVm;
 use crate::control::shared::SharedZones;
+use crate::control::ticks::{TickEvents, Ticks};
 use crate::link::Link;
 use crate::machine::layout::Ram;
 use crate::machine::memory::{self, SharedZone, Zone};
@@ -15,7 +19,7 @@ use crate::machine::vm::{self, Vm};
 use crate::machine::{acpi, boot, layout};
 use crate::report::{Milestone, Outcome, Report};
 use crate::seccomp::{self, Filters};
-use crate::streams::{self, HostEnds, Settled, Streams};
+use crate::streams::{self, HostEnds, OrderEvents, Settled, Streams};
 use crate::virtio::attach::{self, QueueEvents, Slots};
 use crate::virtio::balloon::{self, Balloon, BalloonEvents};
 use crate::virtio::block::Block;
@@ -25,15 +29,18 @@ use crate::virtio::mmio::Transport;
 use crate::virtio::pmem::Pmem;
 use crate::virtio::rng::Rng;
 use ::balloon::control::api::VmDocument;
+use ::balloon::control::link::Hello;
 use ::balloon::control::server::Server;
 use ::balloon::device::STATISTICS_DEADLINE_MS;
 use ::balloon::resident::{FileMapping, PageCache};
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
@@ -188,24 +195,36 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     };
     let settled = Settled::default();
     let (outcome, limit) = (Settled::clone(&settled), Duration::from_secs(config.start_limit_s));
-    let streams = Streams::new(console, Link::new(&spec), ends, Arc::clone(&stop), outcome, limit)
+    let link = Rc::new(RefCell::new(Link::new(&spec)));
+    let event = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(host("create an event"));
+    let share = |event: &EventFd| event.try_clone().map_err(host("create an event"));
+    let (ordered, answered) = (event()?, event()?);
+    let held = Held::new(config.limits, config.memory_bytes());
+    let order_events =
+        OrderEvents { ordered: share(&ordered)?, answered: share(&answered)?, max_bytes: held.max_bytes() };
+    let agent = Linked { link: Rc::clone(&link), ordered };
+    let streams = Streams::new(console, link, order_events, ends, Arc::clone(&stop), outcome, limit)
         .map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(streams));
-    let answered = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC).map_err(host("create an event"))?;
     // SAFETY: as above.
-    let host_cgroup = config.host_cgroup.as_ref().map(|cgroup| unsafe { HostCgroup::adopt(cgroup) });
-    let ballooned = Ballooned::new(
-        Arc::clone(&balloon),
-        private_zones(config, &ram),
-        answered.try_clone().map_err(host("create an event"))?,
-    )
-    .with_host(host_cgroup)
-    .with_shared(shared_zones(config, &layers));
+    let host_cgroup = config.host_cgroup.as_ref().map(|cgroup| Rc::new(unsafe { HostCgroup::adopt(cgroup) }));
+    let ballooned = Ballooned::new(Arc::clone(&balloon), private_zones(config, &ram), share(&answered)?)
+        .with_host(host_cgroup.clone())
+        .with_shared(shared_zones(config, &layers));
+    let ticks = Ticks::new().map_err(host("create a timer"))?;
+    events.add_subscriber(Box::new(TickEvents { ticks: ticks.clone(), event: share(&answered)? }));
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();
     let guest_limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
-    let service = MicroVm::new(document(config), Box::new(ballooned), guest_limit);
+    let host_limit = Box::new(move |max_bytes| match &host_cgroup {
+        Some(cgroup) => cgroup.set_guest_max(max_bytes).map(drop),
+        None => Ok(()),
+    });
+    let orders = Orders::new(Box::new(agent), held, host_limit);
+    let service = MicroVm::new(document(config), hello(config), Box::new(ballooned), guest_limit)
+        .map_err(host("create an event"))?
+        .with_agent(orders, ticks);
     let server = Server::new(listener, service).map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 
@@ -270,6 +289,18 @@ fn document(config: &VmConfig) -> VmDocument {
         memory_bytes: config.memory_bytes(),
         started_at_ms: 0,
         uptime_ms: 0,
+        arbiter: None,
+    }
+}
+
+/// How it introduces itself to `ballastd`.
+fn hello(config: &VmConfig) -> Hello {
+    Hello {
+        name: config.name.clone(),
+        pid: std::process::id(),
+        group: config.group.clone(),
+        limits: config.limits,
+        memory_bytes: config.memory_bytes(),
     }
 }
 

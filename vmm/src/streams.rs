@@ -15,13 +15,14 @@ use deadline::Deadline;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use proto::OutputStream;
 use sinks::{KernelLog, Output};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use vmm_sys_util::eventfd::EventFd;
 
 /// After the agent's last word, how long output that it announced may still be on its way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -35,6 +36,7 @@ const STDERR: u32 = 1002;
 const CONTROL: u32 = 1003;
 const STOPPED: u32 = 1004;
 const DEADLINE: u32 = 1005;
+const ORDERED: u32 = 1006;
 
 /// Where the run's outcome appears.
 pub type Settled = Rc<RefCell<Option<Outcome>>>;
@@ -42,7 +44,8 @@ pub type Settled = Rc<RefCell<Option<Outcome>>>;
 /// The VMM's ends of everything that the console's ports lead to.
 pub struct Streams {
     console: Arc<Transport<Console>>,
-    link: Link,
+    link: Rc<RefCell<Link>>,
+    orders: OrderEvents,
     stdin: Option<File>,
     stdin_bytes: u64,
     outputs: [Output; 2],
@@ -68,6 +71,16 @@ pub struct HostEnds {
     pub control: UnixDatagram,
 }
 
+/// What passes between the link and those who order something of the agent.
+pub struct OrderEvents {
+    /// Readable when there are orders to send.
+    pub ordered: EventFd,
+    /// Written when an order is answered.
+    pub answered: EventFd,
+    /// Guest memory that may be used.
+    pub max_bytes: Rc<Cell<u64>>,
+}
+
 impl Streams {
     /// Connects the ends to the console. A guest that has not started its workload after `start_limit` is given up.
     ///
@@ -75,15 +88,17 @@ impl Streams {
     /// The host has no more file descriptors.
     pub fn new(
         console: Arc<Transport<Console>>,
-        link: Link,
+        link: Rc<RefCell<Link>>,
+        orders: OrderEvents,
         ends: HostEnds,
         stop: Arc<StopSignal>,
         settled: Settled,
         start_limit: Duration,
     ) -> std::io::Result<Self> {
-        let mut streams = Self {
+        let streams = Self {
             console,
             link,
+            orders,
             stdin_bytes: 0,
             outputs: [
                 Output::new(OutputStream::Stdout, ends.stdout),
@@ -100,7 +115,7 @@ impl Streams {
             stdin: ends.stdin,
         };
         if streams.stdin.is_none() {
-            streams.link.input_end(0);
+            streams.link.borrow_mut().input_end(0);
         }
         Ok(streams)
     }
@@ -132,6 +147,8 @@ impl Streams {
         let mut events = Vec::new();
         let mut empty = false;
         let Self { console, link, outputs, kernel_log, .. } = self;
+        let mut held = link.borrow_mut();
+        let link = &mut *held;
         for _ in 0..ROUNDS {
             let mut moved = 0;
             empty = true;
@@ -164,6 +181,7 @@ impl Streams {
             }
             empty = false;
         }
+        drop(held);
         if !empty && self.host_takes(port) {
             // The rounds are spent: go on after the other streams had their turn.
             if let Some(kick) = self.console.kicks().get(queue) {
@@ -178,7 +196,8 @@ impl Streams {
             self.report(&Report::Milestone(Milestone::now("first-output", None)));
         }
         // The agent's message may want an answer, and the agent wants to know of a reader that is gone.
-        if !self.link.outgoing().0.is_empty() {
+        let waits = !self.link.borrow().outgoing().0.is_empty();
+        if waits {
             self.link_to_guest();
         }
         empty
@@ -195,6 +214,7 @@ impl Streams {
 
     fn link_to_guest(&mut self) {
         let Self { console, link, .. } = self;
+        let mut link = link.borrow_mut();
         let queue = ports::receive_queue(Port::Link as usize);
         console.with_live(
             |device, queues, memory| {
@@ -239,7 +259,7 @@ impl Streams {
             *stdin_bytes += read as u64;
             if ended {
                 *stdin = None;
-                link.input_end(*stdin_bytes);
+                link.borrow_mut().input_end(*stdin_bytes);
                 return self.link_to_guest();
             }
             if read == 0 {
@@ -267,10 +287,16 @@ impl Streams {
                 self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });
             }
             Event::Exited { status, oom_killed, stdout_bytes, stderr_bytes } => {
-                self.ending.exit =
-                    Some(Exit { code: status.shell_code(), oom_killed, bytes: [stdout_bytes, stderr_bytes] });
+                self.ending.exit = Some(Exit {
+                    code: status.shell_code(),
+                    oom_killed,
+                    max_bytes: self.orders.max_bytes.get(),
+                    bytes: [stdout_bytes, stderr_bytes],
+                });
                 self.deadline.put_off(DRAIN_LIMIT);
             }
+            // The counter of an eventfd cannot overflow by ones.
+            Event::Answered => drop(self.orders.answered.write(1)),
             Event::Broken(why) => {
                 let message = format!("the guest's agent cannot be understood: {why}");
                 self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });
@@ -282,14 +308,14 @@ impl Streams {
         let mut buffer = [0; 512];
         match self.control.recv(&mut buffer) {
             Ok(length) if length > 0 => match serde_json::from_slice(&buffer[..length]) {
-                Ok(Request::Resize { rows, cols }) => self.link.resize(rows, cols),
-                Ok(Request::Signal { number }) if self.link.state() < State::Running => {
+                Ok(Request::Resize { rows, cols }) => self.link.borrow_mut().resize(rows, cols),
+                Ok(Request::Signal { number }) if self.link_state() < State::Running => {
                     // What continues a stopped process ends none.
                     if i32::from(number) != libc::SIGCONT {
                         self.settle(Outcome::Interrupted { signal: number });
                     }
                 }
-                Ok(Request::Signal { number }) => self.link.signal(number),
+                Ok(Request::Signal { number }) => self.link.borrow_mut().signal(number),
                 Err(error) => log::warn!("cannot understand a request of ballast: {error}"),
             },
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -306,7 +332,7 @@ impl Streams {
         if self.ending.exit.is_some() {
             self.ending.late = true;
             self.deadline.put_off(DRAIN_LIMIT);
-        } else if self.link.state() < State::Running {
+        } else if self.link_state() < State::Running {
             let message = format!(
                 "the guest did not start its workload within {} s; `ballast run --boot-log` shows what it does",
                 self.start_limit.as_secs()
@@ -330,10 +356,14 @@ impl Streams {
         let delivered = [self.outputs[0].delivered, self.outputs[1].delivered];
         let kernel_log = self.kernel_log.text();
         if let Some(outcome) =
-            self.ending.outcome(stopped.as_ref(), self.link.state(), delivered, empty, &kernel_log)
+            self.ending.outcome(stopped.as_ref(), self.link_state(), delivered, empty, &kernel_log)
         {
             self.settle(outcome);
         }
+    }
+
+    fn link_state(&self) -> State {
+        self.link.borrow().state()
     }
 
     fn settle(&self, outcome: Outcome) {
@@ -376,6 +406,7 @@ impl MutEventSubscriber for Streams {
         add(Events::with_data(&self.control, CONTROL, EventSet::IN));
         add(Events::with_data(self.stop.event(), STOPPED, EventSet::IN));
         add(Events::with_data(&self.deadline, DEADLINE, EventSet::IN));
+        add(Events::with_data(&self.orders.ordered, ORDERED, EventSet::IN));
     }
 
     fn process(&mut self, events: Events, _ops: &mut EventOps) {
@@ -386,6 +417,10 @@ impl MutEventSubscriber for Streams {
             CONTROL => self.on_request(),
             STOPPED => drop(self.stop.event().read()),
             DEADLINE => self.on_deadline(),
+            ORDERED => {
+                let _ = self.orders.ordered.read();
+                self.link_to_guest();
+            }
             queue => self.on_queue(queue as usize),
         }
         self.settle_if_over();

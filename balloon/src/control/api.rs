@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::link::Envelope;
 use crate::device;
 /// `GET /v1/statistics`: what the guest says of itself.
 pub use crate::device::Statistics as GuestStatistics;
@@ -30,6 +31,17 @@ pub struct VmDocument {
     pub started_at_ms: u64,
     /// How long ago that was.
     pub uptime_ms: u64,
+    /// What `ballastd` has leased to it; null without a daemon.
+    pub arbiter: Option<ArbiterDocument>,
+}
+
+/// A lease of the daemon's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArbiterDocument {
+    /// What it grants.
+    pub envelope: Envelope,
+    /// How long it still does.
+    pub left_ms: u64,
 }
 
 /// How the guest's balloon driver does.

@@ -62,12 +62,30 @@ pub fn send<T: DeserializeOwned>(
     document: &impl Serialize,
     limit: Duration,
 ) -> Result<T, Error> {
+    ask(socket, &request(method, path, "", document)?, limit)
+}
+
+/// As [`send`] with `PUT`, if the document at `path` is still of this generation: its entity tag, without quotes.
+///
+/// # Errors
+/// Nobody answers, or the answer is no, also because the document has changed (412).
+pub fn replace<T: DeserializeOwned>(
+    socket: &Path,
+    path: &str,
+    generation: u64,
+    document: &impl Serialize,
+    limit: Duration,
+) -> Result<T, Error> {
+    let condition = format!("If-Match: \"{generation}\"\r\n");
+    ask(socket, &request("PUT", path, &condition, document)?, limit)
+}
+
+fn request(method: &str, path: &str, fields: &str, document: &impl Serialize) -> Result<String, Error> {
     let body = serde_json::to_string(document).map_err(|error| Error::Host(error.into()))?;
     let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-    ask(socket, &request, limit)
+    Ok(format!(
+        "{method} {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
+    ))
 }
 
 fn ask<T: DeserializeOwned>(socket: &Path, request: &str, limit: Duration) -> Result<T, Error> {

@@ -187,7 +187,7 @@ impl Connection {
         let body = body.to_vec();
         self.consume(whole);
         self.out = Some(Out { head_only: head.method == "HEAD", close: head.close });
-        Ok(Some(Request { method: head.method, path: head.path, options: head.options, body }))
+        Ok(Some(Request { method: head.method, path: head.path, options: head.options, body, client: None }))
     }
 
     fn find_head(&mut self) -> Result<Option<(Head, usize)>, Refusal> {

@@ -25,13 +25,21 @@ pub struct Request {
     pub options: Options,
     /// The content.
     pub body: Vec<u8>,
+    /// The process that connected, where that is known.
+    pub client: Option<u32>,
 }
 
 impl Request {
     /// A request whose head says no more than method and path.
     #[must_use]
     pub fn new(method: &str, path: &str, body: &[u8]) -> Self {
-        Self { method: method.into(), path: path.into(), options: Options::default(), body: body.into() }
+        Self {
+            method: method.into(),
+            path: path.into(),
+            options: Options::default(),
+            body: body.into(),
+            client: None,
+        }
     }
 }
 

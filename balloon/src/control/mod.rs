@@ -12,6 +12,9 @@
 pub mod api;
 pub mod client;
 pub mod connection;
+pub mod fleet;
 pub mod http;
+pub mod link;
+pub mod orders;
 pub mod server;
 pub mod service;

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "two system calls about users")]
 
 use super::connection::Connection;
-use super::http::Status;
+use super::http::{Request, Status};
 use super::service::{Answer, Service, Stream, error};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::io::{self, ErrorKind, Read, Write};
@@ -52,6 +52,8 @@ pub struct Server<S> {
 
 struct Client {
     socket: UnixStream,
+    /// Who connected.
+    process: Option<u32>,
     connection: Connection,
     /// What the connection has become.
     stream: Option<Box<dyn Stream>>,
@@ -123,17 +125,19 @@ impl<S: Service> Server<S> {
         if let Err(error) = socket.set_nonblocking(true) {
             return log::warn!("cannot serve a client of the control socket: {error}");
         }
-        if peer(&socket).is_none_or(|user| user != self.user && user != ROOT) {
+        let peer = peer(&socket).filter(|peer| peer.uid == self.user || peer.uid == ROOT);
+        let Some(peer) = peer else {
             let mut text = Vec::new();
             error(Status::Forbidden, "only the owner of this socket and root may ask")
                 .write(false, true, &mut text);
             // A new socket takes so little at once; nothing hangs on it.
             let _ = socket.write(&text);
             return;
-        }
+        };
         let now = Instant::now();
         let client = Client {
             socket,
+            process: u32::try_from(peer.pid).ok().filter(|pid| *pid > 0),
             connection: Connection::default(),
             stream: None,
             interest: EventSet::IN,
@@ -243,6 +247,7 @@ impl Client {
         }
         for _ in 0..PASS {
             let Some(request) = self.connection.take_request() else { break };
+            let request = Request { client: self.process, ..request };
             self.since = Instant::now();
             match service.serve(&request) {
                 Answer::Now(response) => self.connection.answer(&response),
@@ -360,7 +365,10 @@ impl<S: Service> MutEventSubscriber for Server<S> {
                 let _ = self.more.read();
                 (0..CLIENTS).for_each(|place| self.serve(place, EventSet::empty(), ops));
             }
-            SERVICE => drop(self.service.event().map(EventFd::read)),
+            SERVICE => {
+                drop(self.service.event().map(EventFd::read));
+                self.service.advance();
+            }
             place => self.serve(place as usize, events.event_set(), ops),
         }
         self.settle(ops);
@@ -368,8 +376,8 @@ impl<S: Service> MutEventSubscriber for Server<S> {
     }
 }
 
-/// The user whose process connected `socket` (`SO_PEERCRED`, unix(7)).
-fn peer(socket: &UnixStream) -> Option<libc::uid_t> {
+/// The process that connected `socket`, and its user (`SO_PEERCRED`, unix(7)).
+fn peer(socket: &UnixStream) -> Option<libc::ucred> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut size = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: `peer` is valid for writes of `size` bytes, and both outlive the call.
@@ -382,5 +390,5 @@ fn peer(socket: &UnixStream) -> Option<libc::uid_t> {
             &raw mut size,
         )
     };
-    (status == 0).then_some(peer.uid)
+    (status == 0).then_some(peer)
 }

@@ -34,6 +34,9 @@ pub trait Service {
     /// The answer that was promised, now that time is up.
     fn give_up(&mut self, ticket: u64) -> Response;
 
+    /// [`Self::event`] was readable: what can be done about it is done, also for clients that are gone.
+    fn advance(&mut self) {}
+
     /// Readable when promised answers may have come, or streams have something to send; drained by the server.
     fn event(&self) -> Option<&EventFd>;
 }

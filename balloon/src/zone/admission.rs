@@ -108,6 +108,20 @@ impl Tree {
         })
     }
 
+    /// Takes note of limits that hold already, whatever the pool has promised.
+    ///
+    /// # Errors
+    /// The node is gone or an orphan, or the limits contradict each other. Nothing has changed then.
+    pub fn adopt_limits(&mut self, id: Id, limits: Limits) -> Result<(), Error> {
+        let node = self.nodes.get(id).ok_or(Error::Gone)?;
+        if node.orphan {
+            return Err(Error::Orphan { name: node.name.clone() });
+        }
+        limits.check(&node.name)?;
+        self.replace(id, limits);
+        Ok(())
+    }
+
     /// The lowest `max` of the node and all above it, and the pool's capacity: what it could ever hold.
     #[must_use]
     pub fn binding_max(&self, id: Id) -> u64 {

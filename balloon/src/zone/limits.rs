@@ -36,7 +36,10 @@ impl Default for Limits {
 
 impl Limits {
     /// Whether each limit that is set admits the next one, and the weight is one.
-    pub(super) fn check(&self, name: &str) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// Not so for the node of that `name`.
+    pub fn check(&self, name: &str) -> Result<(), Error> {
         let all = [("min", self.min), ("low", self.low), ("high", self.high), ("max", self.max)];
         let mut least = ("min", 0);
         for (limit, bytes) in all.into_iter().filter_map(|(limit, bytes)| Some((limit, bytes?))) {

@@ -62,6 +62,11 @@ impl Tree {
         self.nodes.children(id)
     }
 
+    /// The node and all above it, upwards.
+    pub fn path(&self, id: Id) -> impl Iterator<Item = Id> + '_ {
+        self.nodes.path(id)
+    }
+
     /// The group at a path such as `ci/linux`; the empty path is the pool.
     #[must_use]
     pub fn group(&self, path: &str) -> Option<Id> {
@@ -135,19 +140,34 @@ impl Tree {
     /// # Errors
     /// The name or path is none, the name is taken, or the pool does not admit the limits.
     pub fn create_vm(&mut self, path: &str, name: &str, limits: Limits) -> Result<Id, Error> {
+        let before = self.claims();
+        let id = self.adopt_vm(path, name, limits)?;
+        self.admit(before).inspect_err(|_| {
+            let group = self.parent(id);
+            self.forget_vm_name(name);
+            self.children(id).chain([id]).collect::<Vec<_>>().into_iter().for_each(|id| {
+                self.nodes.remove(id);
+            });
+            if let Some(group) = group {
+                self.prune(group);
+            }
+        })?;
+        Ok(id)
+    }
+
+    /// As [`Self::create_vm`] for a VM that is there already and whom nobody asked this tree to admit: the pool takes
+    /// it in whatever it has promised.
+    ///
+    /// # Errors
+    /// The name or path is none, the name is taken, or the limits contradict each other.
+    pub fn adopt_vm(&mut self, path: &str, name: &str, limits: Limits) -> Result<Id, Error> {
         check_name(Kind::Vm, name)?;
         limits.check(name)?;
         if self.vms.contains_key(name) {
             return Err(Error::Taken { kind: Kind::Vm, name: name.into() });
         }
         let group = self.find_or_create_group(path)?;
-        let before = self.claims();
         let id = self.nodes.insert(Node::new(Role::Vm { maps: Vec::new() }, name, limits), Some(group));
-        if let Err(refusal) = self.admit(before) {
-            self.nodes.remove(id);
-            self.prune(group);
-            return Err(refusal);
-        }
         self.nodes.insert(Node::new(Role::Zone, BOOT_ZONE, Limits::default()), Some(id));
         self.vms.insert(name.into(), id);
         Ok(id)

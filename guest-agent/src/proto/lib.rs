@@ -10,13 +10,13 @@
 //! Neither side waits for the other before it speaks:
 //!
 //! ```text
-//! host  -> guest   Hello, Spec*            then Resize, Signal, InputEnd, OutputGone in any order
-//! guest -> host    Hello, Milestone*       then Started, then Exited
+//! host  -> guest   Hello, Spec*            then Resize, Signal, InputEnd, OutputGone, Order in any order
+//! guest -> host    Hello, Milestone*       then Started, then Done for each Order, then Exited
 //!                                          or Failed, if the workload could not be started
 //! ```
 //!
 //! `Notice`, `Milestone` and `InputGone` may stand anywhere after the guest's `Hello`. `Exited` and `Failed`
-//! are the last words of the guest. The streams of the workload go over ports of their own, so what is said
+//! are the last words of the guest: an `Order` that has no `Done` then gets none. The streams of the workload go over ports of their own, so what is said
 //! here about them carries byte counts and holds whichever queue the host looks at first.
 //!
 //! # What the host does
@@ -37,6 +37,7 @@
 )]
 
 mod frame;
+mod order;
 mod spec;
 mod status;
 mod text;
@@ -46,6 +47,7 @@ mod ulimit;
 mod wire;
 
 pub use frame::{DecodeError, Decoder, MAX_FRAME, Message};
+pub use order::{Done, MAX_ORDERS, ORDER_LIMIT_S, Order, Stopped, Trimmed};
 pub use spec::{
     MAX_LAYERS, MAX_SERIAL, MAX_SPEC, MAX_STRING, MAX_STRINGS, MAX_VOLUMES, Spec, SpecBuffer, SpecError,
     Volume, WindowSize, encode_chunks,
@@ -59,7 +61,7 @@ pub use wire::{Fault, FieldError};
 
 /// Version of everything in this library. The two sides of a VM are packed together, so they must be equal:
 /// any change of the format raises it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Name of the virtio-console port that carries the frames.
 pub const LINK_PORT: &str = "ballast.agent";

@@ -93,6 +93,10 @@ pub struct Spec {
     pub zones: Vec<String>,
     /// The one whose memory the workload uses.
     pub zone: u8,
+    /// All of guest memory, in bytes: more than the guest's kernel manages.
+    pub memory_bytes: u64,
+    /// How much of it the guest may use, in bytes, as of [`Order::Limit`](crate::Order::Limit); `None`: all.
+    pub memory_max_bytes: Option<u64>,
 }
 
 /// Why a spec could not be encoded or decoded.
@@ -165,6 +169,8 @@ impl Spec {
             w.bytes("zones", name.as_bytes(), MAX_ZONE_NAME)
         })?;
         writer.u8(self.zone);
+        writer.u64(self.memory_bytes);
+        writer.option(self.memory_max_bytes, Writer::u64);
         if out.len() > MAX_SPEC { Err(SpecError::TooLong) } else { Ok(out) }
     }
 
@@ -196,6 +202,8 @@ impl Spec {
             pids_limit: Some(reader.u32("pids_limit")?).filter(|limit| *limit != 0),
             zones: reader.list("zones", MAX_ZONES, |r| Ok(r.str("zones", MAX_ZONE_NAME)?.to_owned()))?,
             zone: reader.u8("zone")?,
+            memory_bytes: reader.u64("memory_bytes")?,
+            memory_max_bytes: reader.option("memory_max_bytes", |r| r.u64("memory_max_bytes"))?,
         };
         reader.end("spec")?;
         spec.check()?;
@@ -234,6 +242,7 @@ impl Spec {
         let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         ensure(self.zones.iter().all(|name| !name.is_empty() && name.bytes().all(is_letter)), "zones")?;
         ensure(usize::from(self.zone) < self.zones.len(), "zone")?;
+        ensure(self.memory_max_bytes.is_none_or(|max| max <= self.memory_bytes), "memory_max_bytes")?;
         ensure(self.pids_limit != Some(0), "pids_limit")
     }
 }

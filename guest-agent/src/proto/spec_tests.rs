@@ -20,6 +20,8 @@ fn minimal() -> Spec {
         pids_limit: None,
         zones: vec!["ram".into()],
         zone: 0,
+        memory_bytes: 256 << 20,
+        memory_max_bytes: None,
     }
 }
 
@@ -61,21 +63,26 @@ fn spec() -> impl Strategy<Value = Spec> {
         limits,
         prop::option::of(1u32..),
         prop::collection::vec("[a-z0-9-]{1,32}", 1..=MAX_ZONES),
+        (any::<u64>(), prop::option::of(any::<u64>())),
     )
         .prop_map(
-            |(args, env, cwd, user, hostname, tty, layers, volumes, ulimits, pids_limit, zones)| Spec {
-                args,
-                env,
-                cwd,
-                user,
-                hostname,
-                tty,
-                layers,
-                volumes,
-                ulimits,
-                pids_limit,
-                zone: u8::try_from(zones.len().saturating_sub(1)).unwrap(),
-                zones,
+            |(args, env, cwd, user, hostname, tty, layers, volumes, ulimits, pids_limit, zones, memory)| {
+                Spec {
+                    args,
+                    env,
+                    cwd,
+                    user,
+                    hostname,
+                    tty,
+                    layers,
+                    volumes,
+                    ulimits,
+                    pids_limit,
+                    zone: u8::try_from(zones.len().saturating_sub(1)).unwrap(),
+                    zones,
+                    memory_bytes: memory.0,
+                    memory_max_bytes: memory.1.map(|max| max.min(memory.0)),
+                }
             },
         )
 }
@@ -165,6 +172,7 @@ fn what_the_agent_would_refuse_is_not_encoded() {
     assert_eq!(changed(|s| s.layers.clear()), "layers");
     assert_eq!(changed(|s| s.pids_limit = Some(0)), "pids_limit");
     assert_eq!(changed(|s| s.zone = 1), "zone");
+    assert_eq!(changed(|s| s.memory_max_bytes = Some(s.memory_bytes + 1)), "memory_max_bytes");
     assert_eq!(changed(|s| s.zones = vec!["../agent".into()]), "zones");
     for bad_volume in [volume("", "/data"), volume("a b", "/data"), volume("vol0", "data")] {
         assert_eq!(refused(&Spec { volumes: vec![bad_volume], ..minimal() }), "volumes");

@@ -2,6 +2,7 @@
 
 use crate::MAX_FRAME;
 use crate::frame::{Message, encode_frame};
+use crate::order::Order;
 use crate::spec::WindowSize;
 use crate::wire::{Fault, FieldError, Reader, Writer, bad};
 
@@ -64,6 +65,13 @@ pub enum ToGuest {
     },
     /// Nobody on the host reads this output any more: the workload is to get SIGPIPE for it.
     OutputGone(OutputStream),
+    /// Something to do, which [`ToHost::Done`](crate::ToHost::Done) answers. Only while the workload runs.
+    Order {
+        /// The order's number, which its answer repeats.
+        id: u32,
+        /// What to do.
+        order: Order,
+    },
 }
 
 const HELLO: u8 = 1;
@@ -72,6 +80,7 @@ const RESIZE: u8 = 3;
 const SIGNAL: u8 = 4;
 const INPUT_END: u8 = 5;
 const OUTPUT_GONE: u8 = 6;
+const ORDER: u8 = 7;
 
 impl Message for ToGuest {
     fn decode(kind: u8, fields: &[u8]) -> Result<Option<Self>, FieldError> {
@@ -94,6 +103,7 @@ impl Message for ToGuest {
                 2 => OutputStream::Stderr,
                 _ => return Err(bad("stream", Fault::Invalid)),
             }),
+            ORDER => Self::Order { id: reader.u32("id")?, order: Order::read(&mut reader)? },
             _ => return Ok(None),
         };
         reader.end("message")?;
@@ -108,6 +118,7 @@ impl Message for ToGuest {
             Self::Signal { .. } => SIGNAL,
             Self::InputEnd { .. } => INPUT_END,
             Self::OutputGone(_) => OUTPUT_GONE,
+            Self::Order { .. } => ORDER,
         };
         encode_frame(out, kind, |out| {
             let mut writer = Writer::new(out);
@@ -122,6 +133,10 @@ impl Message for ToGuest {
                 Self::InputEnd { bytes } => writer.u64(*bytes),
                 Self::OutputGone(OutputStream::Stdout) => writer.u8(1),
                 Self::OutputGone(OutputStream::Stderr) => writer.u8(2),
+                Self::Order { id, order } => {
+                    writer.u32(*id);
+                    order.write(&mut writer);
+                }
             }
         });
     }
@@ -143,6 +158,7 @@ mod tests {
             (1u8..=64).prop_map(|number| ToGuest::Signal { number }),
             any::<u64>().prop_map(|bytes| ToGuest::InputEnd { bytes }),
             prop_oneof![Just(OutputStream::Stdout), Just(OutputStream::Stderr)].prop_map(ToGuest::OutputGone),
+            (any::<u32>(), crate::order::tests::order()).prop_map(|(id, order)| ToGuest::Order { id, order }),
         ]
     }
 

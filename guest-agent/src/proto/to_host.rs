@@ -2,6 +2,7 @@
 
 use crate::Text;
 use crate::frame::{Message, encode_frame};
+use crate::order::Done;
 use crate::status::{ExitStatus, FailureKind};
 use crate::wire::{Fault, FieldError, Reader, Writer, bad};
 
@@ -90,6 +91,13 @@ pub enum ToHost {
     },
     /// The workload closed its standard input: whatever else the host sends is thrown away.
     InputGone,
+    /// What came of an order.
+    Done {
+        /// The order's number.
+        id: u32,
+        /// What came of it.
+        done: Done,
+    },
 }
 
 const HELLO: u8 = 1;
@@ -99,6 +107,7 @@ const EXITED: u8 = 4;
 const NOTICE: u8 = 5;
 const MILESTONE: u8 = 6;
 const INPUT_GONE: u8 = 7;
+const DONE: u8 = 8;
 
 impl Message for ToHost {
     fn decode(kind: u8, fields: &[u8]) -> Result<Option<Self>, FieldError> {
@@ -128,6 +137,7 @@ impl Message for ToHost {
                 Self::Milestone { milestone, monotonic_us: reader.u64("monotonic_us")? }
             }
             INPUT_GONE => Self::InputGone,
+            DONE => Self::Done { id: reader.u32("id")?, done: Done::read(&mut reader)? },
             _ => return Ok(None),
         };
         reader.end("message")?;
@@ -143,6 +153,7 @@ impl Message for ToHost {
             Self::Notice(_) => NOTICE,
             Self::Milestone { .. } => MILESTONE,
             Self::InputGone => INPUT_GONE,
+            Self::Done { .. } => DONE,
         };
         encode_frame(out, kind, |out| self.write(&mut Writer::new(out)));
     }
@@ -174,6 +185,10 @@ impl ToHost {
                 writer.u64(*monotonic_us);
             }
             Self::InputGone => {}
+            Self::Done { id, done } => {
+                writer.u32(*id);
+                done.write(writer);
+            }
         }
     }
 }
@@ -221,6 +236,7 @@ mod tests {
                 monotonic_us
             }),
             Just(ToHost::InputGone),
+            (any::<u32>(), crate::order::tests::done()).prop_map(|(id, done)| ToHost::Done { id, done }),
         ]
     }
 

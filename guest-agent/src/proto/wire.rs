@@ -123,6 +123,15 @@ impl<'a> Reader<'a> {
         (0..self.count(field, limit)?).map(|_| entry(self)).collect()
     }
 
+    /// A field that may be absent, behind a byte that says whether it is there.
+    pub(crate) fn option<T>(
+        &mut self,
+        field: &'static str,
+        value: impl FnOnce(&mut Self) -> Result<T, FieldError>,
+    ) -> Result<Option<T>, FieldError> {
+        if self.bool(field)? { value(self).map(Some) } else { Ok(None) }
+    }
+
     /// Everything that is left.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
@@ -167,6 +176,13 @@ impl<'a> Writer<'a> {
 
     pub(crate) fn bool(&mut self, value: bool) {
         self.u8(u8::from(value));
+    }
+
+    pub(crate) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+        self.bool(value.is_some());
+        if let Some(value) = value {
+            write(self, value);
+        }
     }
 
     pub(crate) fn count(&mut self, field: &'static str, n: usize, limit: usize) -> Result<(), FieldError> {

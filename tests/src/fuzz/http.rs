@@ -5,11 +5,13 @@ use super::bytes::Bytes;
 use balloon::backing::Host;
 use balloon::control::api::VmDocument;
 use balloon::control::connection::{Connection, UNREAD_BYTES};
-use balloon::control::http::REQUEST_BYTES;
+use balloon::control::http::{REQUEST_BYTES, Status};
+use balloon::control::service::error;
 use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm::control::ballooned::Ballooned;
-use vmm::control::routes::{self, Answer};
+use vmm::control::orders::Orders;
+use vmm::control::routes::{self, Answer, Parts};
 use vmm::virtio::balloon::Balloon;
 use vmm::virtio::mmio::Transport;
 use vmm_sys_util::eventfd::EventFd;
@@ -60,13 +62,20 @@ fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
         memory_bytes: 1 << 30,
         started_at_ms: 0,
         uptime_ms: 0,
+        arbiter: None,
     };
     let mut memory = Ballooned::new(GUEST.with(Arc::clone), Vec::new(), EventFd::new(0).unwrap());
+    let mut orders = Orders::without_agent(vm.memory_bytes);
     loop {
         let request = connection.take_request();
         if let Some(request) = &request {
-            match routes::route(request, &vm, &mut memory) {
+            let parts = Parts { vm: &vm, memory: &mut memory, orders: &mut orders, now_ms: 0 };
+            match routes::route(request, parts) {
                 Answer::Now(response) => connection.answer(&response),
+                // Who gets one talks no HTTP any longer.
+                Answer::Link => connection.answer(&error(Status::Unavailable, "no link")),
+                // A trim waits for a reading before it finds that there is no agent.
+                Answer::Later(_) => connection.answer(&error(Status::GuestTimeout, "nobody answers")),
                 Answer::Statistics => panic!("there is nobody to ask"),
             }
         }

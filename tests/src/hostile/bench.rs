@@ -12,8 +12,10 @@ use super::program::Program;
 use crate::fuzz::fenced::Fenced;
 use balloon::backing::Host;
 use balloon::control::api::VmDocument;
+use balloon::control::link::Hello;
 use balloon::control::server::Server;
 use balloon::device::{MemoryReport, STATISTICS_DEADLINE_MS};
+use balloon::zone::Limits;
 use event_manager::{EventManager, MutEventSubscriber, RemoteEndpoint, SubscriberOps};
 use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state};
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -290,7 +292,7 @@ fn start_loop(
     most: &Arc<Most>,
 ) -> RemoteEndpoint<Box<dyn MutEventSubscriber>> {
     let answered = EventFd::new(EFD_NONBLOCK).unwrap();
-    let ballooned = Ballooned::new(Arc::clone(transport), Vec::new(), answered.try_clone().unwrap());
+    let (memory, answers) = (Arc::clone(transport), answered.try_clone().unwrap());
     let events = BalloonEvents::new(Arc::clone(transport), answered).unwrap();
     let metered = Metered { events, transport: Arc::clone(transport), most: Arc::clone(most) };
     let (endpoint, has_endpoint) = channel();
@@ -298,7 +300,16 @@ fn start_loop(
         let mut events = Loop::new().unwrap();
         events.add_subscriber(Box::new(metered));
         let limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
-        let vm = MicroVm::new(document(), Box::new(ballooned), limit);
+        let document = document();
+        let hello = Hello {
+            name: document.name.clone(),
+            pid: document.pid,
+            group: String::new(),
+            limits: Limits::default(),
+            memory_bytes: document.memory_bytes,
+        };
+        let vm = MicroVm::new(document, hello, Box::new(Ballooned::new(memory, Vec::new(), answers)), limit)
+            .unwrap();
         events.add_subscriber(Box::new(Server::new(listener, vm).unwrap()));
         endpoint.send(events.remote_endpoint()).unwrap();
         loop {
@@ -319,6 +330,7 @@ fn document() -> VmDocument {
         memory_bytes: MACHINE.regions.iter().map(|(_, bytes)| bytes).sum(),
         started_at_ms: 0,
         uptime_ms: 0,
+        arbiter: None,
     }
 }
 

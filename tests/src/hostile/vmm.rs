@@ -7,6 +7,7 @@ use crate::ballast::program;
 use crate::process::mappings;
 use crate::run::{Ended, Run, Running};
 use balloon::device::OFFERED;
+use balloon::zone::Limits;
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::OpenOptions;
@@ -84,6 +85,8 @@ impl Vmm {
         let (stderr, their_stderr) = std::io::pipe().unwrap();
         let config = VmConfig {
             name: "hostile".into(),
+            group: String::new(),
+            limits: Limits::default(),
             image: "hostile".into(),
             zones: vec![ZoneConfig::only(MMIO_START + HIGH_BYTES)],
             cpus: 1,

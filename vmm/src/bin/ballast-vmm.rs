@@ -8,11 +8,11 @@ use std::os::fd::{FromRawFd, RawFd};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    vmm::logging::start("ballast-vmm", || {});
+    balloon::logging::start("ballast-vmm", || {});
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            vmm::logging::print_chain("ballast-vmm", &*error);
+            balloon::logging::print_chain("ballast-vmm", &*error);
             ExitCode::from(125)
         }
     }

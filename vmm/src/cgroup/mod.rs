@@ -10,6 +10,7 @@ pub mod room;
 use crate::config::HostCgroupConfig;
 use files::Events;
 use room::HostLimit;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -26,6 +27,8 @@ pub struct HostCgroup {
     events: File,
     stat: File,
     limit: HostLimit,
+    /// The guest's max that the limit has yet to fall to.
+    owed: Cell<Option<u64>>,
 }
 
 /// What the host says of it.
@@ -60,14 +63,18 @@ impl HostCgroup {
             events: file(config.memory_events),
             stat: file(config.memory_stat),
             limit: config.limit,
+            owed: Cell::new(None),
         }
     }
 
-    /// Limit and charge now.
+    /// Limit and charge now. A limit that was to fall further than the charge let it falls on.
     ///
     /// # Errors
     /// The host does not say, or says what cannot be understood.
     pub fn charge(&self) -> io::Result<Charge> {
+        if let Some(max_bytes) = self.owed.get() {
+            self.set_guest_max(max_bytes)?;
+        }
         let stat = read(&self.stat)?;
         let of = |name| files::value(&stat, name).unwrap_or(0);
         Ok(Charge {
@@ -83,14 +90,16 @@ impl HostCgroup {
     /// Has the host hold a guest of at most `max_bytes`, and returns the limit that it has now, in bytes.
     ///
     /// A limit below the charge would have the host kill this process at once (`memory.max` of the kernel's
-    /// `admin-guide/cgroup-v2.rst`). So it falls with the charge: call this again until it is what was asked for. What
+    /// `admin-guide/cgroup-v2.rst`). So it falls with the charge, whenever [`charge`](Self::charge) is looked at. What
     /// is charged now is all that a guest that gives nothing back can ever have.
     ///
     /// # Errors
     /// The host refuses.
     pub fn set_guest_max(&self, max_bytes: u64) -> io::Result<u64> {
         let now = self.limit_bytes()?.unwrap_or(u64::MAX);
-        let limit = HostLimit { guest_bytes: max_bytes, ..self.limit }.reachable(now, self.current_bytes()?);
+        let wanted = HostLimit { guest_bytes: max_bytes, ..self.limit };
+        let limit = wanted.reachable(now, self.current_bytes()?);
+        self.owed.set((limit != wanted.bytes()).then_some(max_bytes));
         self.max.write_all_at(limit.to_string().as_bytes(), 0)?;
         Ok(limit)
     }

@@ -2,12 +2,16 @@
 
 use super::format::printable;
 use super::state::{self, Running};
+use crate::control::orders;
 use balloon::control::client;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// A VMM gives its guest's agent less.
+const ORDER_LIMIT: Duration = orders::LIMIT.saturating_add(client::LIMIT);
 /// microVMs asked at once.
 const AT_ONCE: usize = 32;
 
@@ -114,6 +118,27 @@ pub fn get<T: DeserializeOwned>(vm: &Running, path: &str) -> Result<T, Error> {
 /// The microVM does not answer, or refuses.
 pub fn put<T: DeserializeOwned>(vm: &Running, path: &str, document: &impl Serialize) -> Result<T, Error> {
     client::send(&vm.socket, "PUT", path, document, client::LIMIT).map_err(|error| explain(vm, error))
+}
+
+/// Orders something of the agent in the guest, which takes its time.
+///
+/// # Errors
+/// The microVM or its agent does not answer, or refuses.
+pub fn order<T: DeserializeOwned>(vm: &Running, path: &str, document: &impl Serialize) -> Result<T, Error> {
+    client::send(&vm.socket, "POST", path, document, ORDER_LIMIT).map_err(|error| explain(vm, error))
+}
+
+/// Replaces a document if it is still of this generation.
+///
+/// # Errors
+/// As of [`order`].
+pub fn replace<T: DeserializeOwned>(
+    vm: &Running,
+    path: &str,
+    generation: u64,
+    document: &impl Serialize,
+) -> Result<T, Error> {
+    client::replace(&vm.socket, path, generation, document, ORDER_LIMIT).map_err(|error| explain(vm, error))
 }
 
 fn explain(vm: &Running, error: client::Error) -> Error {

@@ -1,5 +1,6 @@
 //! Where Ballast keeps things on this host.
 
+use balloon::state;
 use std::env;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The directories in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dirs {
-    /// Running microVMs. `$BALLAST_STATE`, else `/run/ballast` for root, else `$XDG_RUNTIME_DIR/ballast`.
+    /// Running microVMs. [`balloon::state`].
     pub state: PathBuf,
     /// Images, volumes, kernels and caches. `$BALLAST_DATA`, else `/var/lib/ballast` for root, else
     /// `$XDG_DATA_HOME/ballast`, else `~/.local/share/ballast`.
@@ -39,7 +40,6 @@ pub enum Error {
     },
 }
 
-const STATE: &str = "BALLAST_STATE";
 const DATA: &str = "BALLAST_DATA";
 
 impl Dirs {
@@ -53,10 +53,11 @@ impl Dirs {
     }
 
     fn choose(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, Error> {
-        let state = variable(STATE)
-            .or_else(|| root.then(|| "/run/ballast".into()))
-            .or_else(|| variable("XDG_RUNTIME_DIR").map(|dir| dir.join("ballast")))
-            .ok_or(Error::Unset { what: "state", variable: STATE, usual: "XDG_RUNTIME_DIR" })?;
+        let state = state::directory(root, &variable).ok_or(Error::Unset {
+            what: "state",
+            variable: state::VARIABLE,
+            usual: state::USUAL_VARIABLE,
+        })?;
         let data = variable(DATA)
             .or_else(|| root.then(|| "/var/lib/ballast".into()))
             .or_else(|| variable("XDG_DATA_HOME").map(|dir| dir.join("ballast")))
@@ -70,7 +71,7 @@ impl Dirs {
     /// # Errors
     /// A directory cannot be made.
     pub fn make(&self) -> Result<(), Error> {
-        make(&self.state, STATE)?;
+        make(&self.state, state::VARIABLE)?;
         make(&self.data, DATA)
     }
 }
@@ -95,7 +96,7 @@ mod tests {
     fn overrides_win_and_users_have_places_of_their_own() {
         let dirs = |state: &str, data: &str| Dirs { state: state.into(), data: data.into() };
         assert_eq!(choose(true, &[("HOME", "/root")]).unwrap(), dirs("/run/ballast", "/var/lib/ballast"));
-        assert_eq!(choose(true, &[(STATE, "/s"), (DATA, "/d")]).unwrap(), dirs("/s", "/d"));
+        assert_eq!(choose(true, &[(state::VARIABLE, "/s"), (DATA, "/d")]).unwrap(), dirs("/s", "/d"));
         let user = [("XDG_RUNTIME_DIR", "/run/user/1"), ("HOME", "/home/u")];
         assert_eq!(
             choose(false, &user).unwrap(),

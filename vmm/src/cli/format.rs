@@ -1,6 +1,6 @@
 //! How listings are written: columns for people, JSON for programs.
 
-pub use crate::report::printable;
+pub use balloon::logging::printable;
 
 use clap::ValueEnum;
 use serde::Serialize;

@@ -93,7 +93,7 @@ fn remove(store: &Store, names: &[String], output: &mut impl Write) -> Result<Ex
                 }
             }
             Err(error) => {
-                crate::logging::print_chain("ballast", &error);
+                balloon::logging::print_chain("ballast", &error);
                 code = ExitCode::from(super::FAILED);
             }
         }

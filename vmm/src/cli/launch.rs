@@ -3,6 +3,7 @@
 use super::host_cgroup::{self, HostCgroup};
 use crate::cgroup::room::HostLimit;
 use crate::config::{DiskConfig, HostCgroupConfig, LayerConfig, StdioConfig, VmConfig, ZoneConfig};
+use balloon::zone::Limits;
 use rustix::fs::{Access, Advice, MemfdFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::{File, OpenOptions};
@@ -74,6 +75,10 @@ fn host(doing: &'static str) -> impl FnOnce(io::Error) -> Error {
 pub struct Machine {
     /// The name in messages.
     pub name: String,
+    /// The path of its group in the zone tree.
+    pub group: String,
+    /// Its limits there.
+    pub limits: Limits,
     /// The image, as the user named it.
     pub image: String,
     /// The control socket, listening.
@@ -206,6 +211,8 @@ pub fn start(program: &Path, machine: Machine, cgroup: Option<&HostCgroup>) -> R
 
     let config = VmConfig {
         name: machine.name,
+        group: machine.group,
+        limits: machine.limits,
         image: machine.image,
         zones: machine.zones,
         cpus: machine.cpus,

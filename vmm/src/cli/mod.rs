@@ -1,7 +1,8 @@
 //! The command line of `ballast`: one file a verb. Only [`main`] is called from outside.
 
 pub mod client;
-pub mod dirs;
+pub mod daemon;
+mod dirs;
 pub mod doctor;
 pub mod format;
 pub mod host_cgroup;
@@ -20,12 +21,14 @@ pub mod state;
 pub mod streams;
 pub mod terminal;
 pub mod timings;
+pub mod trim;
 pub mod volume;
 pub mod workload;
 pub mod zone_argument;
-pub mod zones;
+pub mod zone_tree;
+mod zones;
 
-use crate::report::readable;
+use balloon::logging::readable;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::error::Error;
 use std::io::{self, Write};
@@ -48,6 +51,7 @@ enum Verb {
     Ps(ps::PsArgs),
     Inspect(inspect::InspectArgs),
     Set(set::SetArgs),
+    Trim(trim::TrimArgs),
     Zones(zones::ZonesArgs),
     /// Import, list and remove images
     #[command(subcommand)]
@@ -61,7 +65,7 @@ enum Verb {
 /// Runs `ballast` and gives its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    crate::logging::start("ballast", terminal::restore);
+    balloon::logging::start("ballast", terminal::restore);
     if let Some(code) = crate::image::helper_main() {
         return code;
     }
@@ -80,7 +84,7 @@ pub fn main() -> ExitCode {
     match dispatch(line.verb) {
         Ok(code) => code,
         Err(error) => {
-            crate::logging::print_chain("ballast", &*error);
+            balloon::logging::print_chain("ballast", &*error);
             ExitCode::from(FAILED)
         }
     }
@@ -98,6 +102,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Ps(args) => ps::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Set(args) => set::run(&args),
+        Verb::Trim(args) => trim::run(&args),
         Verb::Zones(args) => zones::run(&args),
         Verb::Image(verb) => image::run(&verb),
         Verb::Volume(verb) => volume::run(&verb),
@@ -131,6 +136,7 @@ mod tests {
             "ps",
             "inspect web",
             "zones",
+            "trim --all",
             "image import f",
             "image ls",
             "volume create x",

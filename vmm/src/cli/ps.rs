@@ -118,6 +118,7 @@ mod tests {
             memory_bytes: 512 << 20,
             started_at_ms: 0,
             uptime_ms: 61_000,
+            arbiter: None,
         };
         let listed = Listed { name: "web".into(), state: State::Running, vm: Some(vm), memory: Some(memory) };
         assert_eq!(row(&listed), ["web", "42", "1 min", "2", "256 MiB of 512 MiB", "100 MiB", "nginx"]);

@@ -1,5 +1,6 @@
 //! `ballast run`: from the command line to the workload's exit code.
 
+use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::format::printable;
 use super::host_cgroup::{self, Ending, Home, HostCgroup, Obstacle};
@@ -18,8 +19,10 @@ use crate::report::{self, MAX_BYTES, Milestone, Outcome, Report, Request, monoto
 use crate::volume::argument::ArgumentError;
 use crate::volume::{self, DiskArgument, OpenDisk, VolumeArgument, Volumes};
 use balloon::BLOCK_BYTES;
+use balloon::control::fleet::StartRequest;
 use balloon::device::{FEATURE_NAMES, OFFERED, named_features};
 use balloon::size::Size;
+use balloon::zone::Limits;
 use proto::{Spec, WindowSize};
 use rustix::event::{PollFd, PollFlags};
 use std::error::Error as StdError;
@@ -27,6 +30,7 @@ use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 
 /// Below this a stock kernel does not boot.
@@ -75,6 +79,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let dirs = Dirs::find()?;
     dirs.make()?;
     let registration = Registration::new(&dirs.state, args.name.as_deref())?;
+    admit(args, &dirs.state, &registration)?;
     let prepared = prepare(args, &attachments, &dirs, &registration)?;
 
     // From here on signals are the workload's; until here they end this program, which leaves nothing half done.
@@ -123,6 +128,31 @@ fn check(args: &RunArgs) -> Result<(), Refusal> {
     }
     workload::check(args)?;
     zones(args).map(|_| ())
+}
+
+/// Has the microVM admitted by `ballastd`, if there is one or what is wanted needs one.
+fn admit(args: &RunArgs, state: &Path, registration: &Registration) -> Result<(), Box<dyn StdError>> {
+    let needs = [
+        ("--group", args.group.is_some()),
+        ("--memory-min", args.memory_min.is_some()),
+        ("--memory-low", args.memory_low.is_some()),
+    ];
+    let need = needs.into_iter().find_map(|(option, is_there)| is_there.then_some(option));
+    let group = args.group.clone().unwrap_or_default();
+    let request = StartRequest { name: registration.name().into(), group, limits: limits(args)? };
+    Ok(Daemon::of(state).admit(&request, need).map(drop)?)
+}
+
+/// Its limits in the zone tree: all of guest memory is its max.
+fn limits(args: &RunArgs) -> Result<Limits, Refusal> {
+    let max = zones(args)?.iter().fold(0, |sum: u64, zone| sum.saturating_add(zone.bytes));
+    Ok(Limits {
+        min: args.memory_min.map(Size::bytes),
+        low: args.memory_low.map(Size::bytes),
+        high: args.memory_high.map(Size::bytes),
+        max: Some(max),
+        ..Limits::default()
+    })
 }
 
 /// The features that `list` names; all if there is no list.
@@ -196,6 +226,7 @@ fn prepare(
         workload::specify(args, &image.config, registration.name(), tty, |name| std::env::var_os(name))?;
     let zones = zones(args)?;
     spec.zone = u8::try_from(workload_zone(args, &zones)?)?;
+    spec.memory_bytes = zones.iter().fold(0, |sum, zone| sum.saturating_add(zone.bytes));
     spec.zones = zones.into_iter().map(|zone| zone.name).collect();
     spec.layers = image.layers.iter().map(|layer| layer.uuid).collect();
     // What the agent would not take is refused before a volume is made for it.
@@ -252,6 +283,8 @@ impl Prepared {
         let command_line = kernel::command_line(args.boot_log, zones.len());
         Ok(Machine {
             name: self.name,
+            group: args.group.clone().unwrap_or_default(),
+            limits: limits(args)?,
             image: args.image.to_string_lossy().into_owned(),
             listener,
             zones,
@@ -371,11 +404,13 @@ fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending>) -
     const FAILED: u8 = 125;
     const KERNEL_LINES: usize = 20;
     match outcome {
-        Some(Outcome::Exited { code, oom_killed }) => {
-            if oom_killed {
-                eprint(
-                    "ballast: the guest ran out of memory and killed a process of the workload: raise -m\n",
-                );
+        Some(Outcome::Exited { code, out_of_memory_at_bytes }) => {
+            if let Some(bytes) = out_of_memory_at_bytes {
+                eprint(&format!(
+                    "ballast: the guest ran out of memory and killed a process of the workload: it may use {}, its \
+                     kernel included; raise -m, or a lower limit that was set since\n",
+                    Size::from_bytes(bytes)
+                ));
             }
             ExitCode::from(code)
         }

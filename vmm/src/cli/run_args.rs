@@ -41,6 +41,22 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "SIZE", default_value = "512m")]
     pub memory: Size,
 
+    /// Group whose limits hold for the microVM, such as ci/linux; needs ballastd
+    #[arg(long, value_name = "PATH")]
+    pub group: Option<String>,
+
+    /// Host memory that is never taken from the microVM; needs ballastd
+    #[arg(long, value_name = "SIZE")]
+    pub memory_min: Option<Size>,
+
+    /// Host memory that is taken only when nothing else is left; needs ballastd
+    #[arg(long, value_name = "SIZE")]
+    pub memory_low: Option<Size>,
+
+    /// Host memory to which the microVM is taken back when it has more
+    #[arg(long, value_name = "SIZE")]
+    pub memory_high: Option<Size>,
+
     /// Add a zone of memory to the guest, a NUMA node of its own: a multiple of 128m, and then -m is one, too
     #[arg(long, value_name = "name=NAME,size=SIZE[,node=N][,hugepages=off]")]
     pub zone: Vec<String>,

@@ -3,8 +3,11 @@
 use super::client;
 use super::dirs::Dirs;
 use super::output::Output;
+use super::state::Running;
 use balloon::control::api::{CeilingRequest, MemoryDocument};
+use balloon::control::orders::{LimitsDocument, LimitsRequest, MoveDocument, MoveRequest};
 use balloon::size::{ParseSizeError, Size};
+use balloon::zone::WEIGHTS;
 use clap::Args;
 use std::error::Error;
 use std::io::Write;
@@ -13,12 +16,38 @@ use std::str::FromStr;
 
 /// Change a running microVM
 #[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
 pub struct SetArgs {
     /// Name of the microVM
     name: String,
     /// Memory that the guest may have from now on: 512m, 1g, 1GiB; auto leaves it to Ballast again
-    #[arg(long, value_name = "SIZE|auto")]
-    memory_ceiling: Ceiling,
+    #[arg(long, value_name = "SIZE|auto", group = "change")]
+    memory_ceiling: Option<Ceiling>,
+    /// Memory that the guest may ever have: at most what it was started with, which max stands for
+    #[arg(long, value_name = "SIZE|max", group = "change")]
+    memory_max: Option<Limit>,
+    /// Memory that it is brought back to when it has more; max is no such limit
+    #[arg(long, value_name = "SIZE|max", group = "change")]
+    memory_high: Option<Limit>,
+    /// Memory that is taken from it only when nothing unprotected is left; 0 is none
+    #[arg(long, value_name = "SIZE", group = "change")]
+    memory_low: Option<Size>,
+    /// Memory that is never taken from it; 0 is none
+    #[arg(long, value_name = "SIZE", group = "change")]
+    memory_min: Option<Size>,
+    /// How much longer than others it keeps what it does not use, when memory is short; 100 is usual
+    #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(u32).range(weights()))]
+    weight: Option<u32>,
+    /// Move a process of the guest, by its number there, and its memory to the zone that --zone names
+    #[arg(long = "move", value_name = "PID", group = "change", requires = "zone")]
+    moved: Option<u32>,
+    /// The zone that --move is about
+    #[arg(long, value_name = "NAME", requires = "moved")]
+    zone: Option<String>,
+}
+
+fn weights() -> std::ops::RangeInclusive<i64> {
+    i64::from(*WEIGHTS.start())..=i64::from(*WEIGHTS.end())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,29 +64,136 @@ impl FromStr for Ceiling {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Size(Size),
+    Max,
+}
+
+impl Limit {
+    fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Size(size) => Some(size.bytes()),
+            Self::Max => None,
+        }
+    }
+}
+
+impl FromStr for Limit {
+    type Err = ParseSizeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().eq_ignore_ascii_case("max") { Ok(Self::Max) } else { text.parse().map(Self::Size) }
+    }
+}
+
 /// Runs the verb and prints the microVM's name, as docker does.
 ///
 /// # Errors
 /// There is no such microVM, or it refuses.
 pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
     let vm = client::find(&Dirs::find()?.state, &args.name)?;
-    let request = match args.memory_ceiling {
-        Ceiling::Size(size) => CeilingRequest { bytes: Some(size.bytes()), auto: None },
-        Ceiling::Auto => CeilingRequest { bytes: None, auto: Some(true) },
-    };
-    let _: MemoryDocument = client::put(&vm, "/v1/memory/ceiling", &request)?;
+    if args.changes_limits() {
+        set_limits(&vm, args)?;
+    }
+    if let Some(ceiling) = args.memory_ceiling {
+        let request = match ceiling {
+            Ceiling::Size(size) => CeilingRequest { bytes: Some(size.bytes()), auto: None },
+            Ceiling::Auto => CeilingRequest { bytes: None, auto: Some(true) },
+        };
+        let _: MemoryDocument = client::put(&vm, "/v1/memory/ceiling", &request)?;
+    }
+    if let (Some(pid), Some(zone)) = (args.moved, &args.zone) {
+        let moved: MoveDocument = client::order(&vm, "/v1/move", &MoveRequest { pid, zone: zone.clone() })?;
+        let (there, elsewhere) =
+            (Size::from_bytes(moved.there_bytes), Size::from_bytes(moved.elsewhere_bytes));
+        writeln!(
+            Output::lock(),
+            "{}: process {pid} has {there} in {zone} and {elsewhere} elsewhere",
+            vm.name
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
     writeln!(Output::lock(), "{}", vm.name)?;
     Ok(ExitCode::SUCCESS)
+}
+
+impl SetArgs {
+    fn changes_limits(&self) -> bool {
+        self.memory_max.is_some()
+            || self.memory_high.is_some()
+            || self.memory_low.is_some()
+            || self.memory_min.is_some()
+            || self.weight.is_some()
+    }
+
+    /// The limits as they are to be: those that are not named stay.
+    fn limits(&self, now: LimitsDocument) -> LimitsRequest {
+        let protection = |size: Size| Some(size.bytes()).filter(|bytes| *bytes > 0);
+        let now = LimitsRequest::from(now);
+        LimitsRequest {
+            min_bytes: self.memory_min.map_or(now.min_bytes, protection),
+            low_bytes: self.memory_low.map_or(now.low_bytes, protection),
+            high_bytes: self.memory_high.map_or(now.high_bytes, Limit::bytes),
+            max_bytes: self.memory_max.map_or(now.max_bytes, Limit::bytes),
+            weight: self.weight.or(now.weight),
+        }
+    }
+}
+
+/// Sets all limits or none. Somebody else's change between reading and setting makes the microVM refuse, not lose it.
+fn set_limits(vm: &Running, args: &SetArgs) -> Result<(), client::Error> {
+    let now: LimitsDocument = client::get(vm, "/v1/limits")?;
+    let _: LimitsDocument = client::replace(vm, "/v1/limits", now.generation, &args.limits(now))?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser, Debug)]
+    struct Line {
+        #[command(flatten)]
+        args: SetArgs,
+    }
+
+    fn parse(words: &[&str]) -> Result<SetArgs, String> {
+        let line = Line::try_parse_from(["set", "web"].iter().chain(words));
+        line.map(|line| line.args).map_err(|error| error.to_string())
+    }
 
     #[test]
     fn ceilings_are_sizes_or_auto() {
         assert_eq!("Auto".parse(), Ok(Ceiling::Auto));
         assert_eq!("256m".parse(), Ok(Ceiling::Size(Size::from_bytes(256 << 20))));
         assert!("automatic".parse::<Ceiling>().is_err());
+    }
+
+    #[test]
+    fn limits_that_are_not_named_stay() {
+        let now = LimitsDocument {
+            generation: 3,
+            min_bytes: Some(1),
+            low_bytes: Some(2),
+            high_bytes: Some(3),
+            max_bytes: 4,
+            weight: 5,
+        };
+        let set = |words: &[&str]| parse(words).unwrap().limits(now);
+        let kept = LimitsRequest::from(now);
+        assert_eq!(set(&["--weight", "7"]), LimitsRequest { weight: Some(7), ..kept });
+        let none = LimitsRequest { min_bytes: None, high_bytes: None, max_bytes: None, ..kept };
+        assert_eq!(set(&["--memory-min", "0", "--memory-high", "max", "--memory-max", "MAX"]), none);
+        assert_eq!(set(&["--memory-low", "1g"]), LimitsRequest { low_bytes: Some(1 << 30), ..kept });
+    }
+
+    #[test]
+    fn something_is_set_and_a_move_has_a_zone() {
+        for bad in [&[][..], &["--move", "5"], &["--zone", "a"], &["--weight", "0"], &["--weight", "10001"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(parse(&["--move", "5", "--zone", "a"]).is_ok());
     }
 }

@@ -50,7 +50,7 @@ pub fn run(verb: &VolumeVerb) -> Result<ExitCode, Box<dyn std::error::Error>> {
         VolumeVerb::Create { size, name } => create(&volumes, name, *size, &mut output)?,
         VolumeVerb::Ls { format } => ls(&volumes, *format, &mut output)?,
         VolumeVerb::Rm { names } => {
-            let complain = |error: &Error| crate::logging::print_chain("ballast", error);
+            let complain = |error: &Error| balloon::logging::print_chain("ballast", error);
             if !rm(&volumes, names, &mut output, complain)? {
                 return Ok(ExitCode::from(super::FAILED));
             }

@@ -64,6 +64,8 @@ pub fn specify(
         pids_limit: args.pids_limit,
         zones: Vec::new(),
         zone: 0,
+        memory_bytes: 0,
+        memory_max_bytes: None,
     })
 }
 

@@ -1,16 +1,20 @@
 //! `ballast zones [NAME]`: the zones of running microVMs, one a line. Each is asked over its own control socket.
 
 use super::client;
+use super::daemon::Daemon;
 use super::dirs::Dirs;
-use super::format::{Format, write_list};
+use super::format::{Format, write_list, write_table};
 use super::output::Output;
 use super::state::Running;
+use super::zone_tree;
 use balloon::control::api::{VmDocument, ZoneDocument, ZoneKind, ZonesDocument};
 use balloon::resident::{Mapping, parse_smaps};
 use balloon::size::Size;
 use clap::Args;
 use serde::Serialize;
 use std::error::Error;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,6 +23,9 @@ use std::time::Duration;
 pub struct ZonesArgs {
     /// Name of a microVM; without it, all are listed
     name: Option<String>,
+    /// Show how the host's memory is divided: pool, groups, microVMs and zones, with their limits; needs ballastd
+    #[arg(long, conflicts_with = "name")]
+    tree: bool,
     /// How to write the list
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -44,6 +51,9 @@ struct Listed {
 /// There is no such microVM, the state directory cannot be read, or nobody takes the list.
 pub fn run(args: &ZonesArgs) -> Result<ExitCode, Box<dyn Error>> {
     let state = Dirs::find()?.state;
+    if args.tree {
+        return tree(args.format, &state);
+    }
     let listed = match &args.name {
         Some(name) => {
             let vm = client::find(&state, name)?;
@@ -58,7 +68,7 @@ pub fn run(args: &ZonesArgs) -> Result<ExitCode, Box<dyn Error>> {
                     Ok(zones) => listed.extend(of(&vm.name, zones)),
                     // It has no zones yet, or none any more.
                     Err(client::Error::Starting(_) | client::Error::Ending(_)) => {}
-                    Err(error) => crate::logging::print_chain("ballast", &error),
+                    Err(error) => balloon::logging::print_chain("ballast", &error),
                 }
             }
             listed
@@ -78,6 +88,23 @@ pub fn run(args: &ZonesArgs) -> Result<ExitCode, Box<dyn Error>> {
         "HUGE PAGES",
     ];
     write_list(args.format, headings, &listed, row, &mut Output::lock())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tree(format: Format, state: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let tree = Daemon::of(state).tree("--tree")?;
+    let mut output = Output::lock();
+    match format {
+        Format::Table => {
+            let rows: Vec<_> = tree.nodes.iter().map(zone_tree::row).collect();
+            write_table(zone_tree::HEADINGS, &rows, &mut output)?;
+            writeln!(output, "\n{}", zone_tree::summary(&tree.host))?;
+        }
+        Format::Json => {
+            serde_json::to_writer(&mut output, &tree)?;
+            writeln!(output)?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

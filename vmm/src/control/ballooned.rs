@@ -11,8 +11,9 @@ use balloon::control::api::{
     CeilingState, DriverState, GuestStatistics, HostDocument, MemoryDocument, RegionDocument, ZoneDocument,
     ZoneKind, ZonesDocument,
 };
-use balloon::device::RequestError;
+use balloon::device::{self, CeilingError, RequestError};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -22,8 +23,10 @@ pub struct Ballooned<K> {
     zones: Vec<PrivateZone>,
     /// A user set the ceiling.
     by_hand: bool,
+    /// The highest ceiling; none is all of guest memory.
+    max_bytes: Option<u64>,
     statistics: EventFd,
-    host: Option<HostCgroup>,
+    host: Option<Rc<HostCgroup>>,
     shared: SharedZones,
 }
 
@@ -44,12 +47,20 @@ impl<K: Kernel> Ballooned<K> {
     /// The memory behind `transport`, divided into `zones` in the order of their nodes. `statistics` becomes readable
     /// when the guest has answered.
     pub fn new(transport: Arc<Transport<Balloon<K>>>, zones: Vec<PrivateZone>, statistics: EventFd) -> Self {
-        Self { transport, zones, by_hand: false, statistics, host: None, shared: SharedZones::default() }
+        Self {
+            transport,
+            zones,
+            by_hand: false,
+            max_bytes: None,
+            statistics,
+            host: None,
+            shared: SharedZones::default(),
+        }
     }
 
     /// The same, in `host`, a cgroup of the host.
     #[must_use]
-    pub fn with_host(self, host: Option<HostCgroup>) -> Self {
+    pub fn with_host(self, host: Option<Rc<HostCgroup>>) -> Self {
         Self { host, ..self }
     }
 
@@ -77,7 +88,10 @@ impl<K: Kernel> Ballooned<K> {
 
 impl<K: Kernel> Memory for Ballooned<K> {
     fn snapshot(&mut self) -> MemoryDocument {
-        MemoryDocument { host: self.host(), ..document(&self.look(), self.by_hand) }
+        let look = self.look();
+        let document = document(&look, self.by_hand);
+        let max_bytes = self.max_bytes.unwrap_or(document.max_bytes);
+        MemoryDocument { max_bytes, host: self.host(), ..document }
     }
 
     fn zones(&mut self) -> ZonesDocument {
@@ -89,11 +103,23 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
+        let report = self.transport.memory_report();
+        let max_bytes = self.max_bytes.unwrap_or(report.size);
         match ceiling {
+            Ceiling::Bytes(bytes) if bytes > max_bytes && report.driver != device::DriverState::Absent => {
+                return Err(CeilingError { bytes, floor_bytes: report.floor, max_bytes }.into());
+            }
             Ceiling::Bytes(bytes) => self.transport.demand_ceiling(bytes)?,
-            Ceiling::Auto => self.transport.set_ceiling(self.transport.memory_report().size)?,
+            Ceiling::Auto => self.transport.set_ceiling(max_bytes.max(report.floor))?,
         }
         self.by_hand = ceiling != Ceiling::Auto;
+        Ok(())
+    }
+
+    fn set_max(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let ceiling = self.transport.memory_report().ceiling;
+        self.transport.set_ceiling(if self.by_hand { ceiling.min(bytes) } else { bytes })?;
+        self.max_bytes = Some(bytes);
         Ok(())
     }
 

@@ -31,6 +31,13 @@ pub trait Memory {
     /// one no ceiling is better than another.
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal>;
 
+    /// Sets the highest ceiling, and lowers the ceiling to it or, if that is Ballast's, lets it follow. Whoever asks
+    /// has seen to it that the guest can do with it.
+    ///
+    /// # Errors
+    /// It is below the floor, or above the guest's memory; nothing changed.
+    fn set_max(&mut self, bytes: u64) -> Result<(), Refusal>;
+
     /// Asks the guest for new statistics, or joins a request that is under way, however old.
     ///
     /// # Errors

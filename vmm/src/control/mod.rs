@@ -2,16 +2,24 @@
 //!
 //! ```text
 //! request -> service -> routes -> Memory -> routes -> response
+//!                          |
+//!                        orders -> Agent -> the guest's agent            answered later, by a ticket
 //! ```
 //!
 //! `vmm/openapi.yaml` describes it, and a test compares that with these types.
 
+pub mod agent;
+pub mod arbiter;
 pub mod ballooned;
 #[cfg(test)]
 mod ballooned_tests;
+pub mod limits;
 pub mod memory;
 #[cfg(test)]
 mod openapi_tests;
+pub mod orders;
+#[cfg(test)]
+mod orders_tests;
 pub mod routes;
 #[cfg(test)]
 mod server_tests;
@@ -19,3 +27,5 @@ pub mod service;
 pub mod shared;
 #[cfg(test)]
 mod tests;
+pub mod ticks;
+pub mod trim;

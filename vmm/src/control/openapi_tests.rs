@@ -1,10 +1,13 @@
 //! `vmm/openapi.yaml` says what the socket does: every path, method, status and member, none more and none less.
 
 use super::memory::Memory;
+use super::orders_tests::{Bench, TRIMMED, limited, max, refused};
 use super::routes::{self, ROUTES};
-use super::tests::{Scripted, ask};
-use balloon::control::api::{CeilingRequest, DriverState, GuestStatistics};
+use super::tests::{Scripted, ask, envelope};
+use balloon::control::api::{ArbiterDocument, CeilingRequest, DriverState, GuestStatistics};
+use balloon::control::orders::{LimitsRequest, MoveRequest, TrimEnd, TrimRequest};
 use balloon::device::Values;
+use proto::Done;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -40,13 +43,13 @@ fn check(openapi: &Value, schema: &Value, value: &Value, at: &str) {
                 assert!(kinds.contains(&json!(kind)), "{at} is {kind}");
             }
             "properties" => {
-                for (name, value) in value.as_object().unwrap() {
+                for (name, value) in value.as_object().into_iter().flatten() {
                     let schema = argument.get(name).unwrap_or_else(|| panic!("{at}.{name} is not described"));
                     check(openapi, schema, value, &format!("{at}.{name}"));
                 }
             }
             "required" => {
-                for name in argument.as_array().unwrap() {
+                for name in argument.as_array().unwrap().iter().filter(|_| !value.is_null()) {
                     assert!(value.get(name.as_str().unwrap()).is_some(), "{at} has no {name}");
                 }
             }
@@ -121,6 +124,7 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
         (DRIVERLESS, "GET", "/v1/vm", ""),
         (DRIVERLESS, "GET", "/v1/memory", ""),
         (DRIVERLESS, "GET", "/v1/zones", ""),
+        (DRIVERLESS, "GET", "/v1/link", ""),
         (DRIVERLESS, "GET", "/v1/statistics", ""),
         (DRIVERLESS, "PUT", CEILING, r#"{"bytes": 268435456}"#),
         (MOVING, "GET", "/v1/memory", ""),
@@ -134,6 +138,9 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
         let status = answer(&mut *memories[memory], method, path, body);
         given.insert((path.to_owned(), method.to_lowercase(), status.to_string()));
     }
+    // To who asks for it by name; it has no document.
+    given.insert(("/v1/link".into(), "get".into(), "101".into()));
+    given.extend(ordered(&openapi()));
     let openapi = openapi();
     for (path, methods) in openapi["paths"].as_object().unwrap() {
         // HEAD is GET without content.
@@ -147,6 +154,55 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
     }
 }
 
+/// The answers about what takes its time, checked; which there were.
+fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
+    const LIMITS: &str = "/v1/limits";
+    const TRIM: (&str, &str) = ("/v1/trim", "{}");
+    const MOVE: (&str, &str) = ("/v1/move", r#"{"pid": 7, "zone": "cache"}"#);
+    let moved = Done::Moved { there_bytes: 1, elsewhere_bytes: 2 };
+    let low = max(256);
+    let mut bench = Bench::new();
+    let mut given = BTreeSet::new();
+    let mut check_one = |bench: &mut Bench, method: &str, path: &str, body: &str, does| {
+        let (status, document) = bench.ask(method, path, body, does);
+        let responses = &openapi["paths"][path][method.to_lowercase()]["responses"];
+        let schema = &responses[status.to_string()]["content"]["application/json"]["schema"];
+        assert!(schema.is_object(), "{method} {path} gives {status}, which is not described");
+        check(openapi, schema, &document, path);
+        given.insert((path.to_owned(), method.to_lowercase(), status.to_string()));
+    };
+    bench.host_refuses.set(true);
+    check_one(&mut bench, "PUT", LIMITS, &low, Some(limited()));
+    bench.host_refuses.set(false);
+    for (method, path, body, does) in [
+        ("GET", LIMITS, "", None),
+        ("PUT", LIMITS, "x", None),
+        ("PUT", LIMITS, r#"{"weight": 0}"#, None),
+        ("PUT", LIMITS, &low, Some(refused())),
+        ("PUT", LIMITS, &low, None),
+        ("PUT", LIMITS, &low, Some(limited())),
+        ("POST", TRIM.0, "x", None),
+        ("POST", TRIM.0, r#"{"zone": "no"}"#, None),
+        ("POST", TRIM.0, TRIM.1, Some(refused())),
+        ("POST", TRIM.0, TRIM.1, None),
+        ("POST", TRIM.0, TRIM.1, Some(Done::Trimmed(TRIMMED))),
+        ("POST", MOVE.0, "x", None),
+        ("POST", MOVE.0, r#"{"pid": 7, "zone": "no"}"#, None),
+        ("POST", MOVE.0, MOVE.1, Some(refused())),
+        ("POST", MOVE.0, MOVE.1, None),
+        ("POST", MOVE.0, MOVE.1, Some(moved)),
+    ] {
+        check_one(&mut bench, method, path, body, does);
+    }
+    let stale = bench.begin("PUT", LIMITS, &low, Some("\"99\"")).unwrap();
+    while bench.begin("POST", MOVE.0, MOVE.1, None).is_err() {}
+    for (method, path, body) in [("PUT", LIMITS, &*low), ("POST", TRIM.0, TRIM.1), ("POST", MOVE.0, MOVE.1)] {
+        check_one(&mut bench, method, path, body, None);
+    }
+    given.insert((LIMITS.into(), "put".into(), stale.status.code().to_string()));
+    given
+}
+
 #[test]
 fn every_described_member_exists() {
     let openapi = openapi();
@@ -158,6 +214,11 @@ fn every_described_member_exists() {
         let described = members(&openapi["components"]["schemas"][schema]["properties"]);
         assert_eq!(described, members(&ask(&mut memory, "GET", path, "").1), "{schema}");
     }
+    let lease = ArbiterDocument { envelope: envelope(), left_ms: 1 };
+    let lease = serde_json::to_value(lease).unwrap();
+    check(&openapi, &openapi["components"]["schemas"]["Vm"]["properties"]["arbiter"], &lease, "arbiter");
+    let described = members(&openapi["components"]["schemas"]["Envelope"]["properties"]);
+    assert_eq!(described, members(&lease["envelope"]));
     let (_, refused) = ask(&mut memory, "PUT", "/v1/memory/ceiling", r#"{"bytes": 1}"#);
     let error = &openapi["components"]["schemas"]["Error"]["properties"]["error"]["properties"];
     assert_eq!(members(error), members(&refused["error"]));
@@ -172,6 +233,15 @@ fn what_may_be_sent_and_every_state_is_as_described() {
     {
         check(&openapi, &schemas["CeilingRequest"], &serde_json::to_value(request).unwrap(), "request");
     }
+    let limits = LimitsRequest { min_bytes: Some(1), weight: Some(1), ..LimitsRequest::default() };
+    check(&openapi, &schemas["LimitsRequest"], &serde_json::to_value(limits).unwrap(), "request");
+    let trim = TrimRequest { zone: Some("a".into()), bytes: None, to_bytes: Some(1) };
+    check(&openapi, &schemas["TrimRequest"], &serde_json::to_value(trim).unwrap(), "request");
+    let moving = MoveRequest { pid: 1, zone: "a".into() };
+    check(&openapi, &schemas["MoveRequest"], &serde_json::to_value(moving).unwrap(), "request");
+    use TrimEnd::{Ineffective, NoSwap, NothingLeft, OutOfTime, Reached};
+    let ends = [Reached, NothingLeft, NoSwap, Ineffective, OutOfTime].map(|end| json!(end));
+    assert_eq!(schemas["Trim"]["properties"]["ended"]["enum"], json!(ends));
     use DriverState::{Absent, Broken, Moving, Settled, Stuck};
     let states = [Absent, Settled, Moving, Stuck, Broken].map(|s| json!(s));
     assert_eq!(schemas["DriverState"]["enum"], json!(states));

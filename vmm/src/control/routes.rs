@@ -5,8 +5,10 @@
 #![deny(clippy::cast_sign_loss)]
 
 use super::memory::{Ceiling, Memory, Refusal};
+use super::orders::Orders;
 use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
 use balloon::control::http::{Request, Response, Status};
+use balloon::control::link;
 use balloon::control::service::error;
 
 /// The ticket of the guest's next statistics, whoever waits for them.
@@ -17,8 +19,24 @@ pub const STATISTICS: u64 = 0;
 pub enum Answer {
     /// This, at once.
     Now(Response),
+    /// The connection becomes a link to `ballastd`.
+    Link,
     /// The guest was asked: [`statistics`] when it has answered, or when time is up.
     Statistics,
+    /// The guest's agent was asked: [`Orders::take`] gives the answer of this ticket.
+    Later(u64),
+}
+
+/// What requests are about.
+pub struct Parts<'a> {
+    /// The microVM.
+    pub vm: &'a VmDocument,
+    /// Its memory.
+    pub memory: &'a mut dyn Memory,
+    /// What its agent is asked for.
+    pub orders: &'a mut Orders,
+    /// A clock that never goes back.
+    pub now_ms: u64,
 }
 
 /// A path and the methods that it has, as the `Allow` field says them.
@@ -27,7 +45,7 @@ pub struct Route {
     pub path: &'static str,
     /// Its methods, with commas between.
     pub allow: &'static str,
-    serve: fn(&Request, &VmDocument, &mut dyn Memory) -> Answer,
+    serve: fn(&Request, Parts<'_>) -> Answer,
 }
 
 /// All of them.
@@ -35,28 +53,47 @@ pub const ROUTES: &[Route] = &[
     Route {
         path: "/v1/vm",
         allow: "GET, HEAD",
-        serve: |_, vm, _| Answer::Now(Response::json(Status::Ok, vm)),
+        serve: |_, parts| Answer::Now(Response::json(Status::Ok, parts.vm)),
     },
     Route {
         path: "/v1/memory",
         allow: "GET, HEAD",
-        serve: |_, _, memory| Answer::Now(Response::json(Status::Ok, &memory.snapshot())),
+        serve: |_, parts| Answer::Now(Response::json(Status::Ok, &parts.memory.snapshot())),
     },
     Route {
         path: "/v1/memory/ceiling",
         allow: "PUT",
-        serve: |request, _, memory| Answer::Now(set_ceiling(&request.body, memory)),
+        serve: |request, parts| Answer::Now(set_ceiling(&request.body, parts.memory)),
     },
     Route {
         path: "/v1/zones",
         allow: "GET, HEAD",
-        serve: |_, _, memory| Answer::Now(Response::json(Status::Ok, &memory.zones())),
+        serve: |_, parts| Answer::Now(Response::json(Status::Ok, &parts.memory.zones())),
     },
-    Route { path: "/v1/statistics", allow: "GET, HEAD", serve: |_, _, memory| request_statistics(memory) },
+    Route { path: "/v1/statistics", allow: "GET, HEAD", serve: |_, parts| request_statistics(parts.memory) },
+    Route {
+        path: "/v1/limits",
+        allow: "GET, HEAD, PUT",
+        serve: |request, parts| match request.method.as_str() {
+            "PUT" => parts.orders.set_limits(request, parts.memory, parts.now_ms),
+            _ => parts.orders.limits(),
+        },
+    },
+    Route {
+        path: "/v1/trim",
+        allow: "POST",
+        serve: |request, parts| parts.orders.trim(request, parts.memory, parts.now_ms),
+    },
+    Route {
+        path: "/v1/move",
+        allow: "POST",
+        serve: |request, parts| parts.orders.move_process(request, parts.memory, parts.now_ms),
+    },
+    Route { path: link::PATH, allow: "GET", serve: |request, _| link(request) },
 ];
 
 /// Answers `request`.
-pub fn route(request: &Request, vm: &VmDocument, memory: &mut dyn Memory) -> Answer {
+pub fn route(request: &Request, parts: Parts<'_>) -> Answer {
     let Some(route) = ROUTES.iter().find(|route| route.path == request.path) else {
         let message = format!("there is no such path; there are {}", paths().join(", "));
         return Answer::Now(error(Status::NotFound, message));
@@ -65,7 +102,7 @@ pub fn route(request: &Request, vm: &VmDocument, memory: &mut dyn Memory) -> Ans
         let response = error(Status::MethodNotAllowed, format!("{} takes {}", route.path, route.allow));
         return Answer::Now(response.with("Allow", route.allow));
     }
-    (route.serve)(request, vm, memory)
+    (route.serve)(request, parts)
 }
 
 /// The answer to a request for statistics, once the guest has answered or time is up.
@@ -88,6 +125,14 @@ fn request_statistics(memory: &mut dyn Memory) -> Answer {
         Ok(()) => Answer::Now(statistics(memory)),
         Err(refusal) => Answer::Now(refused(refusal)),
     }
+}
+
+fn link(request: &Request) -> Answer {
+    if request.options.upgrade.as_deref() == Some(link::PROTOCOL) {
+        return Answer::Link;
+    }
+    let words = format!("{} is for ballastd: it takes an Upgrade to {}", link::PATH, link::PROTOCOL);
+    Answer::Now(error(Status::UpgradeRequired, words).with("Upgrade", link::PROTOCOL))
 }
 
 fn set_ceiling(body: &[u8], memory: &mut dyn Memory) -> Response {

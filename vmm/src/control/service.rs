@@ -1,10 +1,18 @@
 //! The microVM behind its control socket. Wiring: what requests mean is [`routes`]', when they came is known here.
 
+use super::arbiter::{Arbiter, Link};
 use super::memory::Memory;
-use super::routes::{self, STATISTICS};
+use super::orders::{self, Orders};
+use super::routes::{self, Parts, STATISTICS};
+use super::ticks::Ticks;
+use crate::virtio::balloon::monotonic_ms;
 use balloon::control::api::VmDocument;
-use balloon::control::http::{Request, Response};
-use balloon::control::service::{Answer, Service};
+use balloon::control::http::{Request, Response, Status};
+use balloon::control::link::{self, Hello};
+use balloon::control::service::{Answer, Service, error};
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -12,40 +20,99 @@ use vmm_sys_util::eventfd::EventFd;
 pub struct MicroVm {
     vm: VmDocument,
     started: Instant,
-    memory: Box<dyn Memory>,
+    memory: Rc<RefCell<Box<dyn Memory>>>,
+    arbiter: Rc<RefCell<Arbiter>>,
+    /// The memory's own.
+    event: Option<EventFd>,
     /// How long the guest may take to answer.
     guest_limit: Duration,
+    orders: Orders,
+    ticks: Option<Ticks>,
 }
 
 impl MicroVm {
-    /// `vm`, whose times are set here. After `guest_limit` a guest that was asked for statistics has not answered.
-    #[must_use]
-    pub fn new(vm: VmDocument, memory: Box<dyn Memory>, guest_limit: Duration) -> Self {
+    /// `vm`, whose times are set here, and which says `hello` to the daemon. After `guest_limit` a guest that was asked
+    /// for statistics has not answered.
+    ///
+    /// # Errors
+    /// The host has no more descriptors.
+    pub fn new(
+        vm: VmDocument,
+        hello: Hello,
+        memory: Box<dyn Memory>,
+        guest_limit: Duration,
+    ) -> io::Result<Self> {
+        let event = memory.statistics_event().map(EventFd::try_clone).transpose()?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let orders = Orders::without_agent(vm.memory_bytes);
         let vm = VmDocument { started_at_ms: millis(since_1970), ..vm };
-        Self { vm, started: Instant::now(), memory, guest_limit }
+        let memory = Rc::new(RefCell::new(memory));
+        let arbiter = Rc::new(RefCell::new(Arbiter::new(hello)));
+        Ok(Self { vm, started: Instant::now(), memory, arbiter, event, guest_limit, orders, ticks: None })
+    }
+
+    /// The same with an agent that takes orders, and a clock whose ticks make the service's event readable.
+    #[must_use]
+    pub fn with_agent(self, orders: Orders, ticks: Ticks) -> Self {
+        Self { orders, ticks: Some(ticks), ..self }
+    }
+
+    fn watch_the_clock(&self) {
+        if let Some(ticks) = &self.ticks {
+            ticks.set(self.orders.are_under_way());
+        }
     }
 }
 
 impl Service for MicroVm {
     fn serve(&mut self, request: &Request) -> Answer {
         self.vm.uptime_ms = millis(self.started.elapsed());
-        match routes::route(request, &self.vm, &mut *self.memory) {
+        self.vm.arbiter = self.arbiter.borrow().document(Instant::now());
+        let Self { vm, memory, orders, .. } = self;
+        let mut memory = memory.borrow_mut();
+        let parts = Parts { vm, memory: &mut **memory, orders, now_ms: monotonic_ms() };
+        let routed = routes::route(request, parts);
+        drop(memory);
+        let answer = match routed {
             routes::Answer::Now(response) => Answer::Now(response),
+            routes::Answer::Link => {
+                let link = Link::open(&self.arbiter, &self.memory);
+                Answer::Upgrade(Response::upgrade(link::PROTOCOL), Box::new(link))
+            }
             routes::Answer::Statistics => Answer::Later { ticket: STATISTICS, limit: self.guest_limit },
+            routes::Answer::Later(ticket) => Answer::Later { ticket, limit: orders::LIMIT },
+        };
+        self.arbiter.borrow_mut().set_limits(self.orders.limits_in_force());
+        self.watch_the_clock();
+        answer
+    }
+
+    fn advance(&mut self) {
+        self.orders.advance(monotonic_ms(), &mut **self.memory.borrow_mut());
+        self.arbiter.borrow_mut().set_limits(self.orders.limits_in_force());
+        self.watch_the_clock();
+    }
+
+    fn settle(&mut self, ticket: u64) -> Option<Response> {
+        match ticket {
+            STATISTICS => {
+                let mut memory = self.memory.borrow_mut();
+                (!memory.statistics_pending()).then(|| routes::statistics(&mut **memory))
+            }
+            ticket => self.orders.take(ticket),
         }
     }
 
-    fn settle(&mut self, _ticket: u64) -> Option<Response> {
-        (!self.memory.statistics_pending()).then(|| routes::statistics(&mut *self.memory))
-    }
-
-    fn give_up(&mut self, _ticket: u64) -> Response {
-        routes::statistics(&mut *self.memory)
+    fn give_up(&mut self, ticket: u64) -> Response {
+        match ticket {
+            STATISTICS => routes::statistics(&mut **self.memory.borrow_mut()),
+            // Each request has limits of its own within this one.
+            _ => error(Status::GuestTimeout, "the guest's agent did not answer in time"),
+        }
     }
 
     fn event(&self) -> Option<&EventFd> {
-        self.memory.statistics_event()
+        self.event.as_ref()
     }
 }
 

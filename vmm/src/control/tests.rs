@@ -1,10 +1,13 @@
 //! The socket's answers, without a socket.
 
 use super::memory::{Ceiling, Memory, Refusal};
-use super::routes::{self, Answer};
+use super::orders::Orders;
+use super::routes::{self, Answer, Parts};
 use balloon::control::api::*;
 use balloon::control::connection::Connection;
-use balloon::control::http::{REQUEST_BYTES, Request};
+use balloon::control::http::{REQUEST_BYTES, Request, Status};
+use balloon::control::link::Envelope;
+use balloon::control::service::error;
 use balloon::device::{CeilingError, RequestError, Values};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -151,6 +154,17 @@ impl Memory for Scripted {
         Ok(())
     }
 
+    fn set_max(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let MemoryDocument { floor_bytes, size_bytes, ceiling, .. } = self.document;
+        if !(floor_bytes..=size_bytes).contains(&bytes) {
+            return Err(CeilingError { bytes, floor_bytes, max_bytes: size_bytes }.into());
+        }
+        self.document.max_bytes = bytes;
+        let ceiling_bytes = if ceiling.auto { bytes } else { ceiling.bytes.min(bytes) };
+        self.document.ceiling = CeilingState { bytes: ceiling_bytes, ..ceiling };
+        Ok(())
+    }
+
     fn request_statistics(&mut self) -> Result<(), Refusal> {
         if !self.document.driver.serves() {
             return Err(self.nobody());
@@ -182,14 +196,37 @@ pub fn vm() -> VmDocument {
         memory_bytes: 512 * MIB,
         started_at_ms: 1_700_000_000_000,
         uptime_ms: 9,
+        arbiter: None,
     }
+}
+
+pub fn envelope() -> Envelope {
+    Envelope {
+        sequence: 1,
+        lease_ms: 10_000,
+        lambda_permille: 1000,
+        max_bytes: 1 << 30,
+        high_bytes: None,
+        floor_bytes: 4096,
+        grant_bytes: 0,
+    }
+}
+
+pub fn route(request: &Request, memory: &mut dyn Memory, orders: &mut Orders) -> Answer {
+    route_at(request, memory, orders, 0)
+}
+
+pub fn route_at(request: &Request, memory: &mut dyn Memory, orders: &mut Orders, now_ms: u64) -> Answer {
+    routes::route(request, Parts { vm: &vm(), memory, orders, now_ms })
 }
 
 pub fn ask(memory: &mut dyn Memory, method: &str, path: &str, body: &str) -> (u16, Value) {
     let request = Request::new(method, path, body.as_bytes());
-    match routes::route(&request, &vm(), memory) {
+    let mut orders = Orders::without_agent(512 * MIB);
+    match route(&request, memory, &mut orders) {
         Answer::Now(response) => (response.status.code(), serde_json::from_slice(&response.body).unwrap()),
-        Answer::Statistics => (0, Value::Null),
+        Answer::Statistics | Answer::Later(_) => (0, Value::Null),
+        Answer::Link => panic!("nobody asked for it"),
     }
 }
 
@@ -295,7 +332,11 @@ fn wrong_paths_and_methods_say_what_there_is() {
     assert!(document["error"]["message"].as_str().unwrap().contains("/v1/memory"), "{document}");
     let request = |method: &str| Request::new(method, "/v1/memory/ceiling", b"");
     for method in ["GET", "get", "put", "DELETE", "GET, HEAD"] {
-        let Answer::Now(response) = routes::route(&request(method), &vm(), &mut memory) else { panic!() };
+        let Answer::Now(response) =
+            route(&request(method), &mut memory, &mut Orders::without_agent(512 * MIB))
+        else {
+            panic!()
+        };
         assert_eq!(
             (response.status.code(), &response.fields[..]),
             (405, &[("Allow", "PUT".to_owned())][..]),
@@ -310,11 +351,14 @@ fn wrong_paths_and_methods_say_what_there_is() {
 /// Everything that a client reads if its bytes arrive in these pieces.
 fn talk<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let (mut connection, mut memory, mut read) = (Connection::default(), Scripted::new(), Vec::new());
+    let mut orders = Orders::without_agent(512 * MIB);
     let mut turn = |connection: &mut Connection| {
         while let Some(request) = connection.take_request() {
-            let answer = match routes::route(&request, &vm(), &mut memory) {
+            let answer = match route(&request, &mut memory, &mut orders) {
                 Answer::Now(response) => response,
+                Answer::Later(_) => error(Status::GuestTimeout, "nobody answers"),
                 Answer::Statistics => routes::statistics(&mut memory),
+                Answer::Link => panic!("nobody asked for it"),
             };
             connection.answer(&answer);
             read.extend_from_slice(connection.outgoing());

@@ -1,7 +1,6 @@
 //! Where the guest's bytes end: the workload's readers on the host, and the kept tail of the kernel's messages.
 
 use crate::link::Link;
-use crate::report;
 use proto::OutputStream;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -71,6 +70,6 @@ impl KernelLog {
     /// The messages as text that a terminal bears.
     pub fn text(&self) -> String {
         let bytes: Vec<u8> = self.0.iter().copied().collect();
-        report::readable(&String::from_utf8_lossy(&bytes))
+        balloon::logging::readable(&String::from_utf8_lossy(&bytes))
     }
 }

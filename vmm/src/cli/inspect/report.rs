@@ -176,6 +176,7 @@ mod tests {
                 memory_bytes: 512 * MIB,
                 started_at_ms: 0,
                 uptime_ms: 200_000,
+                arbiter: None,
             },
             memory: MemoryDocument::fixed(512 * MIB, 100 * MIB),
             statistics: None,

@@ -1,10 +1,11 @@
-//! Messages of both binaries on standard error: one line each, one prefix, bounded.
+//! Messages of all programs on standard error: one line each, one prefix, bounded.
 //!
 //! The level is `$BALLAST_LOG` (`error`, `warn`, `info`, `debug`), by default `warn`. A guest can cause messages;
 //! at most [`BURST`] of them in [`WINDOW`] are written, and the next one says how many were not. Nobody waits for a
 //! reader of standard error who does not read: such messages are dropped and counted, too.
 
-use crate::report::{printable, readable};
+#![allow(unsafe_code, reason = "one system call looks whether standard error takes a line")]
+
 use std::io::{Stderr, Write};
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,20 @@ use std::time::{Duration, Instant};
 pub const BURST: u32 = 20;
 /// The time after which messages flow again.
 pub const WINDOW: Duration = Duration::from_secs(5);
+
+/// Text of somebody else, such as the guest, without what could change a terminal: its lines stay, and consoles end
+/// them with carriage returns, too. It also bounds a report: of a control character JSON makes six bytes, of its
+/// replacement three.
+#[must_use]
+pub fn readable(text: &str) -> String {
+    text.split('\n').map(|line| printable(line.trim_end_matches('\r'))).collect::<Vec<_>>().join("\n")
+}
+
+/// One line of somebody else's text without what could change a terminal.
+#[must_use]
+pub fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
 
 struct Logger {
     program: &'static str,

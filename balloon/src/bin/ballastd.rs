@@ -1,0 +1,38 @@
+//! `ballastd`: the arbiter of one host's microVMs; see [`balloon::daemon`].
+
+use balloon::{daemon, logging, state};
+use clap::Parser;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Divide this host's memory among the microVMs that run on it
+///
+/// Serves the state directory ($BALLAST_STATE, else /run/ballast for root, else $XDG_RUNTIME_DIR/ballast) until it is
+/// ended. It can be ended and started again at any time: microVMs go on without it.
+#[derive(Parser, Debug)]
+#[command(version)]
+struct Arguments {
+    /// Pool and groups, in TOML; without it the pool is the host's memory less a sixteenth
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    logging::start("ballastd", || {});
+    match start(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            logging::print_chain("ballastd", &*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let state = state::own_directory().ok_or_else(|| {
+        format!("no place for Ballast's state: set {}, or {}", state::VARIABLE, state::USUAL_VARIABLE)
+    })?;
+    daemon::run::run(&state, arguments.config.as_deref())?;
+    Ok(())
+}

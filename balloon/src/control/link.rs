@@ -1,0 +1,235 @@
+//! What `ballastd` and a microVM say to one another over a connection that was upgraded from HTTP at `/v1/link`: JSON
+//! documents, each behind its length in four bytes, lowest first. Pure.
+//!
+//! ```text
+//! microVM   Hello                   Report            Report
+//! ballastd          Envelope 1              Envelope 2         ...every 2 s
+//! ```
+//!
+//! An envelope is a lease: what it grants ends with it, unless the next one comes before. The microVM answers each with
+//! a report. Neither trusts the other: what is too long or makes no sense ends the link.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use crate::zone::Limits;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// Where a microVM's control socket offers it.
+pub const PATH: &str = "/v1/link";
+/// The protocol's name in HTTP's `Upgrade`.
+pub const PROTOCOL: &str = "ballast-link/1";
+/// Longest document. A report of a microVM with all its zones has about 4 KiB.
+pub const DOCUMENT_BYTES: usize = 64 << 10;
+/// How often envelopes come.
+pub const RENEWAL: Duration = Duration::from_secs(2);
+/// How long one holds: four may be lost before anything ends.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+const LENGTH_BYTES: usize = 4;
+
+/// What a microVM says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FromVm {
+    /// First of all: what it is.
+    Hello(Hello),
+    /// After each envelope: how it does.
+    Report(Report),
+}
+
+/// What a microVM is and keeps, so that an arbiter that is new needs nobody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// Its name.
+    pub name: String,
+    /// Process of its VMM.
+    pub pid: u32,
+    /// The path of its group; empty is none.
+    pub group: String,
+    /// Its own limits.
+    pub limits: Limits,
+    /// Size of guest memory.
+    pub memory_bytes: u64,
+}
+
+/// How a microVM does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Number of the envelope that it answers.
+    pub sequence: u64,
+    /// What its balloon leaves the guest.
+    pub ceiling_bytes: u64,
+    /// The least that it would leave it.
+    pub floor_bytes: u64,
+    /// Its own limits, which may have changed since its hello.
+    pub limits: Limits,
+    /// Its private zones.
+    pub zones: Vec<ZoneUse>,
+}
+
+/// What a private zone holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneUse {
+    /// Its name.
+    pub name: String,
+    /// What of it the host holds by the VMM's reading; null: not known yet.
+    pub resident_bytes: Option<u64>,
+}
+
+/// What the arbiter says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ToVm {
+    /// What holds until the lease ends.
+    Envelope(Envelope),
+}
+
+/// What a microVM may have, on a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// Number of the envelope, ascending on one link.
+    pub sequence: u64,
+    /// How long it holds.
+    pub lease_ms: u64,
+    /// The pressure on its group, in thousandths: 1000 is none.
+    pub lambda_permille: u32,
+    /// Lowest `max` of the microVM and all above it.
+    pub max_bytes: u64,
+    /// Lowest `high` of the microVM and all above it, if one is set.
+    pub high_bytes: Option<u64>,
+    /// What the microVM is not taken below: what is protected of it now.
+    pub floor_bytes: u64,
+    /// By how much it may raise its ceiling under pressure without asking.
+    pub grant_bytes: u64,
+}
+
+/// The other end does not speak this protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A document's length is out of bounds.
+    #[error("a document of {0} bytes on the link: at most {DOCUMENT_BYTES} are taken")]
+    TooLong(u32),
+    /// A document is none.
+    #[error("a document on the link cannot be understood")]
+    Garbled,
+}
+
+/// Appends `document` to `output`. One that is too long is left out: none of ours is.
+pub fn encode(document: &impl Serialize, output: &mut Vec<u8>) {
+    let Ok(text) = serde_json::to_vec(document) else { return };
+    let length = u32::try_from(text.len()).ok().filter(|_| text.len() <= DOCUMENT_BYTES);
+    if let Some(length) = length {
+        output.extend_from_slice(&length.to_le_bytes());
+        output.extend_from_slice(&text);
+    }
+}
+
+/// Bytes that become documents.
+#[derive(Debug)]
+pub struct Decoder<T> {
+    bytes: Vec<u8>,
+    document: PhantomData<T>,
+}
+
+impl<T> Default for Decoder<T> {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), document: PhantomData }
+    }
+}
+
+impl<T: DeserializeOwned> Decoder<T> {
+    /// Bytes that can be taken now: never more than one document's are held.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        LENGTH_BYTES.saturating_add(DOCUMENT_BYTES).saturating_sub(self.bytes.len())
+    }
+
+    /// Takes bytes.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next document, if it has come whole.
+    ///
+    /// # Errors
+    /// What came is none; nothing that follows can be understood.
+    pub fn take(&mut self) -> Result<Option<T>, Error> {
+        let Some((length, rest)) = self.bytes.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*length);
+        let bytes = usize::try_from(length).ok().filter(|bytes| *bytes <= DOCUMENT_BYTES);
+        let bytes = bytes.ok_or(Error::TooLong(length))?;
+        let Some(text) = rest.get(..bytes) else { return Ok(None) };
+        let document = serde_json::from_slice(text).map_err(|_| Error::Garbled)?;
+        self.bytes.drain(..bytes.saturating_add(LENGTH_BYTES).min(self.bytes.len()));
+        Ok(Some(document))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn envelope(sequence: u64) -> ToVm {
+        ToVm::Envelope(Envelope {
+            sequence,
+            lease_ms: 10_000,
+            lambda_permille: 1000,
+            max_bytes: u64::MAX,
+            high_bytes: None,
+            floor_bytes: 0,
+            grant_bytes: 1,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn documents_survive_any_cut(cuts in prop::collection::vec(1..200usize, 1..20), count in 0..9u64) {
+            let mut bytes = Vec::new();
+            (0..count).for_each(|number| encode(&envelope(number), &mut bytes));
+            let (mut decoder, mut came, mut rest) = (Decoder::<ToVm>::default(), Vec::new(), &bytes[..]);
+            for cut in cuts.iter().cycle() {
+                let (now, later) = rest.split_at((*cut).min(rest.len()));
+                decoder.receive(now);
+                while let Some(document) = decoder.take().unwrap() {
+                    came.push(document);
+                }
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(came, (0..count).map(envelope).collect::<Vec<_>>());
+            prop_assert!(decoder.bytes.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut decoder = Decoder::<FromVm>::default();
+            decoder.receive(&bytes);
+            while let Ok(Some(_)) = decoder.take() {}
+        }
+    }
+
+    #[test]
+    fn what_is_no_document_ends_the_link() {
+        for (bytes, error) in [
+            (&[1, 0, 1, 0][..], Error::TooLong(65_537)),
+            (&[255; 4], Error::TooLong(u32::MAX)),
+            (&[2, 0, 0, 0, b'{', b'}'], Error::Garbled),
+            (&[0; 4], Error::Garbled),
+        ] {
+            let mut decoder = Decoder::<ToVm>::default();
+            decoder.receive(bytes);
+            assert_eq!(decoder.take(), Err(error));
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! `ballastd`: the arbiter of one host's microVMs.
+//!
+//! ```text
+//! ballast run ---- POST /v1/vms ----> service -+                     +--- tick, every 2 s: host readings
+//! ballast zones -- GET /v1/tree ----> service -+-> Fleet (zone tree) +--- links: one to each microVM's socket
+//! ```
+//!
+//! [`fleet`] is pure: who there is, what each holds and may hold. [`service`] answers on the daemon's own socket;
+//! [`links`] finds microVMs, keeps a link to each and looks at the host. One daemon serves one state directory and its
+//! own user's microVMs. It needs none of what it knows: a daemon that starts anew asks the microVMs.
+
+pub mod config;
+pub mod fleet;
+pub mod host;
+pub mod links;
+pub mod run;
+pub mod service;
+mod state_lock;

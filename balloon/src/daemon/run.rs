@@ -1,0 +1,99 @@
+//! Starts the daemon and runs it until a signal ends it. Wiring.
+
+use super::config::{self, Config};
+use super::fleet::Fleet;
+use super::links::Links;
+use super::service::Host;
+use super::{host, state_lock};
+use crate::control::fleet::SOCKET;
+use crate::control::server::Server;
+use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
+use std::cell::RefCell;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// The daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// The configuration is none.
+    #[error(transparent)]
+    Text(#[from] config::Error),
+    /// There is one already.
+    #[error("another ballastd serves {}: end it first, or set BALLAST_STATE to another directory", state.display())]
+    Running {
+        /// The state directory.
+        state: PathBuf,
+    },
+    /// The state directory does not work.
+    #[error("cannot serve the state directory {}", state.display())]
+    State {
+        /// Which.
+        state: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// The host refuses something small.
+    #[error("cannot {doing}")]
+    Host {
+        /// What was being done.
+        doing: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// The event loop fails.
+    #[error("the event loop failed")]
+    EventLoop(#[from] event_manager::Error),
+}
+
+/// Serves the state directory `state` until the process is ended.
+///
+/// # Errors
+/// It cannot be served, or the configuration cannot be had.
+pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
+    let host_error = |doing| move |source| Error::Host { doing, source };
+    let config = match config {
+        None => Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| Error::Config { path: path.into(), source })?;
+            Config::parse(&text)?
+        }
+    };
+    let memory_bytes = host::memory_bytes().map_err(host_error("find out how much memory the host has"))?;
+    let fleet = Rc::new(RefCell::new(Fleet::new(config.tree(memory_bytes)?)));
+
+    let state_error = |source| Error::State { state: state.into(), source };
+    let _lock = state_lock::take(state)
+        .map_err(state_error)?
+        .ok_or_else(|| Error::Running { state: state.into() })?;
+    let listener = listen(&state.join(SOCKET)).map_err(state_error)?;
+
+    let mut events: EventManager<Box<dyn MutEventSubscriber>> = EventManager::new()?;
+    let links = Links::new(state, Rc::clone(&fleet)).map_err(host_error("create a timer"))?;
+    events.add_subscriber(Box::new(links));
+    let server = Server::new(listener, Host::new(fleet)).map_err(host_error("serve the daemon's socket"))?;
+    events.add_subscriber(Box::new(server));
+    loop {
+        events.run()?;
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    // What is there was left by a daemon that is dead: the lock is ours.
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    // The directory keeps others out; the socket does it again, whatever the umask.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}

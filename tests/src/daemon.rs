@@ -1,0 +1,63 @@
+//! A `ballastd` of a test's own.
+
+use crate::ballast::{Ballast, program};
+use crate::control::ask;
+use crate::run::until;
+use balloon::control::fleet::{SOCKET, TreeDocument};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// A daemon that serves a test's state directory; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// Starts one with this configuration and waits until it answers.
+    #[must_use]
+    pub fn start(ballast: &Ballast, configuration: &str) -> Self {
+        let child = command(ballast, configuration).stderr(Stdio::inherit()).spawn().unwrap();
+        let daemon = Self { child, socket: ballast.path("state").join(SOCKET) };
+        let answers =
+            || ask(&daemon.socket, "GET", "/v1/host", "").is_ok_and(|(head, _)| head.contains(" 200 "));
+        until(answers, || "ballastd does not answer".into());
+        daemon
+    }
+
+    /// The zone tree.
+    #[must_use]
+    pub fn tree(&self) -> TreeDocument {
+        let (head, content) = ask(&self.socket, "GET", "/v1/tree", "").unwrap();
+        serde_json::from_str(&content).unwrap_or_else(|error| panic!("{error}: {head}\n{content}"))
+    }
+
+    /// Waits until the zone tree is as `is_so` wants.
+    #[track_caller]
+    pub fn wait_until(&self, is_so: impl Fn(&TreeDocument) -> bool) -> TreeDocument {
+        until(|| is_so(&self.tree()), || format!("it stays at {:#?}", self.tree()));
+        self.tree()
+    }
+
+    /// Kills it as SIGKILL does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `ballastd` with this configuration, not started.
+#[must_use]
+pub fn command(ballast: &Ballast, configuration: &str) -> Command {
+    let mut command = Command::new(program("ballastd"));
+    command.arg("--config").arg(ballast.file("ballastd.toml", configuration.as_bytes()));
+    command.env("BALLAST_STATE", ballast.path("state")).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}

@@ -1,0 +1,53 @@
+//! The daemon knows every microVM and what it holds, and needs nothing but them to know it again.
+
+use tests::daemon::Daemon;
+use tests::memory::{Guest, MIB};
+use tests::setup;
+
+const POOL: &str = "[pool]\ncapacity = '4g'\n[groups.ci]\nmax = '1g'\n";
+
+#[test]
+fn a_daemon_that_starts_anew_knows_what_runs() {
+    let ballast = setup();
+    let early = Guest::start_with(&ballast, |run| run.options(["-m", "256m"]));
+    let daemon = Daemon::start(&ballast, POOL);
+    let charge = |tree: &balloon::control::fleet::TreeDocument, name: &str| {
+        tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
+    };
+    // One that was there before.
+    let tree = daemon.wait_until(|tree| charge(tree, "guest") > 32 * MIB);
+    assert!(charge(&tree, "guest").abs_diff(early.smaps_rss()) < 64 * MIB, "{tree:#?}");
+    daemon.kill();
+    // Nobody misses it.
+    assert!(early.memory().bytes("resident_bytes") > 0);
+    let daemon = Daemon::start(&ballast, POOL);
+    let tree = daemon.wait_until(|tree| charge(tree, "ram") > 32 * MIB);
+    assert_eq!((tree.host.vms, tree.host.orphans), (1, 0));
+    assert_eq!(tree.host.main_bytes, (4 << 30) - charge(&tree, "") as i64);
+    early.end();
+    // What it held is back, and so is the pool.
+    let tree = daemon.wait_until(|tree| tree.host.main_bytes == 4 << 30);
+    assert_eq!((tree.host.vms, tree.host.orphans, tree.nodes.len()), (0, 0, 2), "{tree:#?}");
+}
+
+#[test]
+fn a_group_holds_what_its_microvms_hold() {
+    let ballast = setup();
+    let daemon = Daemon::start(&ballast, POOL);
+    let mut guest = Guest::start_with(&ballast, |run| {
+        run.options(["-m", "256m", "--group", "ci", "--memory-min", "64m"])
+    });
+    guest.does("zero file 64");
+    let tree = daemon
+        .wait_until(|tree| tree.nodes.iter().any(|node| node.name == "ci" && node.charge_bytes > 96 * MIB));
+    let vm = tree.nodes.iter().find(|node| node.name == "guest").unwrap();
+    assert_eq!((vm.effective_min_bytes, vm.limits.max, vm.linked), (64 * MIB, Some(256 * MIB), Some(true)));
+    let ended = ballast.command(&["zones", "--tree"]).end().exits(0);
+    let output = String::from_utf8_lossy(&ended.stdout);
+    assert!(output.contains("host") && output.contains("    guest"), "{output}");
+    // What it may have, it was told.
+    let vm = guest.answer("GET", "/v1/vm", "");
+    assert_eq!(vm.0["arbiter"]["envelope"]["max_bytes"], 256 * MIB, "{vm:?}");
+    guest.end();
+    daemon.wait_until(|tree| tree.host.vms == 0 && tree.host.main_bytes == 4 << 30);
+}

@@ -1,0 +1,64 @@
+//! The guest's agent as the control socket sees it. [`Linked`] is the one behind the link. Wiring.
+
+#![forbid(unsafe_code)]
+
+use crate::link::{Link, OrderError};
+use proto::{Done, Order};
+use std::cell::RefCell;
+use std::rc::Rc;
+use vmm_sys_util::eventfd::EventFd;
+
+/// Who takes orders. All calls are made on the thread of the event loop and return at once.
+pub trait Agent {
+    /// Gives an order; its number asks for the answer.
+    ///
+    /// # Errors
+    /// There is no agent that would carry it out.
+    fn order(&mut self, order: Order) -> Result<u32, OrderError>;
+
+    /// The answer, once and if it has come.
+    fn answer(&mut self, id: u32) -> Option<Done>;
+
+    /// Nobody waits for this answer any longer.
+    fn forget(&mut self, id: u32);
+}
+
+/// The agent behind a link.
+pub struct Linked {
+    /// The link, which [`crate::streams`] carries.
+    pub link: Rc<RefCell<Link>>,
+    /// Tells it that there is something to send.
+    pub ordered: EventFd,
+}
+
+impl Agent for Linked {
+    fn order(&mut self, order: Order) -> Result<u32, OrderError> {
+        let id = self.link.borrow_mut().order(order)?;
+        // The counter of an eventfd cannot overflow by ones.
+        let _ = self.ordered.write(1);
+        Ok(id)
+    }
+
+    fn answer(&mut self, id: u32) -> Option<Done> {
+        self.link.borrow_mut().answer(id)
+    }
+
+    fn forget(&mut self, id: u32) {
+        self.link.borrow_mut().forget(id);
+    }
+}
+
+/// No agent at all.
+pub struct Nobody;
+
+impl Agent for Nobody {
+    fn order(&mut self, _: Order) -> Result<u32, OrderError> {
+        Err(OrderError::NotRunning)
+    }
+
+    fn answer(&mut self, _: u32) -> Option<Done> {
+        None
+    }
+
+    fn forget(&mut self, _: u32) {}
+}

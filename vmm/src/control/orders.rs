@@ -1,0 +1,255 @@
+//! What the control socket wants of the guest's agent: requests that take their time, each under a ticket. Pure.
+//!
+//! A client that is gone changes nothing: what was begun is brought to its end, and its answer kept for a while.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#![deny(clippy::cast_sign_loss)]
+
+use super::agent::{Agent, Nobody};
+use super::limits::{Change, Held, HostLimit, Outside};
+use super::memory::Memory;
+use super::routes::Answer;
+use super::trim::{AGENT_MS, LIMIT_MS, Reading, Trim, Wanted};
+use balloon::control::http::{Request, Response, Status};
+use balloon::control::orders::{LimitsRequest, MoveDocument, MoveRequest, TrimRequest};
+use balloon::control::service::error;
+use balloon::zone::Limits;
+use proto::{Done, Order};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Requests under way, and answers that nobody has taken: as many as there are clients.
+const MOST: usize = 16;
+/// How long an answer waits for its client.
+const KEPT_MS: u64 = 5000;
+
+/// How long a client is asked to wait at most.
+pub const LIMIT: Duration = Duration::from_millis(LIMIT_MS + 1000);
+
+/// Everything that is asked of the agent.
+pub struct Orders {
+    agent: Box<dyn Agent>,
+    held: Held,
+    host_limit: HostLimit,
+    jobs: BTreeMap<u64, Job>,
+    last_ticket: u64,
+}
+
+enum Job {
+    Trim(Trim),
+    Change(Change),
+    Move { id: u32, until_ms: u64 },
+    Over { answer: Response, since_ms: u64 },
+}
+
+impl Orders {
+    /// The limits in force.
+    #[must_use]
+    pub fn limits_in_force(&self) -> Limits {
+        self.held.in_force()
+    }
+
+    /// Orders for `agent`, of a microVM with these limits. `host_limit` is called when max has changed.
+    #[must_use]
+    pub fn new(agent: Box<dyn Agent>, held: Held, host_limit: HostLimit) -> Self {
+        // The ticket 0 is that of statistics.
+        Self { agent, held, host_limit, jobs: BTreeMap::new(), last_ticket: super::routes::STATISTICS }
+    }
+
+    /// Those of a microVM of this size that has no agent.
+    #[must_use]
+    pub fn without_agent(size_bytes: u64) -> Self {
+        Self::new(Box::new(Nobody), Held::new(Limits::default(), size_bytes), Box::new(|_| Ok(())))
+    }
+
+    /// Whether anything is under way for which time counts.
+    #[must_use]
+    pub fn are_under_way(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// The answer of a ticket, once and if it is known.
+    pub fn take(&mut self, ticket: u64) -> Option<Response> {
+        if !matches!(self.jobs.get(&ticket)?, Job::Over { .. }) {
+            return None;
+        }
+        match self.jobs.remove(&ticket)? {
+            Job::Over { answer, .. } => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// Goes on with everything.
+    pub fn advance(&mut self, now_ms: u64, memory: &mut dyn Memory) {
+        let Self { agent, held, host_limit, jobs, .. } = self;
+        for job in jobs.values_mut() {
+            let answer = match job {
+                Job::Trim(trim) => trim.step(now_ms, reading(memory, trim.zone(), now_ms), &mut **agent),
+                Job::Change(change) => {
+                    let mut outside = Outside { agent: &mut **agent, memory, host_limit };
+                    change.step(now_ms, held, &mut outside)
+                }
+                Job::Move { id, until_ms } => moved(*id, now_ms, *until_ms, &mut **agent),
+                Job::Over { .. } => None,
+            };
+            if let Some(answer) = answer {
+                *job = Job::Over { answer, since_ms: now_ms };
+            }
+        }
+        jobs.retain(
+            |_, job| !matches!(job, Job::Over { since_ms, .. } if now_ms.saturating_sub(*since_ms) > KEPT_MS),
+        );
+    }
+
+    fn begin(&mut self, job: Job) -> Answer {
+        self.last_ticket = self.last_ticket.saturating_add(1);
+        self.jobs.insert(self.last_ticket, job);
+        Answer::Later(self.last_ticket)
+    }
+
+    fn is_full(&self) -> Option<Answer> {
+        let full = self.jobs.len() >= MOST;
+        full.then(|| {
+            refuse(
+                Status::Unavailable,
+                format!("{MOST} requests to the guest's agent are under way: try again"),
+            )
+        })
+    }
+
+    /// `GET /v1/limits`.
+    #[must_use]
+    pub fn limits(&self) -> Answer {
+        Answer::Now(self.held.answer())
+    }
+
+    /// `PUT /v1/limits`.
+    pub fn set_limits(&mut self, request: &Request, memory: &mut dyn Memory, now_ms: u64) -> Answer {
+        const USAGE: &str =
+            r#"send {"min_bytes": N, "low_bytes": N, "high_bytes": N, "max_bytes": N, "weight": N}"#;
+        let wanted: LimitsRequest = match parse(&request.body, USAGE) {
+            Ok(wanted) => wanted,
+            Err(answer) => return answer,
+        };
+        if self.jobs.values().any(|job| matches!(job, Job::Change(_))) {
+            return refuse(Status::Conflict, "the limits are being changed: try again");
+        }
+        if let Some(answer) = self.is_full() {
+            return answer;
+        }
+        let tag = request.options.if_match.as_deref();
+        let limits = match self.held.check(wanted, tag, &memory.snapshot()) {
+            Ok(limits) => limits,
+            Err(answer) => return Answer::Now(answer),
+        };
+        let Self { agent, held, host_limit, .. } = self;
+        let mut outside = Outside { agent: &mut **agent, memory, host_limit };
+        let begun = held.begin(limits, &mut outside, now_ms.saturating_add(AGENT_MS));
+        match begun {
+            Ok(change) => self.begin(Job::Change(change)),
+            Err(answer) => Answer::Now(answer),
+        }
+    }
+
+    /// `POST /v1/trim`.
+    pub fn trim(&mut self, request: &Request, memory: &mut dyn Memory, now_ms: u64) -> Answer {
+        const USAGE: &str =
+            r#"send {"zone": NAME, "bytes": N} or {"zone": NAME, "to_bytes": N}, or less of it"#;
+        let TrimRequest { zone, bytes, to_bytes } = match parse(&request.body, USAGE) {
+            Ok(wanted) => wanted,
+            Err(answer) => return answer,
+        };
+        let wanted = match (bytes, to_bytes) {
+            (None, None) => Wanted::Everything,
+            (Some(bytes), None) => Wanted::Bytes(bytes),
+            (None, Some(bytes)) => Wanted::To(bytes),
+            (Some(_), Some(_)) => return refuse(Status::BadRequest, USAGE),
+        };
+        if let Some(answer) = self.is_full() {
+            return answer;
+        }
+        let zone = match zone.map(|name| find(memory, name)).transpose() {
+            Ok(zone) => zone,
+            Err(answer) => return answer,
+        };
+        let mut trim = Trim::new(zone, wanted, now_ms);
+        // Who can know at once that it is impossible is told so at once.
+        match trim.step(now_ms, reading(memory, trim.zone(), now_ms), &mut *self.agent) {
+            Some(answer) => Answer::Now(answer),
+            None => self.begin(Job::Trim(trim)),
+        }
+    }
+
+    /// `POST /v1/move`.
+    pub fn move_process(&mut self, request: &Request, memory: &mut dyn Memory, now_ms: u64) -> Answer {
+        let MoveRequest { pid, zone } = match parse(&request.body, r#"send {"pid": N, "zone": NAME}"#) {
+            Ok(wanted) => wanted,
+            Err(answer) => return answer,
+        };
+        if let Some(answer) = self.is_full() {
+            return answer;
+        }
+        let (zone, _) = match find(memory, zone) {
+            Ok(zone) => zone,
+            Err(answer) => return answer,
+        };
+        match self.agent.order(Order::Move { pid, zone }) {
+            Ok(id) => self.begin(Job::Move { id, until_ms: now_ms.saturating_add(AGENT_MS) }),
+            Err(why) => refuse(Status::Conflict, why.to_string()),
+        }
+    }
+}
+
+fn moved(id: u32, now_ms: u64, until_ms: u64, agent: &mut dyn Agent) -> Option<Response> {
+    match agent.answer(id) {
+        Some(Done::Moved { there_bytes, elsewhere_bytes }) => {
+            Some(Response::json(Status::Ok, &MoveDocument { there_bytes, elsewhere_bytes }))
+        }
+        Some(Done::Refused(why)) => Some(error(Status::Conflict, why.to_string())),
+        // The link lets no answer of another kind pass.
+        Some(_) => Some(error(Status::Internal, "the agent's answer is none")),
+        None if now_ms < until_ms => None,
+        None => {
+            agent.forget(id);
+            Some(error(Status::GuestTimeout, "the guest's agent did not answer in time"))
+        }
+    }
+}
+
+/// The last reading of what the host holds of a zone, or of everything.
+fn reading(memory: &mut dyn Memory, zone: Option<u8>, now_ms: u64) -> Option<Reading> {
+    let all = memory.snapshot();
+    let bytes = match zone {
+        None => all.resident_bytes,
+        Some(number) => memory.zones().zones.get(usize::from(number))?.resident_bytes,
+    };
+    Some(Reading { bytes: bytes?, at_ms: now_ms.saturating_sub(all.resident_age_ms?) })
+}
+
+/// Number and name of a zone.
+fn find(memory: &mut dyn Memory, name: String) -> Result<(u8, String), Answer> {
+    let zones = memory.zones().zones;
+    let number = zones.iter().position(|zone| zone.name == name);
+    match number.and_then(|number| u8::try_from(number).ok()) {
+        Some(number) => Ok((number, name)),
+        None => {
+            let name: String = name.chars().take(64).collect();
+            let names: Vec<&str> = zones.iter().map(|zone| zone.name.as_str()).collect();
+            let message = format!("this microVM has no zone '{name}'; it has {}", names.join(", "));
+            Err(refuse(Status::Unprocessable, message))
+        }
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: &[u8], usage: &str) -> Result<T, Answer> {
+    serde_json::from_slice(body).map_err(|fault| {
+        // A fault may quote the client; it need not hear all of it.
+        let fault: String = fault.to_string().chars().take(200).collect();
+        refuse(Status::BadRequest, format!("{usage}: {fault}"))
+    })
+}
+
+fn refuse(status: Status, message: impl Into<String>) -> Answer {
+    Answer::Now(error(status, message))
+}

@@ -1,0 +1,345 @@
+//! What becomes of limits, trims and moves, with an agent that does as the test says.
+
+use super::agent::Agent;
+use super::limits::Held;
+use super::orders::Orders;
+use super::routes::Answer;
+use super::tests::{Scripted, route_at};
+use crate::link::OrderError;
+use balloon::control::http::{Options, Request, Response};
+use balloon::zone::Limits;
+use proptest::prelude::*;
+use proto::{Done, Order, Stopped, Text, Trimmed};
+use serde_json::{Value, json};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 512 * MIB;
+pub const TRIMMED: Trimmed = Trimmed {
+    reclaimed_bytes: 100 * MIB,
+    file_bytes: 0,
+    anonymous_bytes: 40 * MIB,
+    stopped: Stopped::NoSwap,
+};
+
+/// An agent without a guest.
+#[derive(Debug, Default)]
+pub struct Guest {
+    pub given: Vec<Order>,
+    answers: BTreeMap<u32, Done>,
+    forgotten: Vec<u32>,
+    pub absent: bool,
+}
+
+#[derive(Clone, Default)]
+struct ScriptedAgent(Rc<RefCell<Guest>>);
+
+impl Agent for ScriptedAgent {
+    fn order(&mut self, order: Order) -> Result<u32, OrderError> {
+        let mut guest = self.0.borrow_mut();
+        if guest.absent {
+            return Err(OrderError::NotRunning);
+        }
+        guest.given.push(order);
+        Ok(guest.given.len() as u32)
+    }
+
+    fn answer(&mut self, id: u32) -> Option<Done> {
+        self.0.borrow_mut().answers.remove(&id)
+    }
+
+    fn forget(&mut self, id: u32) {
+        self.0.borrow_mut().forgotten.push(id);
+    }
+}
+
+/// A microVM whose agent and host are the test's.
+pub struct Bench {
+    pub guest: Rc<RefCell<Guest>>,
+    pub memory: Scripted,
+    orders: Orders,
+    now_ms: u64,
+    pub host_refuses: Rc<Cell<bool>>,
+    host_max: Rc<Cell<u64>>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let agent = ScriptedAgent::default();
+        let (host_refuses, host_max) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(SIZE)));
+        let (refuses, max) = (Rc::clone(&host_refuses), Rc::clone(&host_max));
+        let host_limit = Box::new(move |bytes| {
+            if refuses.get() {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            max.set(bytes);
+            Ok(())
+        });
+        let guest = Rc::clone(&agent.0);
+        let orders = Orders::new(Box::new(agent), Held::new(Limits::default(), SIZE), host_limit);
+        Self { guest, memory: Scripted::new(), orders, now_ms: 10_000, host_refuses, host_max }
+    }
+
+    pub fn begin(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+        if_match: Option<&str>,
+    ) -> Result<Response, u64> {
+        let options = Options { if_match: if_match.map(Into::into), ..Options::default() };
+        let request = Request { options, ..Request::new(method, path, body.as_bytes()) };
+        match route_at(&request, &mut self.memory, &mut self.orders, self.now_ms) {
+            Answer::Now(response) => Ok(response),
+            Answer::Later(ticket) => Err(ticket),
+            Answer::Statistics | Answer::Link => panic!("nobody asked for that"),
+        }
+    }
+
+    /// The agent's answer to the order given last.
+    pub fn answers(&mut self, done: Done) {
+        let mut guest = self.guest.borrow_mut();
+        let id = guest.given.len() as u32;
+        guest.answers.insert(id, done);
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        for _ in 0..ms / 250 {
+            self.now_ms += 250;
+            self.orders.advance(self.now_ms, &mut self.memory);
+        }
+    }
+
+    pub fn take(&mut self, ticket: u64) -> Option<(u16, Value)> {
+        let response = self.orders.take(ticket)?;
+        Some((response.status.code(), serde_json::from_slice(&response.body).unwrap()))
+    }
+
+    /// Asks, lets time pass, and has the agent answer as `does` says.
+    pub fn ask(&mut self, method: &str, path: &str, body: &str, does: Option<Done>) -> (u16, Value) {
+        match self.begin(method, path, body, None) {
+            Ok(response) => (response.status.code(), serde_json::from_slice(&response.body).unwrap()),
+            Err(ticket) => {
+                // What needs a reading first gives its order later.
+                self.pass(3000);
+                if let Some(done) = does {
+                    self.answers(done);
+                }
+                for _ in 0..1000 {
+                    self.pass(250);
+                    if let Some(answer) = self.take(ticket) {
+                        return answer;
+                    }
+                }
+                panic!("{method} {path} has no answer after 250 s")
+            }
+        }
+    }
+
+    pub fn limits(&mut self) -> Value {
+        self.ask("GET", "/v1/limits", "", None).1
+    }
+}
+
+pub fn limited() -> Done {
+    Done::Limited { max_bytes: Some(1), current_bytes: 1 }
+}
+
+pub fn refused() -> Done {
+    Done::Refused(Text::new("the workload uses more"))
+}
+
+pub fn max(mib: u64) -> String {
+    json!({ "max_bytes": mib * MIB }).to_string()
+}
+
+#[test]
+fn a_lower_max_is_in_force_once_the_agent_has_set_it() {
+    let mut bench = Bench::new();
+    let ticket = bench.begin("PUT", "/v1/limits", &max(256), Some("\"1\"")).unwrap_err();
+    assert_eq!(bench.guest.borrow().given, [Order::Limit { zone: None, max_bytes: Some(256 * MIB) }]);
+    bench.pass(1000);
+    assert_eq!((bench.take(ticket), bench.limits()["max_bytes"].as_u64()), (None, Some(SIZE)));
+    assert_eq!((bench.memory.document.max_bytes, bench.host_max.get()), (SIZE, SIZE));
+    // Two at a time could not both be whole.
+    assert_eq!(bench.begin("PUT", "/v1/limits", &max(300), None).unwrap().status.code(), 409);
+    bench.answers(limited());
+    bench.pass(250);
+    let (status, document) = bench.take(ticket).unwrap();
+    assert_eq!(
+        (status, &document["max_bytes"], &document["generation"]),
+        (200, &json!(256 * MIB), &json!(2))
+    );
+    assert_eq!((bench.memory.document.max_bytes, bench.host_max.get()), (256 * MIB, 256 * MIB));
+    assert_eq!(bench.memory.document.ceiling.bytes, 256 * MIB);
+    // Back to all of it: without a limit in the guest.
+    let (status, _) = bench.ask("PUT", "/v1/limits", "{}", Some(limited()));
+    assert_eq!((status, bench.memory.document.max_bytes), (200, SIZE));
+    assert_eq!(bench.guest.borrow().given[1], Order::Limit { zone: None, max_bytes: None });
+}
+
+#[test]
+fn limits_without_a_new_max_need_no_agent() {
+    let mut bench = Bench::new();
+    bench.guest.borrow_mut().absent = true;
+    let body = json!({ "min_bytes": 10, "low_bytes": 20, "high_bytes": 200 * MIB, "weight": 7 }).to_string();
+    let (status, document) = bench.ask("PUT", "/v1/limits", &body, None);
+    assert_eq!(
+        (status, document["weight"].as_u64(), document["generation"].as_u64()),
+        (200, Some(7), Some(2))
+    );
+    assert_eq!(bench.limits(), document);
+    assert_eq!(bench.ask("PUT", "/v1/limits", &max(256), None).0, 409);
+}
+
+#[test]
+fn refused_limits_change_nothing() {
+    let mut bench = Bench::new();
+    let before = bench.limits();
+    let said = |bench: &mut Bench, body: &str, does| {
+        let (status, document) = bench.ask("PUT", "/v1/limits", body, does);
+        (status, document["error"]["message"].as_str().unwrap().to_owned())
+    };
+    let (status, message) = said(&mut bench, &max(256), Some(refused()));
+    assert_eq!((status, message.as_str()), (409, "the limits stay as they were: the workload uses more"));
+    let (status, message) = said(&mut bench, &max(100), None);
+    assert!(
+        status == 422 && message.contains("100 MiB") && message.contains("128 MiB to 512 MiB"),
+        "{message}"
+    );
+    assert_eq!(said(&mut bench, &max(513), None).0, 422);
+    let descending = json!({ "min_bytes": 400 * MIB, "max_bytes": 300 * MIB }).to_string();
+    assert!(said(&mut bench, &descending, None).1.contains("must ascend"));
+    assert_eq!(said(&mut bench, r#"{"weight": 0}"#, None).0, 422);
+    assert_eq!(said(&mut bench, r#"{"max": 1}"#, None).0, 400);
+    bench.host_refuses.set(true);
+    assert_eq!(said(&mut bench, &max(256), Some(limited())).0, 500);
+    bench.host_refuses.set(false);
+    assert_eq!(said(&mut bench, &max(256), None).0, 504, "silence");
+    assert_eq!(bench.begin("PUT", "/v1/limits", &max(256), Some("\"2\"")).unwrap().status.code(), 412);
+    assert_eq!((bench.limits(), bench.memory.document.max_bytes, bench.host_max.get()), (before, SIZE, SIZE));
+    // After the host's refusal and the silence the guest was told to forget it.
+    let unlimited = Order::Limit { zone: None, max_bytes: None };
+    assert_eq!(bench.guest.borrow().given.iter().filter(|order| **order == unlimited).count(), 2);
+}
+
+#[test]
+fn a_trim_tells_what_the_host_got() {
+    let mut bench = Bench::new();
+    bench.memory.document.resident_bytes = Some(300 * MIB);
+    let ticket = bench.begin("POST", "/v1/trim", "{}", None).unwrap_err();
+    bench.pass(500);
+    assert_eq!(bench.guest.borrow().given, [Order::Trim { zone: None, bytes: None }]);
+    bench.answers(Done::Trimmed(TRIMMED));
+    for mib in [280, 260, 240, 200] {
+        bench.pass(2000);
+        assert_eq!(bench.take(ticket), None, "it still falls");
+        bench.memory.document.resident_bytes = Some(mib * MIB);
+    }
+    bench.pass(4500);
+    let (status, document) = bench.take(ticket).unwrap();
+    assert_eq!(status, 200);
+    let expected = json!({
+        "zone": null, "before_bytes": 300 * MIB, "after_bytes": 200 * MIB, "settled": true,
+        "reclaimed_bytes": 100 * MIB, "file_bytes": 0, "anonymous_bytes": 40 * MIB, "ended": "no-swap"
+    });
+    assert_eq!(document, expected);
+}
+
+#[test]
+fn a_trim_waits_for_a_guest_that_never_rests_only_so_long() {
+    let mut bench = Bench::new();
+    let ticket =
+        bench.begin("POST", "/v1/trim", r#"{"zone": "ram", "to_bytes": 209715200}"#, None).unwrap_err();
+    bench.pass(500);
+    assert_eq!(bench.guest.borrow().given, [Order::Trim { zone: Some(0), bytes: Some(22 * MIB) }]);
+    bench.answers(Done::Trimmed(TRIMMED));
+    let answer = (0..200u64).find_map(|n| {
+        bench.memory.document.resident_bytes = Some(222 * MIB - n * MIB);
+        bench.pass(250);
+        bench.take(ticket)
+    });
+    let (status, document) = answer.unwrap();
+    assert_eq!((status, &document["settled"], &document["zone"]), (200, &json!(false), &json!("ram")));
+}
+
+#[test]
+fn what_cannot_be_trimmed_or_moved_is_said() {
+    let mut bench = Bench::new();
+    for (path, body, status) in [
+        ("/v1/trim", "", 400),
+        ("/v1/trim", r#"{"bytes": 1, "to_bytes": 1}"#, 400),
+        ("/v1/trim", r#"{"zone": "no"}"#, 422),
+        ("/v1/move", r#"{"pid": 1}"#, 400),
+        ("/v1/move", r#"{"pid": -1, "zone": "ram"}"#, 400),
+        ("/v1/move", r#"{"pid": 1, "zone": "no"}"#, 422),
+    ] {
+        assert_eq!(bench.ask("POST", path, body, None).0, status, "{path} {body}");
+    }
+    let moving = r#"{"pid": 7, "zone": "cache"}"#;
+    let moved = Done::Moved { there_bytes: 8192, elsewhere_bytes: 4096 };
+    let (status, document) = bench.ask("POST", "/v1/move", moving, Some(moved));
+    assert_eq!((status, document), (200, json!({ "there_bytes": 8192, "elsewhere_bytes": 4096 })));
+    assert_eq!(bench.guest.borrow().given, [Order::Move { pid: 7, zone: 1 }]);
+    assert_eq!(bench.ask("POST", "/v1/move", moving, Some(refused())).0, 409);
+    assert_eq!(bench.ask("POST", "/v1/trim", "{}", Some(refused())).0, 409);
+    assert_eq!(bench.ask("POST", "/v1/move", moving, None).0, 504);
+    assert_eq!(bench.ask("POST", "/v1/trim", "{}", None).0, 504);
+    bench.memory.document.resident_bytes = None;
+    assert_eq!(bench.ask("POST", "/v1/trim", r#"{"to_bytes": 1}"#, None).0, 409);
+    bench.guest.borrow_mut().absent = true;
+    assert_eq!(bench.ask("POST", "/v1/trim", "{}", None).0, 409);
+    assert_eq!(bench.ask("POST", "/v1/move", moving, None).0, 409);
+}
+
+#[test]
+fn clients_that_go_away_leave_nothing_behind() {
+    let mut bench = Bench::new();
+    let mut begun = 0;
+    let full = loop {
+        match bench.begin("POST", "/v1/move", r#"{"pid": 7, "zone": "cache"}"#, None) {
+            Ok(response) => break response,
+            Err(_) => begun += 1,
+        }
+    };
+    assert_eq!((full.status.code(), begun), (503, 16));
+    bench.pass(200_000);
+    assert!(!bench.orders.are_under_way());
+    assert_eq!(bench.guest.borrow().forgotten.len(), begun);
+}
+
+proptest! {
+    /// Whatever agent, host and clock do: once nothing is under way, documents, balloon, host and guest agree.
+    #[test]
+    fn limits_are_whole_or_not_at_all(
+        changes in prop::collection::vec((120u64..520, 0u8..4, any::<bool>()), 1..20)
+    ) {
+        let mut bench = Bench::new();
+        let (mut in_force, mut agents) = (SIZE, SIZE);
+        for (mib, does, host_refuses) in changes {
+            bench.host_refuses.set(host_refuses);
+            let given = bench.guest.borrow().given.len();
+            let does = [Some(limited()), Some(refused()), Some(limited()), None][usize::from(does)].clone();
+            let took = matches!(does, Some(Done::Limited { .. }));
+            let (status, _) = bench.ask("PUT", "/v1/limits", &max(mib), does);
+            if status == 200 {
+                in_force = mib * MIB;
+            }
+            // The guest carries out what it was given, but what it refused; what it was silent about it does late.
+            for (at, order) in bench.guest.borrow().given.iter().enumerate().skip(given) {
+                let Order::Limit { max_bytes, .. } = order else { panic!("{order:?}") };
+                if at > given || took || status == 504 {
+                    agents = max_bytes.unwrap_or(SIZE);
+                }
+            }
+            prop_assert_eq!(bench.limits()["max_bytes"].as_u64(), Some(in_force));
+            prop_assert_eq!(bench.memory.document.max_bytes, in_force);
+            prop_assert_eq!(agents, in_force);
+            // Where the host once refused to be put back it stays wider, never narrower.
+            prop_assert!(bench.host_max.get() >= in_force);
+        }
+    }
+}
