@@ -112,6 +112,8 @@ pub struct HostCgroupConfig {
 pub struct LayerConfig {
     /// The EROFS file, open for reading.
     pub file: RawFd,
+    /// The first digits of its key.
+    pub name: String,
 }
 
 /// One disk.

@@ -7,6 +7,7 @@ use crate::control::ballooned::{Ballooned, PrivateZone};
 use crate::control::limits::Held;
 use crate::control::orders::Orders;
 use crate::control::service::MicroVm;
+use crate::control::shared::SharedZones;
 use crate::control::ticks::{TickEvents, Ticks};
 use crate::link::Link;
 use crate::machine::layout::Ram;
@@ -31,6 +32,7 @@ use ::balloon::control::api::VmDocument;
 use ::balloon::control::link::Hello;
 use ::balloon::control::server::Server;
 use ::balloon::device::STATISTICS_DEADLINE_MS;
+use ::balloon::resident::{FileMapping, PageCache};
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
 use std::cell::RefCell;
@@ -207,7 +209,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     // SAFETY: as above.
     let host_cgroup = config.host_cgroup.as_ref().map(|cgroup| Rc::new(unsafe { HostCgroup::adopt(cgroup) }));
     let ballooned = Ballooned::new(Arc::clone(&balloon), private_zones(config, &ram), share(&answered)?)
-        .with_host(host_cgroup.clone());
+        .with_host(host_cgroup.clone())
+        .with_shared(shared_zones(config, &layers));
     let ticks = Ticks::new().map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(TickEvents { ticks: ticks.clone(), event: share(&answered)? }));
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
@@ -259,6 +262,16 @@ fn private_zones(config: &VmConfig, ram: &Ram) -> Vec<PrivateZone> {
             huge_pages: zone.huge_pages,
         })
         .collect()
+}
+
+/// The layers as the control socket tells of them.
+fn shared_zones(config: &VmConfig, layers: &[SharedZone]) -> SharedZones {
+    let names = config.layers.iter().map(|layer| layer.name.clone());
+    // SAFETY: layers stay mapped until the process ends.
+    let file = |layer: &SharedZone| unsafe {
+        FileMapping::new(layer.host_address() as usize, layer.bytes() as usize)
+    };
+    SharedZones::new(names.collect(), PageCache::new(layers.iter().map(file).collect()))
 }
 
 fn zone(config: &ZoneConfig) -> Zone {

@@ -186,7 +186,7 @@ pub struct RegionDocument {
 /// `GET /v1/zones`: what guest memory is divided into.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZonesDocument {
-    /// In the order of their nodes.
+    /// Private ones in the order of their nodes, then shared ones in that of the image's layers.
     pub zones: Vec<ZoneDocument>,
 }
 
@@ -196,17 +196,19 @@ pub struct ZonesDocument {
 pub enum ZoneKind {
     /// This microVM's only.
     Private,
+    /// A layer of its image, one copy for all that map it. Its pages are the host's page cache.
+    Shared,
 }
 
-/// A zone of guest memory.
+/// A zone of memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneDocument {
-    /// Its name.
+    /// Its name; of a shared zone the first digits of the layer's key.
     pub name: String,
     /// Whose it is.
     pub kind: ZoneKind,
-    /// The guest's node that it is.
-    pub node: u32,
+    /// The guest's node that it is; null if it is shared.
+    pub node: Option<u32>,
     /// Node of the host from which it is taken while that has memory; null: from any.
     pub host_node: Option<u32>,
     /// The host may use huge pages for it.

@@ -3,12 +3,14 @@
 //! [`Scanner`] asks the host's page tables, region by region, a bounded number of pages a step: a reading of a
 //! large VM spreads over many passes of the event loop. What it finds resident corrects the page books
 //! ([`Books::reconcile`](crate::frames::Books::reconcile)). [`smaps`] reads what `/proc/PID/smaps` says of a
-//! whole process, for tests and measurements.
+//! whole process, for tests and measurements. [`PageCache`] tells how much of mapped files the host holds.
 
 mod host;
+mod page_cache;
 mod scanner;
 pub mod smaps;
 
 pub use host::{Extent, Host, Survey};
+pub use page_cache::{FileMapping, PageCache};
 pub use scanner::{Residency, Scanner};
 pub use smaps::{Mapping, parse_smaps};

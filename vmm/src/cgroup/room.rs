@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Memory of a VMM that does not grow with its guest: 2 to 3 MiB of its own, less than 1 MiB of KVM's and of kernel
+/// Memory of a VMM that does not grow with its guest: 1 to 3 MiB of its own, less than 1 MiB of KVM's and of kernel
 /// stacks, 3 pipes of 64 KiB, and, at worst, 16 clients of the control socket of 150 KiB each and the bounded logs and
 /// queues of the devices. Charges are taken in batches of 64 pages a CPU and given back at the limit: they do not count.
 const VMM_BYTES: u64 = 16 << 20;

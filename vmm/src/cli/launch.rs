@@ -8,6 +8,7 @@ use rustix::fs::{Access, Advice, MemfdFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
@@ -17,6 +18,12 @@ use std::process::{Child, Command, Stdio};
 /// Seconds after which a guest that has not started its workload never will. Stock kernels take some even under nested
 /// emulation.
 const START_LIMIT_S: u64 = 120;
+
+/// What one piece of advice has the host read: of more it reads no more than its read-ahead window (mm/readahead.c,
+/// `force_page_cache_ra`), by default this. Where all is in its cache already a piece costs it a microsecond.
+const READ_AHEAD: u64 = 128 << 10;
+/// No kernel and no initramfs is larger.
+const MOST_READ_AHEAD: u64 = 256 << 20;
 
 /// A microVM could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +96,7 @@ pub struct Machine {
     /// Kernel command line.
     pub command_line: String,
     /// EROFS files, lowest layer first.
-    pub layers: Vec<File>,
+    pub layers: Vec<Layer>,
     /// Volumes and disks.
     pub disks: Vec<Disk>,
     /// The encoded workload specification.
@@ -109,10 +116,19 @@ impl Machine {
     /// A layer's size cannot be read.
     pub fn host_limit(&self) -> Result<HostLimit, Error> {
         let size: u64 = self.zones.iter().fold(0, |sum, zone| zone.bytes.saturating_add(sum));
-        let layers = self.layers.iter().map(|layer| layer.metadata().map(|layer| layer.len()));
+        let layers = self.layers.iter().map(|layer| layer.file.metadata().map(|layer| layer.len()));
         let shared = layers.sum::<Result<u64, _>>().map_err(host("read the size of an image layer"))?;
         Ok(HostLimit::new(size, shared, u64::from(self.cpus), self.disks.len() as u64))
     }
+}
+
+/// An image layer, open.
+#[derive(Debug)]
+pub struct Layer {
+    /// The file.
+    pub file: File,
+    /// The first digits of its key.
+    pub name: String,
 }
 
 /// A disk, open and locked.
@@ -151,7 +167,11 @@ impl Inherited {
     /// not to the microVM, and are there sooner.
     fn open_ahead(&mut self, path: &Path) -> Result<RawFd, Error> {
         let file = File::open(path).map_err(|source| Error::Open { path: path.into(), source })?;
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::WillNeed);
+        let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+        for offset in (0..bytes.min(MOST_READ_AHEAD)).step_by(READ_AHEAD as usize) {
+            // Advice: without it the VMM waits for the disk itself.
+            let _ = rustix::fs::fadvise(&file, offset, NonZeroU64::new(READ_AHEAD), Advice::WillNeed);
+        }
         Ok(self.add(file))
     }
 
@@ -201,7 +221,11 @@ pub fn start(program: &Path, machine: Machine, cgroup: Option<&HostCgroup>) -> R
         kernel_release: machine.kernel_release,
         initramfs: fds.open_ahead(&machine.initramfs)?,
         command_line: machine.command_line,
-        layers: machine.layers.into_iter().map(|file| LayerConfig { file: fds.add(file) }).collect(),
+        layers: machine
+            .layers
+            .into_iter()
+            .map(|layer| LayerConfig { file: fds.add(layer.file), name: layer.name })
+            .collect(),
         disks: machine
             .disks
             .into_iter()

@@ -4,7 +4,7 @@ use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::format::printable;
 use super::host_cgroup::{self, Ending, Home, HostCgroup, Obstacle};
-use super::launch::{self, Disk, Machine, Vmm};
+use super::launch::{self, Disk, Layer, Machine, Vmm};
 use super::run_args::RunArgs;
 use super::signals::Signals;
 use super::state::Registration;
@@ -27,7 +27,6 @@ use proto::{Spec, WindowSize};
 use rustix::event::{PollFd, PollFlags};
 use std::error::Error as StdError;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::IsTerminal;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
@@ -200,7 +199,7 @@ impl Attachments {
 struct Prepared {
     name: String,
     kernel: kernel::GuestKernel,
-    layers: Vec<File>,
+    layers: Vec<Layer>,
     disks: Vec<Disk>,
     spec: Vec<u8>,
 }
@@ -237,7 +236,7 @@ fn prepare(
     Ok(Prepared {
         name: registration.name().into(),
         kernel,
-        layers: image.layers.into_iter().map(|layer| layer.file).collect(),
+        layers: image.layers.into_iter().map(|layer| Layer { file: layer.file, name: layer.name }).collect(),
         disks,
         spec: spec.encode()?,
     })

@@ -5,8 +5,10 @@ use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::format::{Format, write_list, write_table};
 use super::output::Output;
+use super::state::Running;
 use super::zone_tree;
-use balloon::control::api::{ZoneDocument, ZoneKind, ZonesDocument};
+use balloon::control::api::{VmDocument, ZoneDocument, ZoneKind, ZonesDocument};
+use balloon::resident::{Mapping, parse_smaps};
 use balloon::size::Size;
 use clap::Args;
 use serde::Serialize;
@@ -14,6 +16,7 @@ use std::error::Error;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// List the zones of memory that running microVMs have
 #[derive(Args, Debug)]
@@ -28,11 +31,18 @@ pub struct ZonesArgs {
     format: Format,
 }
 
+/// An image of gigabytes is read in a few requests.
+const LOOKS: usize = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(25);
+
 #[derive(Serialize)]
 struct Listed {
     vm: String,
     #[serde(flatten)]
     zone: ZoneDocument,
+    /// Of a shared zone, what this microVM has mapped of it, each page divided by the number of those who have; null if
+    /// the zone is private or the host does not say.
+    share_bytes: Option<u64>,
 }
 
 /// Runs the verb.
@@ -47,11 +57,11 @@ pub fn run(args: &ZonesArgs) -> Result<ExitCode, Box<dyn Error>> {
     let listed = match &args.name {
         Some(name) => {
             let vm = client::find(&state, name)?;
-            of(&vm.name, client::get(&vm, "/v1/zones")?)
+            of(&vm.name, ask(&vm)?)
         }
         None => {
             let running = client::running(&state)?;
-            let answers = client::ask_all(&running, |vm| client::get(vm, "/v1/zones"));
+            let answers = client::ask_all(&running, ask);
             let mut listed = Vec::new();
             for (vm, answer) in answers {
                 match answer {
@@ -72,6 +82,7 @@ pub fn run(args: &ZonesArgs) -> Result<ExitCode, Box<dyn Error>> {
         "HOST NODE",
         "SIZE",
         "RESIDENT",
+        "SHARE",
         "BALLOONED",
         "REPORTED",
         "HUGE PAGES",
@@ -97,22 +108,64 @@ fn tree(format: Format, state: &Path) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn of(vm: &str, zones: ZonesDocument) -> Vec<Listed> {
-    zones.zones.into_iter().map(|zone| Listed { vm: vm.into(), zone }).collect()
+/// The zones of a microVM, and what it has mapped.
+type Zones = (ZonesDocument, Vec<Mapping>);
+
+/// Asks until the first reading of all layers has ended: it goes on with each request.
+fn ask(vm: &Running) -> Result<Zones, client::Error> {
+    let unread = |zone: &ZoneDocument| zone.kind == ZoneKind::Shared && zone.resident_bytes.is_none();
+    let mut zones: ZonesDocument = client::get(vm, "/v1/zones")?;
+    for _ in 0..LOOKS {
+        if !zones.zones.iter().any(unread) {
+            break;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+        zones = client::get(vm, "/v1/zones")?;
+    }
+    let is_shared = |zone: &ZoneDocument| zone.kind == ZoneKind::Shared;
+    let mappings = if zones.zones.iter().any(is_shared) {
+        let document: VmDocument = client::get(vm, "/v1/vm")?;
+        // It walks the page tables of the process, and may be barred by a security module.
+        let smaps = std::fs::read_to_string(format!("/proc/{}/smaps", document.pid));
+        smaps.map(|text| parse_smaps(&text)).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    Ok((zones, mappings))
 }
 
-fn row(Listed { vm, zone }: &Listed) -> [String; 10] {
+fn of(vm: &str, (zones, mappings): Zones) -> Vec<Listed> {
+    let listed = |zone: ZoneDocument| {
+        let share_bytes = (zone.kind == ZoneKind::Shared).then(|| share(&zone.name, &mappings)).flatten();
+        Listed { vm: vm.into(), zone, share_bytes }
+    };
+    zones.zones.into_iter().map(listed).collect()
+}
+
+/// The share of the layer called `name`: a mapping of its file, or several where advice has cut it.
+fn share(name: &str, mappings: &[Mapping]) -> Option<u64> {
+    let is_layer = |mapping: &&Mapping| {
+        let file = mapping.name.rsplit('/').next().unwrap_or_default();
+        !name.is_empty() && file.starts_with(name) && file.contains(".erofs")
+    };
+    let shares = mappings.iter().filter(is_layer).map(|mapping| mapping.pss);
+    shares.fold(None, |sum: Option<u64>, share| Some(sum.unwrap_or(0).saturating_add(share)))
+}
+
+fn row(Listed { vm, zone, share_bytes }: &Listed) -> [String; 11] {
     let size = |bytes| Size::from_bytes(bytes).to_string();
     [
         vm.clone(),
         super::format::printable(&zone.name),
         match zone.kind {
             ZoneKind::Private => "private".into(),
+            ZoneKind::Shared => "shared".into(),
         },
-        zone.node.to_string(),
+        zone.node.map_or_else(|| "-".into(), |node| node.to_string()),
         zone.host_node.map_or_else(|| "any".into(), |node| node.to_string()),
         size(zone.size_bytes),
         zone.resident_bytes.map_or_else(|| "-".into(), size),
+        share_bytes.map_or_else(|| "-".into(), size),
         size(zone.ballooned_bytes),
         size(zone.reported_bytes),
         if zone.huge_pages { "yes" } else { "no" }.into(),
@@ -128,7 +181,7 @@ mod tests {
         let zone = ZoneDocument {
             name: "cache".into(),
             kind: ZoneKind::Private,
-            node: 1,
+            node: Some(1),
             host_node: None,
             huge_pages: true,
             size_bytes: 128 << 20,
@@ -136,7 +189,24 @@ mod tests {
             ballooned_bytes: 3 << 20,
             reported_bytes: 0,
         };
-        let listed = of("web", ZonesDocument { zones: vec![zone] });
-        assert_eq!(row(&listed[0]).join("|"), "web|cache|private|1|any|128 MiB|-|3 MiB|0 B|yes");
+        let layer = ZoneDocument {
+            name: "0123456789ab".into(),
+            kind: ZoneKind::Shared,
+            node: None,
+            resident_bytes: Some(8 << 20),
+            huge_pages: false,
+            ballooned_bytes: 0,
+            ..zone.clone()
+        };
+        let mapping = |name: &str, pss| Mapping { name: name.into(), pss, ..Mapping::default() };
+        let mappings = vec![
+            mapping("/data/layers/0123456789abcd.erofs", 1 << 20),
+            mapping("/data/layers/0123456789abcd.erofs (deleted)", 3 << 20),
+            mapping("/data/0123456789ab/ffff.erofs", 1 << 30),
+            mapping("", 1 << 30),
+        ];
+        let listed = of("web", (ZonesDocument { zones: vec![zone, layer] }, mappings));
+        assert_eq!(row(&listed[0]).join("|"), "web|cache|private|1|any|128 MiB|-|-|3 MiB|0 B|yes");
+        assert_eq!(row(&listed[1]).join("|"), "web|0123456789ab|shared|-|any|128 MiB|8 MiB|4 MiB|0 B|0 B|no");
     }
 }

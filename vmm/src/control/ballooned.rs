@@ -1,6 +1,7 @@
 //! A running VM's memory as its balloon tells of it. Wiring between the control socket and the balloon's transport.
 
 use super::memory::{Ceiling, Memory, Refusal};
+use super::shared::SharedZones;
 use crate::cgroup::{Charge, HostCgroup};
 use crate::virtio::balloon::{Balloon, Look, RegionLook};
 use crate::virtio::mmio::Transport;
@@ -26,6 +27,7 @@ pub struct Ballooned<K> {
     max_bytes: Option<u64>,
     statistics: EventFd,
     host: Option<Rc<HostCgroup>>,
+    shared: SharedZones,
 }
 
 /// A private zone of guest memory, as it was made.
@@ -45,13 +47,27 @@ impl<K: Kernel> Ballooned<K> {
     /// The memory behind `transport`, divided into `zones` in the order of their nodes. `statistics` becomes readable
     /// when the guest has answered.
     pub fn new(transport: Arc<Transport<Balloon<K>>>, zones: Vec<PrivateZone>, statistics: EventFd) -> Self {
-        Self { transport, zones, by_hand: false, max_bytes: None, statistics, host: None }
+        Self {
+            transport,
+            zones,
+            by_hand: false,
+            max_bytes: None,
+            statistics,
+            host: None,
+            shared: SharedZones::default(),
+        }
     }
 
     /// The same, in `host`, a cgroup of the host.
     #[must_use]
     pub fn with_host(self, host: Option<Rc<HostCgroup>>) -> Self {
         Self { host, ..self }
+    }
+
+    /// The same, mapping `shared`.
+    #[must_use]
+    pub fn with_shared(self, shared: SharedZones) -> Self {
+        Self { shared, ..self }
     }
 
     fn host(&self) -> Option<HostDocument> {
@@ -81,7 +97,9 @@ impl<K: Kernel> Memory for Ballooned<K> {
     fn zones(&mut self) -> ZonesDocument {
         let look = self.look();
         let zones = (0..).zip(&self.zones).map(|(node, zone)| zone_document(&look, node, zone));
-        ZonesDocument { zones: zones.collect() }
+        let mut zones: Vec<_> = zones.collect();
+        zones.extend(self.shared.documents());
+        ZonesDocument { zones }
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
@@ -135,7 +153,7 @@ pub(super) fn zone_document(look: &Look, node: u32, zone: &PrivateZone) -> ZoneD
     ZoneDocument {
         name: zone.name.clone(),
         kind: ZoneKind::Private,
-        node,
+        node: Some(node),
         host_node: zone.host_node,
         huge_pages: zone.huge_pages,
         size_bytes: sum(|region| region.bytes),

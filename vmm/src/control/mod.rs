@@ -24,6 +24,7 @@ pub mod routes;
 #[cfg(test)]
 mod server_tests;
 pub mod service;
+pub mod shared;
 #[cfg(test)]
 mod tests;
 pub mod ticks;

@@ -115,7 +115,7 @@ impl Memory for Scripted {
         let zone = ZoneDocument {
             name: "ram".into(),
             kind: ZoneKind::Private,
-            node: 0,
+            node: Some(0),
             host_node: Some(1),
             huge_pages: true,
             size_bytes: self.document.size_bytes,
@@ -125,12 +125,20 @@ impl Memory for Scripted {
         };
         let further = ZoneDocument {
             name: "cache".into(),
-            node: 1,
+            node: Some(1),
             host_node: None,
             resident_bytes: None,
             ..zone.clone()
         };
-        ZonesDocument { zones: vec![zone, further] }
+        let layer = ZoneDocument {
+            name: "0123456789ab".into(),
+            kind: ZoneKind::Shared,
+            node: None,
+            ballooned_bytes: 0,
+            reported_bytes: 0,
+            ..further.clone()
+        };
+        ZonesDocument { zones: vec![zone, further, layer] }
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {

@@ -68,6 +68,8 @@ pub struct Layer {
     pub path: PathBuf,
     /// Open for reading: what is removed from the store stays readable here.
     pub file: File,
+    /// The first digits of its key, enough to tell it from others.
+    pub name: String,
     /// In its superblock, by which the guest tells layers apart.
     pub uuid: [u8; 16],
     /// Its length, a multiple of 2 MiB.
@@ -188,7 +190,7 @@ impl Store {
         for &key in &record.layers {
             let (path, file) = (self.layer_path(key), self.open_layer(key)?);
             let bytes = file.metadata().map_err(|source| Error::Open { path: path.clone(), source })?.len();
-            layers.push(Layer { path, file, uuid: key.uuid(), bytes });
+            layers.push(Layer { path, file, name: short_name(key), uuid: key.uuid(), bytes });
         }
         let names =
             self.names()?.into_iter().filter(|(_, image)| *image == id).map(|(name, _)| name).collect();
@@ -360,6 +362,11 @@ impl Store {
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
+}
+
+/// As many digits as docker shows of an id.
+fn short_name(key: Digest) -> String {
+    key.hex().chars().take(12).collect()
 }
 
 pub(super) fn layer_name(key: Digest) -> String {
