@@ -181,6 +181,12 @@ impl Guest {
         layers.map(|mapping| mapping.end - mapping.start).sum()
     }
 
+    /// All that the guest has said.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.running.output()
+    }
+
     /// Ends the guest's input and waits for the end, whichever it is.
     #[must_use]
     pub fn ended(self) -> Ended {
@@ -195,6 +201,11 @@ impl Guest {
     /// Ends the guest's input and expects that the guest has run out of memory.
     pub fn ran_out_of_memory(self) {
         let _ = self.running.end().says("ran out of memory");
+    }
+
+    /// As [`Self::ran_out_of_memory`], and that its user is told how much it could use.
+    pub fn ran_out_of_memory_at(self, size: &str) {
+        let _ = self.running.end().says("ran out of memory").says(&format!("it may use {size}"));
     }
 }
 

@@ -18,11 +18,11 @@ pub struct VmConfig {
     pub image: String,
     /// The path of its group in the zone tree; empty is none.
     pub group: String,
-    /// Guest memory, zone by zone, at least one.
-    pub zones: Vec<ZoneConfig>,
     /// What it may hold and what it is left, until that is changed. Without a max it may use all of its memory; one below
     /// it is also in the specification ([`proto::Spec::memory_max_bytes`]).
     pub limits: Limits,
+    /// Guest memory, zone by zone, at least one.
+    pub zones: Vec<ZoneConfig>,
     /// Number of vCPUs.
     pub cpus: u8,
     /// `/dev/kvm`, open for reading and writing.

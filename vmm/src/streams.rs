@@ -2,7 +2,10 @@
 //! settles how the run ended. Wiring: the device, the link and the outcome's rules are elsewhere.
 
 mod deadline;
+mod ends;
 mod sinks;
+
+pub use ends::{HostEnds, OrderEvents, send_report};
 
 use crate::ending::{Ending, Exit};
 use crate::link::{Event, Link, State};
@@ -15,14 +18,13 @@ use deadline::Deadline;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use proto::OutputStream;
 use sinks::{KernelLog, Output};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixDatagram;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use vmm_sys_util::eventfd::EventFd;
 
 /// After the agent's last word, how long output that it announced may still be on its way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -57,28 +59,6 @@ pub struct Streams {
     ending: Ending,
     first_output: bool,
     settled: Settled,
-}
-
-/// The host's ends, all non-blocking.
-pub struct HostEnds {
-    /// Read end of standard input.
-    pub stdin: Option<File>,
-    /// Write end of standard output.
-    pub stdout: File,
-    /// Write end of standard error.
-    pub stderr: File,
-    /// The socket shared with `ballast`.
-    pub control: UnixDatagram,
-}
-
-/// What passes between the link and those who order something of the agent.
-pub struct OrderEvents {
-    /// Readable when there are orders to send.
-    pub ordered: EventFd,
-    /// Written when an order is answered.
-    pub answered: EventFd,
-    /// Guest memory that may be used.
-    pub max_bytes: Rc<Cell<u64>>,
 }
 
 impl Streams {
@@ -372,14 +352,6 @@ impl Streams {
 
     fn report(&self, report: &Report) {
         send_report(&self.control, report);
-    }
-}
-
-/// Says `report` to `ballast`; one that does not listen misses it.
-pub fn send_report(control: &UnixDatagram, report: &Report) {
-    match serde_json::to_vec(report) {
-        Ok(bytes) => drop(control.send(&bytes)),
-        Err(error) => log::error!("cannot encode a report: {error}"),
     }
 }
 

@@ -36,7 +36,7 @@ pub struct VmDocument {
 }
 
 /// A lease of the daemon's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArbiterDocument {
     /// What it grants.
     pub envelope: Envelope,

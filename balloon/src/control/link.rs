@@ -84,7 +84,7 @@ pub struct ZoneUse {
 }
 
 /// What the arbiter says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ToVm {
     /// What holds until the lease ends.
@@ -92,11 +92,13 @@ pub enum ToVm {
 }
 
 /// What a microVM may have, on a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {
     /// Number of the envelope, ascending on one link.
     pub sequence: u64,
+    /// The path of the group that it is in now; empty is none. It keeps that beyond the lease.
+    pub group: String,
     /// How long it holds.
     pub lease_ms: u64,
     /// The pressure on its group, in thousandths: 1000 is none.
@@ -181,6 +183,7 @@ mod tests {
     fn envelope(sequence: u64) -> ToVm {
         ToVm::Envelope(Envelope {
             sequence,
+            group: "ci/linux".into(),
             lease_ms: 10_000,
             lambda_permille: 1000,
             max_bytes: u64::MAX,

@@ -186,6 +186,11 @@ impl Fleet {
         let highs = self.tree.path(id).filter_map(|id| self.tree.get(id)?.limits().high);
         Some(Envelope {
             sequence,
+            group: self
+                .tree
+                .parent(id)
+                .and_then(|id| self.tree.get(id))
+                .map_or_else(String::new, |group| group.name().into()),
             lease_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
             lambda_permille: CALM_PERMILLE,
             max_bytes: self.tree.binding_max(id),
@@ -371,9 +376,11 @@ mod tests {
         let envelope = fleet.envelope("a").unwrap();
         assert_eq!((envelope.sequence, envelope.max_bytes, envelope.high_bytes), (1, 2 * GIB, Some(GIB)));
         assert_eq!(envelope.floor_bytes, GIB / 4, "no more than it holds");
-        assert_eq!(fleet.envelope("a").unwrap().sequence, 2);
+        let next = fleet.envelope("a").unwrap();
+        assert_eq!((next.sequence, next.group.as_str()), (2, "ci/x"));
         assert_eq!(fleet.envelope("nobody"), None);
         fleet.move_vm("a", "").unwrap();
+        assert_eq!(fleet.envelope("a").unwrap().group, "");
         assert_eq!(fleet.tree().group("ci"), None, "a group goes with its last member");
         assert_eq!(fleet.move_vm("nobody", ""), Err(Error::Gone));
         assert!(matches!(fleet.change("a", limits(2, 1)), Err(Error::Order { .. })));

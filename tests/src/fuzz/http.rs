@@ -72,10 +72,10 @@ fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
             let parts = Parts { vm: &vm, memory: &mut memory, orders: &mut orders, now_ms: 0 };
             match routes::route(request, parts) {
                 Answer::Now(response) => connection.answer(&response),
-                // Who gets one talks no HTTP any longer.
-                Answer::Link => connection.answer(&error(Status::Unavailable, "no link")),
                 // A trim waits for a reading before it finds that there is no agent.
                 Answer::Later(_) => connection.answer(&error(Status::GuestTimeout, "nobody answers")),
+                // Who gets one talks no HTTP any longer.
+                Answer::Link => connection.answer(&error(Status::Unavailable, "no link")),
                 Answer::Statistics => panic!("there is nobody to ask"),
             }
         }

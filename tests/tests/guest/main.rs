@@ -13,6 +13,7 @@ mod kernels;
 mod leftovers;
 mod limits;
 mod machine;
+mod orders;
 mod sharing;
 mod signals;
 mod streams;

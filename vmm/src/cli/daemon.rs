@@ -40,11 +40,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// It is not admitted, or there is a need and no daemon.
     pub fn admit(self, request: &StartRequest, need: Option<&'static str>) -> Result<bool, Error> {
-        match self.send::<HostDocument>("POST", "/v1/vms", request) {
-            Ok(_) => Ok(true),
-            Err(Asked::Absent | Asked::Ended) => need.map_or(Ok(false), |need| Err(Error::Missing(need))),
-            Err(error) => Err(explain(error, "")),
-        }
+        admitted(self.send("POST", "/v1/vms", request), need)
     }
 
     /// The zone tree, which `need` needs.
@@ -65,13 +61,13 @@ impl<'a> Daemon<'a> {
             .map_err(|error| explain(error, "--group"))
     }
 
-    /// Changes a microVM's limits, all or none.
+    /// Has a change of a microVM's limits admitted, all or none; `need` names what only a daemon can give it, if
+    /// anything.
     ///
     /// # Errors
-    /// There is no daemon, or it refuses.
-    pub fn change(self, name: &str, limits: Limits) -> Result<HostDocument, Error> {
-        self.send("PUT", &format!("/v1/vms/{name}/limits"), &limits)
-            .map_err(|error| explain(error, "a limit"))
+    /// They are not admitted, or there is a need and no daemon.
+    pub fn change(self, name: &str, limits: Limits, need: Option<&'static str>) -> Result<(), Error> {
+        admitted(self.send("PUT", &format!("/v1/vms/{name}/limits"), &limits), need).map(drop)
     }
 
     fn send<T: serde::de::DeserializeOwned>(
@@ -81,6 +77,15 @@ impl<'a> Daemon<'a> {
         document: &impl Serialize,
     ) -> Result<T, Asked> {
         client::send(&self.state.join(SOCKET), method, path, document, client::LIMIT)
+    }
+}
+
+/// Whether there is a daemon, which then has admitted what it was asked.
+fn admitted(result: Result<HostDocument, Asked>, need: Option<&'static str>) -> Result<bool, Error> {
+    match (result, need) {
+        (Ok(_), _) => Ok(true),
+        (Err(Asked::Absent | Asked::Ended), None) => Ok(false),
+        (Err(error), need) => Err(explain(error, need.unwrap_or_default())),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ballast set NAME`: changes a running microVM.
 
 use super::client;
+use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::output::Output;
 use super::state::Running;
@@ -38,6 +39,9 @@ pub struct SetArgs {
     /// How much longer than others it keeps what it does not use, when memory is short; 100 is usual
     #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(u32).range(weights()))]
     weight: Option<u32>,
+    /// Group whose limits hold for it from now on, such as ci/linux, or / for none; needs ballastd
+    #[arg(long, value_name = "PATH", group = "change")]
+    group: Option<String>,
     /// Move a process of the guest, by its number there, and its memory to the zone that --zone names
     #[arg(long = "move", value_name = "PID", group = "change", requires = "zone")]
     moved: Option<u32>,
@@ -92,9 +96,14 @@ impl FromStr for Limit {
 /// # Errors
 /// There is no such microVM, or it refuses.
 pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
-    let vm = client::find(&Dirs::find()?.state, &args.name)?;
+    let state = Dirs::find()?.state;
+    let vm = client::find(&state, &args.name)?;
+    let daemon = Daemon::of(&state);
+    if let Some(group) = &args.group {
+        daemon.move_vm(&vm.name, group.trim_matches('/'))?;
+    }
     if args.changes_limits() {
-        set_limits(&vm, args)?;
+        set_limits(&vm, args, daemon)?;
     }
     if let Some(ceiling) = args.memory_ceiling {
         let request = match ceiling {
@@ -127,6 +136,14 @@ impl SetArgs {
             || self.weight.is_some()
     }
 
+    /// What only a daemon can do: alone, a microVM can be limited, but nobody protects its memory from others.
+    fn need(&self) -> Option<&'static str> {
+        let protections = [("--memory-min", self.memory_min), ("--memory-low", self.memory_low)];
+        protections
+            .into_iter()
+            .find_map(|(option, size)| size.filter(|size| size.bytes() > 0).map(|_| option))
+    }
+
     /// The limits as they are to be: those that are not named stay.
     fn limits(&self, now: LimitsDocument) -> LimitsRequest {
         let protection = |size: Size| Some(size.bytes()).filter(|bytes| *bytes > 0);
@@ -142,9 +159,14 @@ impl SetArgs {
 }
 
 /// Sets all limits or none. Somebody else's change between reading and setting makes the microVM refuse, not lose it.
-fn set_limits(vm: &Running, args: &SetArgs) -> Result<(), client::Error> {
+/// The daemon is asked first, whether the pool admits them; what the microVM then refuses, the daemon hears from it.
+fn set_limits(vm: &Running, args: &SetArgs, daemon: Daemon<'_>) -> Result<(), Box<dyn Error>> {
+    let memory: MemoryDocument = client::get(vm, "/v1/memory")?;
     let now: LimitsDocument = client::get(vm, "/v1/limits")?;
-    let _: LimitsDocument = client::replace(vm, "/v1/limits", now.generation, &args.limits(now))?;
+    let wanted = args.limits(now);
+    let wanted = LimitsRequest { max_bytes: wanted.max_bytes.or(Some(memory.size_bytes)), ..wanted };
+    daemon.change(&vm.name, wanted.into(), args.need())?;
+    let _: LimitsDocument = client::replace(vm, "/v1/limits", now.generation, &wanted)?;
     Ok(())
 }
 

@@ -28,7 +28,7 @@ pub struct Arbiter {
 }
 
 /// An envelope and until when it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Lease {
     envelope: Envelope,
     until: Instant,
@@ -59,16 +59,17 @@ impl Arbiter {
     /// What is shown of the lease at `now`; nothing if none holds.
     #[must_use]
     pub fn document(&self, now: Instant) -> Option<ArbiterDocument> {
-        let lease = self.lease.filter(|lease| now < lease.until)?;
+        let lease = self.lease.as_ref().filter(|lease| now < lease.until)?;
         let left = lease.until.saturating_duration_since(now);
         Some(ArbiterDocument {
-            envelope: lease.envelope,
+            envelope: lease.envelope.clone(),
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         })
     }
 
     /// Takes an envelope that came at `now`.
     fn take(&mut self, envelope: Envelope, now: Instant) {
+        self.hello.group.clone_from(&envelope.group);
         let lease = Duration::from_millis(envelope.lease_ms).min(link::LEASE);
         self.lease = now.checked_add(lease).map(|until| Lease { envelope, until });
     }
@@ -119,8 +120,9 @@ impl Stream for Link {
             match self.decoder.take() {
                 Ok(None) => break,
                 Ok(Some(ToVm::Envelope(envelope))) => {
+                    let sequence = envelope.sequence;
                     self.arbiter.borrow_mut().take(envelope, Instant::now());
-                    let report = FromVm::Report(self.report(envelope.sequence));
+                    let report = FromVm::Report(self.report(sequence));
                     link::encode(&report, &mut self.output);
                 }
                 Err(error) => {

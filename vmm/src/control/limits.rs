@@ -38,6 +38,12 @@ impl Held {
         Self { limits, generation: 1, size_bytes, max_bytes: Rc::new(Cell::new(max_bytes)) }
     }
 
+    /// The limits themselves.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Guest memory that may be used, also after changes.
     #[must_use]
     pub fn max_bytes(&self) -> Rc<Cell<u64>> {
@@ -88,9 +94,11 @@ impl Held {
         }
         let limits = Limits { max: Some(request.max_bytes.unwrap_or(self.size_bytes)), ..request.into() };
         limits.check("this microVM").map_err(|why| error(Status::Unprocessable, why.to_string()))?;
+        // What is in force stays possible, should the floor have risen above it since.
+        let in_force = [self.limits.high, Some(self.max_bytes.get())];
         for (name, bytes) in [("high", limits.high), ("max", limits.max)] {
             let range = memory.floor_bytes..=self.size_bytes;
-            if bytes.is_some_and(|bytes| !range.contains(&bytes)) {
+            if !in_force.contains(&bytes) && bytes.is_some_and(|bytes| !range.contains(&bytes)) {
                 return Err(out_of_range(
                     name,
                     bytes.unwrap_or_default(),

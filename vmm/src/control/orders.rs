@@ -44,12 +44,6 @@ enum Job {
 }
 
 impl Orders {
-    /// The limits in force.
-    #[must_use]
-    pub fn limits_in_force(&self) -> Limits {
-        self.held.in_force()
-    }
-
     /// Orders for `agent`, of a microVM with these limits. `host_limit` is called when max has changed.
     #[must_use]
     pub fn new(agent: Box<dyn Agent>, held: Held, host_limit: HostLimit) -> Self {
@@ -116,6 +110,12 @@ impl Orders {
                 format!("{MOST} requests to the guest's agent are under way: try again"),
             )
         })
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits_in_force(&self) -> Limits {
+        self.held.limits()
     }
 
     /// `GET /v1/limits`.

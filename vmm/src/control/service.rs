@@ -51,13 +51,15 @@ impl MicroVm {
         Ok(Self { vm, started: Instant::now(), memory, arbiter, event, guest_limit, orders, ticks: None })
     }
 
-    /// The same with an agent that takes orders, and a clock whose ticks make the service's event readable.
+    /// The same with an agent that takes orders, and a clock whose ticks make the memory's event readable.
     #[must_use]
     pub fn with_agent(self, orders: Orders, ticks: Ticks) -> Self {
         Self { orders, ticks: Some(ticks), ..self }
     }
 
-    fn watch_the_clock(&self) {
+    fn look_after_orders(&self) {
+        // A daemon that comes later hears what holds then.
+        self.arbiter.borrow_mut().set_limits(self.orders.limits_in_force());
         if let Some(ticks) = &self.ticks {
             ticks.set(self.orders.are_under_way());
         }
@@ -69,11 +71,12 @@ impl Service for MicroVm {
         self.vm.uptime_ms = millis(self.started.elapsed());
         self.vm.arbiter = self.arbiter.borrow().document(Instant::now());
         let Self { vm, memory, orders, .. } = self;
-        let mut memory = memory.borrow_mut();
-        let parts = Parts { vm, memory: &mut **memory, orders, now_ms: monotonic_ms() };
-        let routed = routes::route(request, parts);
-        drop(memory);
-        let answer = match routed {
+        let answer = {
+            let memory = &mut **memory.borrow_mut();
+            routes::route(request, Parts { vm, memory, orders, now_ms: monotonic_ms() })
+        };
+        self.look_after_orders();
+        match answer {
             routes::Answer::Now(response) => Answer::Now(response),
             routes::Answer::Link => {
                 let link = Link::open(&self.arbiter, &self.memory);
@@ -81,16 +84,12 @@ impl Service for MicroVm {
             }
             routes::Answer::Statistics => Answer::Later { ticket: STATISTICS, limit: self.guest_limit },
             routes::Answer::Later(ticket) => Answer::Later { ticket, limit: orders::LIMIT },
-        };
-        self.arbiter.borrow_mut().set_limits(self.orders.limits_in_force());
-        self.watch_the_clock();
-        answer
+        }
     }
 
     fn advance(&mut self) {
         self.orders.advance(monotonic_ms(), &mut **self.memory.borrow_mut());
-        self.arbiter.borrow_mut().set_limits(self.orders.limits_in_force());
-        self.watch_the_clock();
+        self.look_after_orders();
     }
 
     fn settle(&mut self, ticket: u64) -> Option<Response> {

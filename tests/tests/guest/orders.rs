@@ -1,0 +1,111 @@
+//! What is ordered of a running guest is done, and what is said of it is true.
+
+use tests::memory::{Guest, MIB};
+use tests::{Ballast, Kernel, setup};
+
+tests::on_every_kernel!(
+    a_trimmed_zone_gives_back_its_own_memory,
+    a_moved_task_has_its_pages_in_its_new_zone,
+    a_lower_max_holds_and_who_exceeds_it_is_killed
+);
+
+/// A guest of two zones whose command runs in the second, with a volume.
+fn two_zones(ballast: &Ballast, kernel: &Kernel, volume: &str) -> Guest {
+    Guest::start_with(ballast, |run| {
+        let run = run.options(kernel.options()).options(["-m", "256m", "--zone", "name=cache,size=256m"]);
+        run.options(["--in-zone", "cache", "-v", volume])
+    })
+}
+
+fn resident(guest: &Guest) -> [u64; 2] {
+    let _ = guest.fresh_memory();
+    let zones = guest.answer("GET", "/v1/zones", "");
+    [0, 1].map(|zone| zones.0["zones"][zone]["resident_bytes"].as_u64().unwrap())
+}
+
+fn a_trimmed_zone_gives_back_its_own_memory(kernel: &Kernel) {
+    let ballast = setup();
+    let mut guest = two_zones(&ballast, kernel, "to-trim:/files");
+    guest.does("eval dd if=/dev/zero of=/files/cached bs=1M count=120 2> /dev/null");
+    guest.does("sync");
+    let before = resident(&guest);
+    let ended = ballast.command(&["trim", "guest", "--zone", "cache", "--format", "json"]).end().exits(0);
+    let trims: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let after = resident(&guest);
+    println!("ram and cache: {before:?}, then {after:?}; {trims}");
+    let [ram, cache] = [0, 1].map(|zone| before[zone].saturating_sub(after[zone]));
+    assert!(cache > 90 * MIB, "{ended}");
+    assert!(cache * 100 >= (cache + ram) * 95, "{cache} and {ram} bytes came back");
+    // And what was said is that.
+    let trim = &trims[0];
+    let said = trim["before_bytes"].as_u64().unwrap() - trim["after_bytes"].as_u64().unwrap();
+    assert!(said.abs_diff(cache) < 16 * MIB, "{said} bytes, by the host {cache}");
+    assert!(trim["reclaimed_bytes"].as_u64().unwrap() > 100 * MIB, "{ended}");
+    // For people.
+    let ended = ballast.command(&["trim", "--all"]).end().exits(0);
+    let text = String::from_utf8_lossy(&ended.stdout);
+    assert!(text.contains("CAME BACK") && text.contains("guest"), "{ended}");
+    ballast.command(&["trim", "guest", "--zone", "no"]).end().refuses().says("it has ram, cache");
+    guest.end();
+}
+
+fn a_moved_task_has_its_pages_in_its_new_zone(kernel: &Kernel) {
+    let ballast = setup();
+    let mut guest = two_zones(&ballast, kernel, "to-move:/files");
+    guest.does(
+        "eval sh -c 'held=$(head -c 20000000 /dev/zero | tr \"\\0\" a); sleep 1000; :' & echo \"pid $!.\"",
+    );
+    let output = guest.output();
+    let pid = output.rsplit_once("pid ").and_then(|(_, rest)| rest.split_once('.')).unwrap().0.to_owned();
+    // Where its private memory lies, by its own page tables.
+    let pages = |guest: &mut Guest, node: u8| {
+        let count = "awk '{ n += $2 } END { print \"pages \" n + 0 \".\" }'";
+        guest.does(&format!(
+            "eval grep anon= /proc/{pid}/numa_maps | grep -o N{node}=[0-9]+ -E | tr = ' ' | {count}"
+        ));
+        let output = guest.output();
+        let pages = output.rsplit_once("pages ").and_then(|(_, rest)| rest.split_once('.')).unwrap().0;
+        pages.parse::<u64>().unwrap() * 4096
+    };
+    while pages(&mut guest, 1) < 19 * MIB {}
+    let before = resident(&guest);
+    let moved = ballast.command(&["set", "guest", "--move", &pid, "--zone", "ram"]).end().exits(0);
+    println!("{}", String::from_utf8_lossy(&moved.stdout));
+    let (there, elsewhere) = (pages(&mut guest, 0), pages(&mut guest, 1));
+    let after = resident(&guest);
+    println!("{there} bytes there, {elsewhere} elsewhere; ram and cache: {before:?}, then {after:?}");
+    assert!(there > 19 * MIB && elsewhere < there / 20, "{there} there, {elsewhere} elsewhere");
+    // What is not the workload's stays where it is.
+    for (other, why) in [("1", "not the workload's"), ("2", "not the workload's"), ("4194000", "no process")]
+    {
+        ballast.command(&["set", "guest", "--move", other, "--zone", "ram"]).end().refuses().says(why);
+    }
+    guest.does(&format!("kill {pid}"));
+    guest.end();
+}
+
+fn a_lower_max_holds_and_who_exceeds_it_is_killed(kernel: &Kernel) {
+    let ballast = setup();
+    let mut guest = Guest::start_with(&ballast, |run| run.options(kernel.options()).options(["-m", "320m"]));
+    guest.does("zero held 100");
+    let before = guest.answer("GET", "/v1/limits", "");
+    // Less than is in use: refused, with the numbers, and nothing changed.
+    ballast
+        .command(&["set", "guest", "--memory-max", "150m"])
+        .end()
+        .refuses()
+        .says("the limits stay as they were");
+    ballast.command(&["set", "guest", "--memory-max", "1g"]).end().refuses().says("320 MiB");
+    assert_eq!(guest.answer("GET", "/v1/limits", "").0, before.0);
+    assert_eq!(guest.memory().bytes("max_bytes"), 320 * MIB);
+    println!("{before:?}");
+    let changed = ballast.command(&["set", "guest", "--memory-max", "256m", "--weight", "200"]).end();
+    changed.exits(0).prints("guest\n");
+    let memory = guest.wait_until(|memory| memory.is_settled());
+    assert_eq!(
+        (memory.bytes("max_bytes"), memory.0["ceiling"]["bytes"].as_u64()),
+        (256 * MIB, Some(256 * MIB))
+    );
+    guest.is_told("zero more 200");
+    guest.ran_out_of_memory_at("256 MiB");
+}
