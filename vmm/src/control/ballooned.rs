@@ -97,9 +97,11 @@ impl<K: Kernel> Memory for Ballooned<K> {
     fn zones(&mut self) -> ZonesDocument {
         let look = self.look();
         let zones = (0..).zip(&self.zones).map(|(node, zone)| zone_document(&look, node, zone));
-        let mut zones: Vec<_> = zones.collect();
-        zones.extend(self.shared.documents());
-        ZonesDocument { zones }
+        ZonesDocument { zones: zones.collect() }
+    }
+
+    fn shared_zones(&mut self) -> Vec<ZoneDocument> {
+        self.shared.documents()
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {

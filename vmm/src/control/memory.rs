@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub use crate::virtio::balloon::Refusal;
-use balloon::control::api::{GuestStatistics, MemoryDocument, ZonesDocument};
+use balloon::control::api::{GuestStatistics, MemoryDocument, ZoneDocument, ZonesDocument};
 use vmm_sys_util::eventfd::EventFd;
 
 /// A ceiling that is asked for.
@@ -22,6 +22,11 @@ pub trait Memory {
 
     /// Likewise of the zones that it is divided into.
     fn zones(&mut self) -> ZonesDocument;
+
+    /// The zones that it shares with others.
+    fn shared_zones(&mut self) -> Vec<ZoneDocument> {
+        Vec::new()
+    }
 
     /// Sets the ceiling. Whether to take [`Ceiling::Auto`] without a driver is the implementer's to say: one that
     /// was set by hand for a driver that is gone must be possible to undo.

@@ -65,11 +65,7 @@ pub const ROUTES: &[Route] = &[
         allow: "PUT",
         serve: |request, parts| Answer::Now(set_ceiling(&request.body, parts.memory)),
     },
-    Route {
-        path: "/v1/zones",
-        allow: "GET, HEAD",
-        serve: |_, parts| Answer::Now(Response::json(Status::Ok, &parts.memory.zones())),
-    },
+    Route { path: "/v1/zones", allow: "GET, HEAD", serve: |_, parts| Answer::Now(zones(parts.memory)) },
     Route { path: "/v1/statistics", allow: "GET, HEAD", serve: |_, parts| request_statistics(parts.memory) },
     Route {
         path: "/v1/limits",
@@ -117,6 +113,12 @@ pub fn statistics(memory: &mut dyn Memory) -> Response {
 
 fn paths() -> Vec<&'static str> {
     ROUTES.iter().map(|route| route.path).collect()
+}
+
+fn zones(memory: &mut dyn Memory) -> Response {
+    let mut document = memory.zones();
+    document.zones.extend(memory.shared_zones());
+    Response::json(Status::Ok, &document)
 }
 
 fn request_statistics(memory: &mut dyn Memory) -> Answer {

@@ -130,15 +130,21 @@ impl Memory for Scripted {
             resident_bytes: None,
             ..zone.clone()
         };
-        let layer = ZoneDocument {
+        ZonesDocument { zones: vec![zone, further] }
+    }
+
+    fn shared_zones(&mut self) -> Vec<ZoneDocument> {
+        vec![ZoneDocument {
             name: "0123456789ab".into(),
             kind: ZoneKind::Shared,
             node: None,
+            host_node: None,
+            huge_pages: false,
+            size_bytes: 2 << 20,
+            resident_bytes: None,
             ballooned_bytes: 0,
             reported_bytes: 0,
-            ..further.clone()
-        };
-        ZonesDocument { zones: vec![zone, further, layer] }
+        }]
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
