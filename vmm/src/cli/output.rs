@@ -1,4 +1,4 @@
-//! Standard output as the verbs write their answers to it. Wiring.
+//! Standard output as the verbs write their answers to it, and words on standard error. Wiring.
 
 #![forbid(unsafe_code)]
 
@@ -40,6 +40,11 @@ fn failed(error: io::Error) -> io::Error {
         io::ErrorKind::BrokenPipe => std::process::exit(BROKEN_PIPE),
         kind => io::Error::new(kind, Unwritten(error)),
     }
+}
+
+/// Writes to standard error; with nobody left to read it, words have nowhere else to go.
+pub fn eprint(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::format::printable;
-use super::host_cgroup::{self, Ending, Home, HostCgroup, Obstacle};
-use super::launch::{self, Disk, Layer, Machine, Vmm};
+use super::host_cgroup::{self, Home, HostCgroup, Obstacle};
+use super::launch::{self, Disk, Layer, Machine};
+use super::output::eprint;
 use super::run_args::RunArgs;
+use super::session::{Session, conclude};
 use super::signals::Signals;
 use super::state::Registration;
 use super::streams::{self, Undelivered};
@@ -15,7 +17,7 @@ use crate::config::ZoneConfig;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::kernel;
-use crate::report::{self, MAX_BYTES, Milestone, Outcome, Report, Request, monotonic_us};
+use crate::report::{Outcome, monotonic_us};
 use crate::volume::argument::ArgumentError;
 use crate::volume::{self, DiskArgument, OpenDisk, VolumeArgument, Volumes};
 use balloon::BLOCK_BYTES;
@@ -24,14 +26,12 @@ use balloon::device::{FEATURE_NAMES, OFFERED, named_features};
 use balloon::size::Size;
 use balloon::zone::Limits;
 use proto::{Spec, WindowSize};
-use rustix::event::{PollFd, PollFlags};
 use std::error::Error as StdError;
 use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
 
 /// Below this a stock kernel does not boot.
 const LEAST_MEMORY: u64 = 96 << 20;
@@ -90,10 +90,10 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let machine = prepared.machine(args, balloon_features, guest_ends, listener)?;
     let cgroup = claim_cgroup(&machine)?;
     let vmm = launch::start(&install::vmm()?, machine, cgroup.as_ref())?;
-    let mut session = Session { vmm, milestones: Vec::new(), outcome: None, insistence: 0 };
+    let mut session = Session::new(vmm);
     session.follow(&signals)?;
-    // The VMM has reported or is dead: its ends of the pipes close with it.
-    let status = session.vmm.child.wait()?;
+    // Its ends of the pipes close with it.
+    let status = session.wait()?;
     let ending = cgroup.as_ref().and_then(HostCgroup::ending);
     drop(cgroup);
     let delivered = match session.outcome {
@@ -325,144 +325,6 @@ fn claim_cgroup(machine: &Machine) -> Result<Option<HostCgroup>, launch::Error> 
         }
         Err(_) => Ok(None),
     }
-}
-
-/// A running VMM and what it said so far.
-struct Session {
-    vmm: Vmm,
-    milestones: Vec<Milestone>,
-    outcome: Option<Outcome>,
-    /// SIGINT and SIGTERM that the user sent.
-    insistence: u32,
-}
-
-/// So many SIGINTs or SIGTERMs mean that the user will not wait for the workload, as with docker.
-const INSISTENCE: u32 = 3;
-
-impl Session {
-    /// Hands on signals and collects reports until the VMM has said its last word or is gone.
-    fn follow(&mut self, signals: &Signals) -> std::io::Result<()> {
-        let mut buffer = vec![0; MAX_BYTES];
-        loop {
-            let mut waits =
-                [PollFd::new(&self.vmm.control, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-            match rustix::event::poll(&mut waits, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let [control, signal] = waits.map(|wait| !wait.revents().is_empty());
-            if signal {
-                while let Some(number) = signals.next() {
-                    self.on_signal(number);
-                }
-            }
-            if control {
-                match self.vmm.control.recv(&mut buffer) {
-                    Ok(length @ 1..) => self.on_report(buffer.get(..length).unwrap_or_default()),
-                    _ => return Ok(()),
-                }
-            }
-            if self.outcome.is_some() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn on_signal(&mut self, signal: libc::c_int) {
-        let request = match signal {
-            libc::SIGWINCH => terminal::size().map(|(rows, cols)| Request::Resize { rows, cols }),
-            _ => u8::try_from(signal).ok().map(|number| Request::Signal { number }),
-        };
-        if matches!(signal, libc::SIGINT | libc::SIGTERM) {
-            self.insistence += 1;
-            if self.insistence >= INSISTENCE {
-                eprint("ballast: the workload does not end; killing its microVM\n");
-                let _ = self.vmm.child.kill();
-                self.outcome = u8::try_from(signal).ok().map(|signal| Outcome::Interrupted { signal });
-                return;
-            }
-        }
-        if let Some(text) = request.and_then(|request| serde_json::to_vec(&request).ok()) {
-            // A VMM that is gone is noticed by its closed socket. One that is stopped must not stop this program,
-            // whose third SIGTERM is to be heard.
-            let _ = rustix::net::send(&self.vmm.control, &text, rustix::net::SendFlags::DONTWAIT);
-        }
-    }
-
-    fn on_report(&mut self, text: &[u8]) {
-        match serde_json::from_slice(text) {
-            Ok(Report::Notice(text)) => eprint(&format!("ballast: {}\n", printable(&text))),
-            Ok(Report::Milestone(milestone)) => self.milestones.push(milestone),
-            Ok(Report::Ended(outcome)) => self.outcome = Some(outcome),
-            Err(error) => log::warn!("cannot understand a report of ballast-vmm: {error}"),
-        }
-    }
-}
-
-/// Says what is left to say and gives the exit code.
-fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending>) -> ExitCode {
-    const FAILED: u8 = 125;
-    const KERNEL_LINES: usize = 20;
-    match outcome {
-        Some(Outcome::Exited { code, out_of_memory_at_bytes }) => {
-            if let Some(bytes) = out_of_memory_at_bytes {
-                eprint(&format!(
-                    "ballast: the guest ran out of memory and killed a process of the workload: it may use {}, its \
-                     kernel included; raise -m, or a lower limit that was set since\n",
-                    Size::from_bytes(bytes)
-                ));
-            }
-            ExitCode::from(code)
-        }
-        Some(Outcome::NotStarted { code, message }) => {
-            eprint(&format!("ballast: {}\n", printable(&message)));
-            ExitCode::from(code)
-        }
-        Some(Outcome::Interrupted { signal }) => ExitCode::from(signal.saturating_add(128)),
-        Some(Outcome::Failed { message, kernel_log }) => {
-            eprint(&format!("ballast: {}\n", printable(&message)));
-            for line in report::telling(&kernel_log, KERNEL_LINES) {
-                eprint(&format!("  {}\n", printable(line.trim_end())));
-            }
-            ExitCode::from(FAILED)
-        }
-        None if vmm.success() => {
-            eprint("ballast: ballast-vmm ended without a word; please report it\n");
-            ExitCode::from(FAILED)
-        }
-        // It could not even start and has said why.
-        None if vmm.code() == Some(i32::from(FAILED)) => ExitCode::from(FAILED),
-        None if vmm.signal() == Some(libc::SIGSYS) => {
-            eprint("ballast: the VMM made a system call that its seccomp filter forbids; please report it\n");
-            ExitCode::from(FAILED)
-        }
-        None => {
-            eprint(&format!("ballast: the microVM was killed ({vmm}){}\n", why_killed(ending)));
-            let signal = vmm.signal().and_then(|signal| u8::try_from(signal).ok()).unwrap_or(9);
-            ExitCode::from(signal.saturating_add(128))
-        }
-    }
-}
-
-fn why_killed(ending: Option<Ending>) -> String {
-    match ending {
-        Some(Ending::Limit { bytes }) => format!(
-            ": it reached its limit on the host, {}, which is the guest's memory, its image and room for the VMM. If \
-             somebody lowered it, raise it again, or -m; if not, please report it",
-            Size::from_bytes(bytes)
-        ),
-        Some(Ending::Host) => {
-            ": the host was out of memory, or a cgroup above the microVM's: give guests less (-m), run \
-                               fewer, or add memory or swap"
-                .into()
-        }
-        None => "; was the host out of memory?".into(),
-    }
-}
-
-fn eprint(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 #[cfg(test)]
