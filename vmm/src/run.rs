@@ -301,6 +301,7 @@ fn hello(config: &VmConfig) -> Hello {
         group: config.group.clone(),
         limits: config.limits,
         memory_bytes: config.memory_bytes(),
+        zones: config.zones.iter().map(|zone| zone.name.clone()).collect(),
     }
 }
 

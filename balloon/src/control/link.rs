@@ -55,6 +55,8 @@ pub struct Hello {
     pub limits: Limits,
     /// Size of guest memory.
     pub memory_bytes: u64,
+    /// Its private zones, by name.
+    pub zones: Vec<String>,
 }
 
 /// How a microVM does.

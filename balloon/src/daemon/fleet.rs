@@ -15,8 +15,11 @@
 use super::host::{Held, Process};
 use crate::control::fleet::{HostDocument, NodeDocument, StartRequest, TreeDocument};
 use crate::control::link::{Envelope, Hello, LEASE, Report};
-use crate::zone::{Error, Id, Kind, Limits, Protection, Tree};
+use crate::zone::{Error, Id, Kind, Limits, MAX_ZONES, Protection, Tree};
 use std::collections::BTreeMap;
+
+/// Ticks without a report after which a microVM is charged what the host says, whatever it would say itself: a lease.
+pub(super) const SILENT_TICKS: u32 = 5;
 
 /// No pressure, in thousandths.
 const CALM_PERMILLE: u32 = 1000;
@@ -39,8 +42,18 @@ struct Member {
     linked: bool,
     /// Number of the last envelope.
     sequence: u64,
+    /// Whether it has been answered.
+    has_answered: bool,
+    /// Ticks since its last report.
+    silent_ticks: u32,
     /// Number of the last snapshot.
     snapshot: u64,
+}
+
+impl Member {
+    fn new(id: Id, process: Process, linked: bool) -> Self {
+        Self { id, process, linked, sequence: 0, has_answered: true, silent_ticks: 0, snapshot: 0 }
+    }
 }
 
 /// What a microVM that ended has left.
@@ -70,51 +83,89 @@ impl Fleet {
     /// The name is taken, or the pool does not admit its limits. Nothing has changed then.
     pub fn admit(&mut self, request: &StartRequest, starter: Process) -> Result<(), Error> {
         let id = self.tree.create_vm(&request.group, &request.name, request.limits)?;
-        let member = Member { id, process: starter, linked: false, sequence: 0, snapshot: 0 };
-        self.vms.insert(request.name.clone(), member);
+        self.vms.insert(request.name.clone(), Member::new(id, starter, false));
         Ok(())
     }
 
     /// Takes in a microVM that runs, whether it was admitted, is known, or comes from an earlier daemon's time.
     ///
     /// # Errors
-    /// Its name or its group's is none, or its limits contradict each other.
+    /// Its name, its group's or a zone's is none, or its limits contradict each other.
     pub fn greet(&mut self, hello: &Hello, process: Process) -> Result<(), Error> {
-        match self.vms.get_mut(&hello.name) {
+        let id = match self.vms.get_mut(&hello.name) {
             Some(member) if !member.linked || member.process == process => {
                 (member.linked, member.process) = (true, process);
-                return Ok(());
+                member.id
             }
-            // Another one had the name and has ended.
-            Some(_) => self.end(&hello.name),
-            None => {}
+            known => {
+                if known.is_some() {
+                    // Another one had the name and has ended.
+                    self.end(&hello.name);
+                }
+                let id = self.tree.adopt_vm(&hello.group, &hello.name, hello.limits)?;
+                self.vms.insert(hello.name.clone(), Member::new(id, process, true));
+                id
+            }
+        };
+        for name in hello.zones.iter().take(MAX_ZONES) {
+            if self.tree.zone(id, name).is_none() {
+                self.tree.create_zone(id, name, Limits::default())?;
+            }
         }
-        let id = self.tree.adopt_vm(&hello.group, &hello.name, hello.limits)?;
-        let member = Member { id, process, linked: true, sequence: 0, snapshot: 0 };
-        self.vms.insert(hello.name.clone(), member);
         Ok(())
     }
 
     /// Takes note of what a microVM holds: of `report` what `held` allows. Returns the bytes that were claimed beyond
-    /// that.
+    /// that. A report that answers no envelope, or one a second time, changes nothing: a VMM that floods would have the
+    /// daemon do nothing else.
     ///
     /// # Errors
-    /// The pool would hold more than can be counted.
-    pub fn observe(&mut self, name: &str, report: &Report, held: Held) -> Result<u64, Error> {
+    /// Its limits contradict each other, or the pool would hold more than can be counted.
+    pub fn observe(
+        &mut self,
+        name: &str,
+        report: &Report,
+        held: impl FnOnce() -> Held,
+    ) -> Result<u64, Error> {
+        let answers = |member: &&mut Member| report.sequence == member.sequence && !member.has_answered;
+        let Some(member) = self.vms.get_mut(name).filter(answers) else { return Ok(0) };
+        (member.silent_ticks, member.has_answered) = (0, true);
+        let id = member.id;
+        // They hold there already: nobody can refuse them.
+        self.tree.adopt_limits(id, report.limits)?;
+        let claims = |name: &str| {
+            let zone = report.zones.iter().find(|zone| zone.name == name);
+            zone.and_then(|zone| zone.resident_bytes).unwrap_or(0)
+        };
+        self.settle(name, claims, held())
+    }
+
+    /// Charges those that have not reported for a while what the host says, all of it to the microVM itself.
+    pub fn charge_silent(&mut self, held: impl Fn(Process) -> Held) {
+        let mut silent = Vec::new();
+        for (name, member) in self.vms.iter_mut().filter(|(_, member)| member.linked) {
+            member.silent_ticks = member.silent_ticks.saturating_add(1);
+            if member.silent_ticks > SILENT_TICKS {
+                silent.push((name.clone(), member.process));
+            }
+        }
+        for (name, process) in silent {
+            // More than can be counted no host has.
+            let _ = self.settle(&name, |_| 0, held(process));
+        }
+    }
+
+    /// Settles zones at what they claim, and the microVM at what is left of `held`.
+    fn settle(&mut self, name: &str, claims: impl Fn(&str) -> u64, held: Held) -> Result<u64, Error> {
         let Some(member) = self.vms.get_mut(name) else { return Ok(0) };
         member.snapshot = member.snapshot.saturating_add(1);
         let (id, snapshot) = (member.id, member.snapshot);
-        // They hold there already: nobody can refuse them.
-        self.tree.adopt_limits(id, report.limits)?;
         let (mut left, mut beyond) = (held.private_bytes, 0u64);
-        for zone in &report.zones {
-            let Some(claimed) = zone.resident_bytes else { continue };
+        for node in self.tree.children(id).collect::<Vec<_>>() {
+            let zone = self.tree.get(node).filter(|node| node.kind() == Kind::Zone && !node.is_orphan());
+            let Some(claimed) = zone.map(|zone| claims(zone.name())) else { continue };
             let bytes = claimed.min(left);
             beyond = beyond.saturating_add(claimed.saturating_sub(bytes));
-            let node = match self.tree.zone(id, &zone.name) {
-                Some(node) => node,
-                None => self.tree.create_zone(id, &zone.name, Limits::default())?,
-            };
             self.tree.settle(node, snapshot, bytes)?;
             left = left.saturating_sub(bytes);
         }
@@ -182,6 +233,7 @@ impl Fleet {
     pub fn envelope(&mut self, name: &str) -> Option<Envelope> {
         let member = self.vms.get_mut(name)?;
         member.sequence = member.sequence.saturating_add(1);
+        member.has_answered = false;
         let (id, sequence) = (member.id, member.sequence);
         let highs = self.tree.path(id).filter_map(|id| self.tree.get(id)?.limits().high);
         Some(Envelope {
@@ -247,142 +299,5 @@ impl Fleet {
             next.extend(children);
         }
         TreeDocument { host: self.host(), nodes }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::control::link::ZoneUse;
-    use crate::zone::Pool;
-
-    const GIB: u64 = 1 << 30;
-    const VMM: Process = Process { pid: 7, start_ticks: 1 };
-
-    fn fleet(overcommit: bool) -> Fleet {
-        Fleet::new(Tree::new(Pool { capacity_bytes: 4 * GIB, overcommit }).unwrap())
-    }
-
-    fn limits(min: u64, max: u64) -> Limits {
-        Limits { min: Some(min), max: Some(max), ..Limits::default() }
-    }
-
-    fn request(name: &str, group: &str, limits: Limits) -> StartRequest {
-        StartRequest { name: name.into(), group: group.into(), limits }
-    }
-
-    fn hello(name: &str, group: &str, limits: Limits) -> Hello {
-        Hello { name: name.into(), pid: 7, group: group.into(), limits, memory_bytes: GIB }
-    }
-
-    fn report(zones: &[(&str, u64)]) -> Report {
-        let zones =
-            zones.iter().map(|(name, bytes)| ZoneUse { name: (*name).into(), resident_bytes: Some(*bytes) });
-        Report {
-            sequence: 1,
-            ceiling_bytes: GIB,
-            floor_bytes: 0,
-            limits: limits(0, GIB),
-            zones: zones.collect(),
-        }
-    }
-
-    fn held(private_bytes: u64) -> Held {
-        Held { private_bytes }
-    }
-
-    fn charge(fleet: &mut Fleet, name: &str) -> u64 {
-        fleet.document().nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
-    }
-
-    #[test]
-    fn who_would_exceed_the_pool_is_refused_and_leaves_nothing() {
-        let mut fleet = fleet(false);
-        fleet.admit(&request("a", "ci", limits(0, 3 * GIB)), VMM).unwrap();
-        let before = fleet.document();
-        let refusal = fleet.admit(&request("b", "web/x", limits(0, 2 * GIB)), VMM).unwrap_err();
-        assert!(refusal.to_string().contains("5 GiB in sum, 1 GiB more than the pool's 4 GiB"), "{refusal}");
-        assert_eq!(fleet.document(), before);
-        fleet.admit(&request("b", "", limits(0, GIB)), VMM).unwrap();
-        assert!(fleet.admit(&request("b", "", limits(0, 0)), VMM).is_err(), "the name is taken");
-    }
-
-    #[test]
-    fn who_runs_is_taken_in_whatever_the_pool_says() {
-        let mut fleet = fleet(false);
-        fleet.greet(&hello("a", "ci", limits(3 * GIB, 9 * GIB)), VMM).unwrap();
-        assert_eq!((fleet.host().committed_bytes, fleet.host().vms), (9 * GIB, 1));
-        // The same again, as after a link that broke.
-        fleet.greet(&hello("a", "ci", limits(0, 0)), VMM).unwrap();
-        assert_eq!(fleet.host().vms, 1);
-        assert!(fleet.admit(&request("b", "", limits(0, GIB)), VMM).is_err());
-    }
-
-    #[test]
-    fn a_vmm_cannot_claim_more_than_its_process_holds() {
-        let mut fleet = fleet(true);
-        fleet.greet(&hello("a", "ci", limits(0, GIB)), VMM).unwrap();
-        let claimed = report(&[("ram", 600), ("cache", 500)]);
-        assert_eq!(fleet.observe("a", &claimed, held(1000)), Ok(100));
-        assert_eq!((charge(&mut fleet, "ram"), charge(&mut fleet, "cache")), (600, 400));
-        assert_eq!((charge(&mut fleet, "ci"), fleet.tree().main_bytes()), (1000, 4 * GIB as i64 - 1000));
-        assert_eq!(fleet.observe("a", &report(&[("ram", 300), ("cache", 100)]), held(1000)), Ok(0));
-        assert_eq!((charge(&mut fleet, "a"), charge(&mut fleet, "ram")), (1000, 300));
-        assert_eq!(fleet.observe("nobody", &claimed, held(1000)), Ok(0));
-    }
-
-    #[test]
-    fn what_the_dead_held_is_charged_until_it_is_back() {
-        let mut fleet = fleet(true);
-        fleet.greet(&hello("a", "ci", limits(0, GIB)), VMM).unwrap();
-        fleet.observe("a", &report(&[("ram", 600), ("cache", 300)]), held(1000)).unwrap();
-        fleet.sweep(|_| true, |_| held(1000));
-        assert_eq!((fleet.host().vms, fleet.host().orphans), (1, 0));
-        fleet.sweep(|_| false, |_| held(700));
-        assert_eq!((fleet.host().vms, fleet.host().orphans), (0, 1));
-        assert_eq!(charge(&mut fleet, "ci"), 700);
-        // The name is free, and its next owner is another.
-        let next = Process { pid: 8, start_ticks: 2 };
-        fleet.greet(&hello("a", "ci", limits(0, GIB)), next).unwrap();
-        fleet.observe("a", &report(&[("ram", 50)]), held(50)).unwrap();
-        assert_eq!(charge(&mut fleet, "ci"), 750);
-        fleet.sweep(|process| process == next, |process| if process == VMM { held(0) } else { held(50) });
-        assert_eq!((fleet.host().vms, fleet.host().orphans, charge(&mut fleet, "ci")), (1, 0, 50));
-        fleet.end("a");
-        fleet.sweep(|_| false, |_| held(0));
-        assert_eq!((fleet.tree().main_bytes(), fleet.document().nodes.len()), (4 * GIB as i64, 1));
-        fleet.tree().check().unwrap();
-    }
-
-    #[test]
-    fn who_was_admitted_and_never_came_is_forgotten() {
-        let mut fleet = fleet(true);
-        let starter = Process { pid: 9, start_ticks: 9 };
-        fleet.admit(&request("a", "ci", limits(GIB, GIB)), starter).unwrap();
-        assert_eq!((fleet.host().vms, fleet.host().protected_bytes), (0, GIB));
-        fleet.sweep(|process| process != starter, |_| held(0));
-        assert_eq!((fleet.host().protected_bytes, fleet.document().nodes.len()), (0, 1));
-    }
-
-    #[test]
-    fn an_envelope_says_what_binds() {
-        let mut fleet = fleet(true);
-        fleet.greet(&hello("a", "ci/x", limits(0, GIB)), VMM).unwrap();
-        // Its limits have changed since.
-        let changed = Limits { high: Some(GIB), ..limits(GIB / 2, 2 * GIB) };
-        let report = Report { limits: changed, ..report(&[("ram", GIB / 4)]) };
-        fleet.observe("a", &report, held(GIB / 4)).unwrap();
-        fleet.protect();
-        let envelope = fleet.envelope("a").unwrap();
-        assert_eq!((envelope.sequence, envelope.max_bytes, envelope.high_bytes), (1, 2 * GIB, Some(GIB)));
-        assert_eq!(envelope.floor_bytes, GIB / 4, "no more than it holds");
-        let next = fleet.envelope("a").unwrap();
-        assert_eq!((next.sequence, next.group.as_str()), (2, "ci/x"));
-        assert_eq!(fleet.envelope("nobody"), None);
-        fleet.move_vm("a", "").unwrap();
-        assert_eq!(fleet.envelope("a").unwrap().group, "");
-        assert_eq!(fleet.tree().group("ci"), None, "a group goes with its last member");
-        assert_eq!(fleet.move_vm("nobody", ""), Err(Error::Gone));
-        assert!(matches!(fleet.change("a", limits(2, 1)), Err(Error::Order { .. })));
     }
 }

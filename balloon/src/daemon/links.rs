@@ -69,6 +69,7 @@ impl Links {
         {
             let mut fleet = self.fleet.borrow_mut();
             fleet.sweep(host::is_alive, host::held);
+            fleet.charge_silent(host::held);
             fleet.protect();
             for link in self.links.values_mut().filter(|link| link.is_open()) {
                 if let Some(envelope) = fleet.envelope(&link.name) {
@@ -223,7 +224,7 @@ impl Link {
                     }
                 }
                 (Some(FromVm::Report(report)), Some(process)) => {
-                    let beyond = fleet.observe(&self.name, &report, host::held(process))?;
+                    let beyond = fleet.observe(&self.name, &report, || host::held(process))?;
                     if beyond > 0 {
                         log::info!(
                             "microVM '{}' claims {beyond} bytes more than its process holds",

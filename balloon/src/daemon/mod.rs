@@ -11,6 +11,8 @@
 
 pub mod config;
 pub mod fleet;
+#[cfg(test)]
+mod fleet_tests;
 pub mod host;
 pub mod links;
 pub mod run;

@@ -73,4 +73,4 @@ pub use limits::{DEFAULT_WEIGHT, Limits, WEIGHTS};
 pub use node::{Kind, Node};
 pub use protection::{Effective, Protection};
 pub use settle::Settled;
-pub use tree::{BOOT_ZONE, MAX_BYTES, Tree};
+pub use tree::{BOOT_ZONE, MAX_BYTES, MAX_ZONES, Tree};

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// The zone that every VM has: its boot memory, kernel and all.
 pub const BOOT_ZONE: &str = "ram";
 
+/// The most private zones that a VM has.
+pub const MAX_ZONES: usize = 16;
+
 /// The most bytes that can be counted: what is left of a pool, or missing in it, fits a signed number.
 pub const MAX_BYTES: u64 = i64::MAX as u64;
 

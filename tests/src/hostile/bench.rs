@@ -307,6 +307,7 @@ fn start_loop(
             group: String::new(),
             limits: Limits::default(),
             memory_bytes: document.memory_bytes,
+            zones: Vec::new(),
         };
         let vm = MicroVm::new(document, hello, Box::new(Ballooned::new(memory, Vec::new(), answers)), limit)
             .unwrap();

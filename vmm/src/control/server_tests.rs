@@ -84,6 +84,7 @@ fn hello() -> Hello {
         group: "ci/linux".into(),
         limits: Limits::default(),
         memory_bytes: 512 << 20,
+        zones: vec!["ram".into(), "cache".into()],
     }
 }
 

@@ -71,7 +71,7 @@ pub const SERIAL_PORT: u16 = 0x3f8;
 pub const SERIAL_GSI: u32 = 4;
 
 /// Zones that a machine may have: each is a node of the guest's, with memory management of its own.
-pub const ZONES: usize = 16;
+pub const ZONES: usize = balloon::zone::MAX_ZONES;
 /// A piece of guest memory: start and length in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RamRange {
