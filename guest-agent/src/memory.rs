@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use proto::{Done, ORDER_LIMIT_S, Order, Stopped};
@@ -17,11 +18,19 @@ use crate::reclaim::{self, Trimmable};
 /// What the kernel writes to `compact_memory` does not matter.
 const COMPACT: &str = "1";
 
+/// Looks at what is free. Free page reporting takes up to 32 blocks at a time, 128 MiB, off the free lists until the host
+/// has taken note of them (`PAGE_REPORTING_CAPACITY` in mm/page_reporting.c): of several looks the one counts that sees
+/// most.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
 /// The workload's memory.
 #[derive(Debug)]
 pub struct Memory<'a> {
     workload: &'a Workload,
-    /// What of guest memory the kernel and the agent had before the workload began.
+    /// All of guest memory.
+    memory_bytes: u64,
+    /// What of it the kernel and the agent had before the workload began, as one look saw it.
     kernel_bytes: u64,
 }
 
@@ -29,7 +38,7 @@ impl<'a> Memory<'a> {
     /// The memory of a workload that has not begun, in a guest of `memory_bytes`.
     pub fn new(workload: &'a Workload, memory_bytes: u64) -> Result<Self, Error> {
         let kernel_bytes = memory_bytes.saturating_sub(unused_bytes(&read("/proc/meminfo")?)?);
-        Ok(Self { workload, kernel_bytes })
+        Ok(Self { workload, memory_bytes, kernel_bytes })
     }
 
     /// Carries out an order. The error is a refusal; then nothing has changed but that memory may have been reclaimed.
@@ -70,7 +79,7 @@ impl<'a> Memory<'a> {
     fn workload_share(&self, max_bytes: u64) -> Result<u64, Error> {
         let min_free = read("/proc/sys/vm/min_free_kbytes")?;
         let min_free: u64 = min_free.trim().parse().map_err(|_| Error::new("reading min_free_kbytes"))?;
-        let kernel = self.kernel_bytes.saturating_add(min_free.saturating_mul(1024) / 8 * 9);
+        let kernel = self.held_bytes()?.saturating_add(min_free.saturating_mul(1024) / 8 * 9);
         max_bytes.checked_sub(kernel).filter(|share| *share > 0).ok_or_else(|| {
             Error::new(format!(
                 "the guest cannot do with {}: its kernel and the agent hold {}",
@@ -78,6 +87,23 @@ impl<'a> Memory<'a> {
                 mib(kernel)
             ))
         })
+    }
+
+    /// What the kernel and the agent hold: what they had before the workload began, or less if less of guest memory is now
+    /// neither free, nor page cache, nor the workload's.
+    fn held_bytes(&self) -> Result<u64, Error> {
+        let mut least = self.kernel_bytes;
+        let Some(group) = self.workload.group(None) else { return Ok(least) };
+        for look in 0..LOOKS {
+            if look > 0 {
+                thread::sleep(BETWEEN_LOOKS);
+            }
+            let unused = unused_bytes(&read("/proc/meminfo")?)?;
+            let cached = reclaim::file_bytes(&group.statistics()?);
+            let workload = group.current_bytes()?.saturating_sub(cached);
+            least = least.min(self.memory_bytes.saturating_sub(unused).saturating_sub(workload));
+        }
+        Ok(least)
     }
 
     fn move_process(&self, pid: u32, zone: u8) -> Result<Done, Error> {

@@ -62,6 +62,11 @@ impl Usage {
     }
 }
 
+/// Page cache, as `memory.stat` has it.
+pub fn file_bytes(statistics: &str) -> u64 {
+    Usage::of(statistics).file_bytes
+}
+
 /// Reclaims `wanted` bytes, or what there is now.
 ///
 /// What is used again meanwhile is not reclaimed twice: a workload that reads on does not make this endless.
