@@ -22,6 +22,8 @@ pub mod orders;
 mod orders_tests;
 pub mod routes;
 #[cfg(test)]
+mod scripted;
+#[cfg(test)]
 mod server_tests;
 pub mod service;
 pub mod shared;

@@ -3,7 +3,7 @@
 use super::memory::Memory;
 use super::orders_tests::{Bench, TRIMMED, limited, max, refused};
 use super::routes::{self, ROUTES};
-use super::tests::{Scripted, ask, envelope};
+use super::scripted::{Scripted, ask, envelope};
 use balloon::control::api::{ArbiterDocument, CeilingRequest, DriverState, GuestStatistics};
 use balloon::control::orders::{LimitsRequest, MoveRequest, TrimEnd, TrimRequest};
 use balloon::device::Values;

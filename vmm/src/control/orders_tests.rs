@@ -4,7 +4,7 @@ use super::agent::Agent;
 use super::limits::Held;
 use super::orders::Orders;
 use super::routes::Answer;
-use super::tests::{Scripted, route_at};
+use super::scripted::{Scripted, route_at};
 use crate::link::OrderError;
 use balloon::control::http::{Options, Request, Response};
 use balloon::zone::Limits;

@@ -1,7 +1,7 @@
 //! The server on a real socket, in a real event loop, among clients that mean no good.
 
+use super::scripted::{Scripted, vm};
 use super::service::MicroVm;
-use super::tests::{Scripted, vm};
 use balloon::control::link::{self, Decoder, Envelope, FromVm, Hello, ToVm};
 use balloon::control::server::{CLIENTS, Server};
 use balloon::zone::Limits;
@@ -338,7 +338,7 @@ impl Linked {
 }
 
 fn envelope(sequence: u64) -> ToVm {
-    ToVm::Envelope(Envelope { sequence, ..super::tests::envelope() })
+    ToVm::Envelope(Envelope { sequence, ..super::scripted::envelope() })
 }
 
 #[test]

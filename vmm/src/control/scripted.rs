@@ -1,0 +1,235 @@
+//! A VM whose memory does as a test says, and questions to it without a socket.
+
+use super::memory::{Ceiling, Memory, Refusal};
+use super::orders::Orders;
+use super::routes::{self, Answer, Parts};
+use balloon::control::api::*;
+use balloon::control::http::Request;
+use balloon::control::link::Envelope;
+use balloon::device::{CeilingError, RequestError, Values};
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vmm_sys_util::eventfd::EventFd;
+
+/// A VM's memory that does at once what it is asked to.
+#[derive(Debug)]
+pub struct Scripted {
+    pub document: MemoryDocument,
+    pub statistics: Option<GuestStatistics>,
+    /// Shared with who plays the guest.
+    pub pending: Arc<AtomicBool>,
+    /// A request is answered at once.
+    pub prompt: bool,
+    pub event: EventFd,
+}
+
+pub const MIB: u64 = 1 << 20;
+
+impl Scripted {
+    pub fn new() -> Self {
+        Self {
+            document: MemoryDocument {
+                size_bytes: 512 * MIB,
+                max_bytes: 512 * MIB,
+                floor_bytes: 128 * MIB,
+                ceiling: CeilingState { bytes: 512 * MIB, auto: true },
+                guest_bytes: 400 * MIB,
+                ballooned_bytes: 112 * MIB,
+                actual_bytes: 111 * MIB,
+                skew_bytes: -(MIB as i64),
+                reported_bytes: 3 * MIB,
+                reported_total_bytes: 70 * MIB,
+                reported_poisoned_total_bytes: MIB,
+                resident_bytes: Some(222 * MIB),
+                resident_age_ms: Some(3),
+                regions: vec![
+                    RegionDocument { address: 0, size_bytes: 256 * MIB, resident_bytes: Some(222 * MIB) },
+                    RegionDocument { address: 1 << 32, size_bytes: 256 * MIB, resident_bytes: None },
+                ],
+                huge_page_bytes: Some(200 * MIB),
+                swapped_bytes: Some(0),
+                ballooned_resident_bytes: Some(4096),
+                taken_back_total_bytes: 5 * MIB,
+                release_failures: 1,
+                release_failed_bytes: 8192,
+                release_last_errno: Some(libc::ENOMEM),
+                advice_failures: 7,
+                book_imbalances: 0,
+                host: Some(HostDocument {
+                    limit_bytes: Some(600 << 20),
+                    charged_bytes: 300 << 20,
+                    anonymous_bytes: 200 << 20,
+                    file_bytes: 90 << 20,
+                    kernel_bytes: 10 << 20,
+                    limit_reached_total: 2,
+                }),
+                driver: DriverState::Moving,
+                protocol_errors: [("duplicate_pages".to_owned(), 7)].into(),
+                register_errors: [("impossible_statuses".to_owned(), 2)].into(),
+            },
+            statistics: None,
+            pending: Arc::default(),
+            prompt: true,
+            event: EventFd::new(libc::EFD_NONBLOCK).unwrap(),
+        }
+    }
+
+    /// As it comes from a guest that says everything.
+    pub fn full_statistics() -> GuestStatistics {
+        // Every field, whatever fields there are.
+        let bytes: Vec<u8> =
+            (0..16u16).flat_map(|tag| [&tag.to_le_bytes()[..], &4096u64.to_le_bytes()].concat()).collect();
+        GuestStatistics { age_ms: 12, stale: false, values: Values::parse(&bytes).0 }
+    }
+
+    /// A guest whose driver is so.
+    pub fn with_driver(driver: DriverState) -> Self {
+        let mut memory = Self::new();
+        memory.document.driver = driver;
+        memory
+    }
+
+    /// A guest that answers no request.
+    pub fn silent() -> Self {
+        Self { prompt: false, ..Self::new() }
+    }
+
+    fn nobody(&self) -> Refusal {
+        match self.document.driver {
+            DriverState::Broken => Refusal::Broken,
+            _ => RequestError::NoDriver.into(),
+        }
+    }
+}
+
+impl Memory for Scripted {
+    fn snapshot(&mut self) -> MemoryDocument {
+        self.document.clone()
+    }
+
+    fn zones(&mut self) -> ZonesDocument {
+        let zone = ZoneDocument {
+            name: "ram".into(),
+            kind: ZoneKind::Private,
+            node: Some(0),
+            host_node: Some(1),
+            huge_pages: true,
+            size_bytes: self.document.size_bytes,
+            resident_bytes: self.document.resident_bytes,
+            ballooned_bytes: self.document.ballooned_bytes,
+            reported_bytes: self.document.reported_bytes,
+        };
+        let further = ZoneDocument {
+            name: "cache".into(),
+            node: Some(1),
+            host_node: None,
+            resident_bytes: None,
+            ..zone.clone()
+        };
+        ZonesDocument { zones: vec![zone, further] }
+    }
+
+    fn shared_zones(&mut self) -> Vec<ZoneDocument> {
+        vec![ZoneDocument {
+            name: "0123456789ab".into(),
+            kind: ZoneKind::Shared,
+            node: None,
+            host_node: None,
+            huge_pages: false,
+            size_bytes: 2 << 20,
+            resident_bytes: None,
+            ballooned_bytes: 0,
+            reported_bytes: 0,
+        }]
+    }
+
+    fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {
+        let MemoryDocument { floor_bytes, max_bytes, .. } = self.document;
+        self.document.ceiling = match ceiling {
+            Ceiling::Bytes(_) if !self.document.driver.serves() => return Err(self.nobody()),
+            Ceiling::Bytes(bytes) if !(floor_bytes..=max_bytes).contains(&bytes) => {
+                return Err(CeilingError { bytes, floor_bytes, max_bytes }.into());
+            }
+            Ceiling::Bytes(bytes) => CeilingState { bytes, auto: false },
+            Ceiling::Auto => CeilingState { bytes: self.document.max_bytes, auto: true },
+        };
+        Ok(())
+    }
+
+    fn set_max(&mut self, bytes: u64) -> Result<(), Refusal> {
+        let MemoryDocument { floor_bytes, size_bytes, ceiling, .. } = self.document;
+        if !(floor_bytes..=size_bytes).contains(&bytes) {
+            return Err(CeilingError { bytes, floor_bytes, max_bytes: size_bytes }.into());
+        }
+        self.document.max_bytes = bytes;
+        let ceiling_bytes = if ceiling.auto { bytes } else { ceiling.bytes.min(bytes) };
+        self.document.ceiling = CeilingState { bytes: ceiling_bytes, ..ceiling };
+        Ok(())
+    }
+
+    fn request_statistics(&mut self) -> Result<(), Refusal> {
+        if !self.document.driver.serves() {
+            return Err(self.nobody());
+        }
+        self.pending.store(!self.prompt, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn statistics_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    fn statistics(&mut self) -> Option<GuestStatistics> {
+        self.statistics
+    }
+
+    fn statistics_event(&self) -> Option<&EventFd> {
+        Some(&self.event)
+    }
+}
+
+pub fn vm() -> VmDocument {
+    VmDocument {
+        name: "web".into(),
+        image: "nginx:latest".into(),
+        kernel_release: "6.1.0-1-cloud-amd64".into(),
+        pid: 4242,
+        cpus: 2,
+        memory_bytes: 512 * MIB,
+        started_at_ms: 1_700_000_000_000,
+        uptime_ms: 9,
+        arbiter: None,
+    }
+}
+
+pub fn envelope() -> Envelope {
+    Envelope {
+        sequence: 1,
+        group: "ci".into(),
+        lease_ms: 10_000,
+        lambda_permille: 1000,
+        max_bytes: 1 << 30,
+        high_bytes: None,
+        floor_bytes: 4096,
+        grant_bytes: 0,
+    }
+}
+
+pub fn route(request: &Request, memory: &mut dyn Memory, orders: &mut Orders) -> Answer {
+    route_at(request, memory, orders, 0)
+}
+
+pub fn route_at(request: &Request, memory: &mut dyn Memory, orders: &mut Orders, now_ms: u64) -> Answer {
+    routes::route(request, Parts { vm: &vm(), memory, orders, now_ms })
+}
+
+pub fn ask(memory: &mut dyn Memory, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let request = Request::new(method, path, body.as_bytes());
+    let mut orders = Orders::without_agent(512 * MIB);
+    match route(&request, memory, &mut orders) {
+        Answer::Now(response) => (response.status.code(), serde_json::from_slice(&response.body).unwrap()),
+        Answer::Statistics | Answer::Later(_) => (0, Value::Null),
+        Answer::Link => panic!("nobody asked for it"),
+    }
+}
