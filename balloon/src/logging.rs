@@ -4,7 +4,7 @@
 //! at most [`BURST`] of them in [`WINDOW`] are written, and the next one says how many were not. Nobody waits for a
 //! reader of standard error who does not read: such messages are dropped and counted, too.
 
-#![allow(unsafe_code, reason = "one system call looks whether standard error takes a line")]
+#![expect(unsafe_code, reason = "one system call looks whether standard error takes a line")]
 
 use std::io::{Stderr, Write};
 use std::os::fd::AsRawFd;

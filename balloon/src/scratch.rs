@@ -1,6 +1,6 @@
 //! Memory of the host for tests, with a canary page on each side.
 
-#![expect(unsafe_code)]
+#![expect(unsafe_code, reason = "tests map memory of the host by system calls")]
 
 use crate::backing::{Kind, Mapping};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

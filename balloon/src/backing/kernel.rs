@@ -1,6 +1,6 @@
 //! The system calls that release memory, behind a trait so that tests can make them fail.
 
-#![expect(unsafe_code)]
+#![expect(unsafe_code, reason = "here the kernel is called: each method is a system call")]
 
 use super::mapping::HostRange;
 use std::io;

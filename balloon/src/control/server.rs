@@ -4,7 +4,7 @@
 //! Only the program's own user and root are served. A pass does little for each client, so that devices and clients
 //! take turns; whatever is left is taken up in the next.
 
-#![allow(unsafe_code, reason = "two system calls about users")]
+#![expect(unsafe_code, reason = "two system calls about users")]
 
 use super::connection::Connection;
 use super::http::{Request, Status};

@@ -4,7 +4,7 @@
 //! on huge pages takes microseconds, on small ones a few milliseconds. Before it there is `mincore`, a byte a
 //! page, which knows neither huge nor swapped pages and takes the shared page of zeroes for memory.
 
-#![expect(unsafe_code)]
+#![expect(unsafe_code, reason = "the kernel is asked about memory that is mapped")]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::PAGE_BYTES;

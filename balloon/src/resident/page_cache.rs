@@ -4,7 +4,7 @@
 //! (mm/mincore.c, `can_do_mincore`); of another's it calls every page resident. It walks the cache, a few nanoseconds a
 //! page.
 
-#![expect(unsafe_code)]
+#![expect(unsafe_code, reason = "the kernel is asked about memory that is mapped")]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::PAGE_BYTES;
