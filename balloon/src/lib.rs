@@ -20,6 +20,7 @@ pub mod device;
 pub mod frames;
 pub mod logging;
 pub mod pages;
+pub mod policy;
 pub mod resident;
 #[cfg(test)]
 mod scratch;

@@ -1,0 +1,123 @@
+//! The law against small guests, one promise each.
+
+#![expect(clippy::arithmetic_side_effects, reason = "a test may fail by it")]
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+const SIZE: u64 = 1024 * MIB;
+
+/// A guest that says what it is told to say, once a second.
+struct Guest {
+    law: Law,
+    sample: Sample,
+    now_ms: u64,
+}
+
+impl Guest {
+    fn new() -> Self {
+        let mut law = Law::new(0, SIZE, Settings::new(SIZE), Tuning::default());
+        let capabilities = Capabilities { psi: true, memory_reclaim: true, ..Capabilities::default() };
+        law.observe(0, &Observation::Capabilities(capabilities), &mut Orders::new());
+        let sample = Sample {
+            total_bytes: 1000 * MIB,
+            free_bytes: 300 * MIB,
+            available_bytes: 900 * MIB,
+            inactive_file_bytes: 600 * MIB,
+            ..Sample::default()
+        };
+        let mut guest = Self { law, sample, now_ms: 0 };
+        let host = HostReading {
+            resident_bytes: Some(800 * MIB),
+            ceiling_bytes: SIZE,
+            floor_bytes: 96 * MIB,
+            available_permille: 500,
+            balloon: true,
+            ..HostReading::default()
+        };
+        guest.tell(&Observation::Host(host));
+        guest
+    }
+
+    fn tell(&mut self, observation: &Observation) -> Vec<Decision> {
+        let mut orders = Orders::new();
+        self.law.observe(self.now_ms, observation, &mut orders);
+        orders.iter().copied().collect()
+    }
+
+    /// A second goes by. Orders to reclaim are carried out.
+    fn second(&mut self) -> Vec<Decision> {
+        self.now_ms += 1000;
+        self.sample.monotonic_us += 1_000_000;
+        self.sample.sequence += 1;
+        let sample = Observation::Sample(self.sample);
+        let decisions = self.tell(&sample);
+        self.sample.cause = Cause::Periodic;
+        for decision in &decisions {
+            if let Order::Reclaim { number, bytes, .. } = decision.order {
+                self.sample.inactive_file_bytes -= bytes;
+                self.sample.free_bytes += bytes;
+                let file_pages = bytes / PAGE_BYTES;
+                let reclaimed = Reclaimed { number, file_pages, ..Reclaimed::default() };
+                self.tell(&Observation::Reclaimed(reclaimed));
+            }
+        }
+        decisions
+    }
+
+    fn seconds(&mut self, count: u64) -> Vec<Decision> {
+        (0..count).flat_map(|_| self.second()).collect()
+    }
+}
+
+fn reclaimed_bytes(decisions: &[Decision]) -> u64 {
+    let bytes = |decision: &Decision| match decision.order {
+        Order::Reclaim { bytes, .. } => bytes,
+        _ => 0,
+    };
+    decisions.iter().map(bytes).sum()
+}
+
+#[test]
+fn a_calm_guest_is_left_alone_at_first_and_trimmed_then() {
+    let mut guest = Guest::new();
+    assert_eq!(reclaimed_bytes(&guest.seconds(60)), 0);
+    let trimmed = reclaimed_bytes(&guest.seconds(600));
+    assert!(trimmed > 100 * MIB && trimmed < 500 * MIB, "{trimmed}");
+}
+
+#[test]
+fn pressure_lifts_the_ceiling_in_one_step_and_holds() {
+    let mut guest = Guest::new();
+    guest.seconds(120);
+    let settings = Settings { high_bytes: Some(400 * MIB), ..Settings::new(SIZE) };
+    guest.tell(&Observation::Settings(settings));
+    guest.seconds(120);
+    assert_eq!(guest.law.ceiling.bytes(), 400 * MIB);
+    guest.sample.cause = Cause::Pressure;
+    let decisions = guest.second();
+    let lifted = Order::Ceiling { bytes: 528 * MIB };
+    assert!(decisions.iter().any(|decision| decision.order == lifted), "{decisions:?}");
+    assert_eq!(reclaimed_bytes(&guest.seconds(9)), 0);
+    guest.sample.cause = Cause::Pressure;
+    let decisions = guest.second();
+    assert!(
+        decisions.iter().any(|decision| decision.order == Order::Ceiling { bytes: SIZE }),
+        "again: all the way"
+    );
+}
+
+#[test]
+fn a_silent_guest_is_not_trimmed_and_its_ceiling_climbs() {
+    let mut guest = Guest::new();
+    guest.tell(&Observation::Settings(Settings { high_bytes: Some(400 * MIB), ..Settings::new(SIZE) }));
+    guest.seconds(200);
+    assert_eq!(guest.law.ceiling.bytes(), 400 * MIB);
+    for _ in 0..60 {
+        guest.now_ms += 1000;
+        assert_eq!(reclaimed_bytes(&guest.tell(&Observation::Tick)), 0);
+    }
+    assert_eq!(guest.law.status(guest.now_ms).state, State::Safe);
+    let climbed = guest.law.ceiling.bytes();
+    assert!(climbed > 500 * MIB && climbed < 600 * MIB, "{climbed}");
+}

@@ -1,0 +1,56 @@
+//! How much a step takes.
+
+use crate::policy::Tuning;
+use crate::policy::arithmetic::{permille, ppm, scale};
+use crate::policy::sample::{Capabilities, Sample};
+
+/// What is known when a step is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lists {
+    /// On the LRU lists and possible to reclaim.
+    pub(super) lru_bytes: u64,
+    /// Of these, verified to be older than the working-set age.
+    pub(super) cold_bytes: u64,
+}
+
+impl Lists {
+    /// Of the last sample, for a working-set age of `age_ms`.
+    pub(super) fn of(sample: &Sample, capabilities: &Capabilities, age_ms: u64) -> Self {
+        let swap_bytes = if capabilities.swap { sample.swap_free_bytes } else { 0 };
+        let anon_bytes = sample.anon_bytes().min(swap_bytes);
+        // tmpfs stands on the anonymous lists; what is dirty must be written first.
+        let clean_bytes = sample.file_bytes().saturating_sub(sample.dirty_bytes);
+        let lru_bytes = clean_bytes.saturating_add(anon_bytes);
+        let cold = |(generation, younger): (&crate::policy::Generation, &crate::policy::Generation)| {
+            if younger.age_ms < age_ms {
+                return 0;
+            }
+            generation.file_bytes.saturating_add(if swap_bytes > 0 { generation.anon_bytes } else { 0 })
+        };
+        // What lies in a generation was last used before the next younger one was begun. The two youngest are never
+        // evicted.
+        let pairs = sample.ages.iter().skip(2).zip(sample.ages.iter().skip(1));
+        let cold_bytes = pairs.map(cold).fold(0u64, u64::saturating_add);
+        let cold_bytes = if capabilities.ages { cold_bytes.min(lru_bytes) } else { 0 };
+        Self { lru_bytes, cold_bytes }
+    }
+}
+
+/// Bytes that a step takes: the greater of a share of the lists and a share of what is verified to be cold, both less
+/// the more it hurts.
+pub(super) fn step_bytes(
+    lists: Lists,
+    age_ms: u64,
+    gain: u64,
+    quiet: bool,
+    harm_permille: u64,
+    tuning: &Tuning,
+) -> u64 {
+    let most_ppm = if quiet { tuning.quiet_ppm } else { tuning.unverified_ppm };
+    let share_ppm = if quiet { most_ppm } else { tuning.ratio_ppm.saturating_mul(gain).min(most_ppm) };
+    let unverified = ppm(lists.lru_bytes, share_ppm);
+    let cold = scale(lists.cold_bytes, tuning.cold_ms, age_ms.max(1));
+    let cold = cold.min(permille(lists.cold_bytes, tuning.cold_permille));
+    let wanted = unverified.max(cold).min(scale(tuning.bytes_per_s, tuning.step_ms, 1000));
+    permille(wanted, 1000u64.saturating_sub(harm_permille))
+}

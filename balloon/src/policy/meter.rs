@@ -1,0 +1,137 @@
+//! Cumulative counters become deltas, whatever the guest sends.
+//!
+//! A sample is dropped if it is late, repeated or makes no sense. Where a counter falls, the sample is the new base and
+//! there is no delta, so that one lie or one wrap costs one delta. A guest can only say that it stalled as much as
+//! time passed.
+
+use super::sample::Sample;
+
+/// Longest time between two samples of which a delta tells anything.
+const LONGEST_US: u64 = 600_000_000;
+
+/// What happened between two samples. Pages and events unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// Time between them, by the guest's clock.
+    pub elapsed_us: u64,
+    /// Refaults of page cache.
+    pub refault_file: u64,
+    /// Refaults of anonymous memory.
+    pub refault_anon: u64,
+    /// Refaults of what had been in use.
+    pub restore: u64,
+    /// Shadow nodes that the kernel forgot.
+    pub nodereclaim: u64,
+    /// Evicted by the kernel of its own accord.
+    pub stolen: u64,
+    /// Waits for reclaim.
+    pub alloc_stall: u64,
+    /// Kills for want of memory.
+    pub oom_kill: u64,
+    /// Time in which some task waited for memory, without the agent's own; no more than passed.
+    pub stall_us: u64,
+    /// CPU time.
+    pub cpu_busy_us: u64,
+}
+
+impl Delta {
+    /// All refaults.
+    #[must_use]
+    pub fn refaults(&self) -> u64 {
+        self.refault_file.saturating_add(self.refault_anon)
+    }
+}
+
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is the first of a boot.
+    First,
+    /// It continues the one before.
+    Delta(Delta),
+    /// It is the new base: what it counts cannot follow from the one before.
+    Rebased,
+    /// It is late, repeated or impossible, and changes nothing.
+    Dropped,
+}
+
+/// Takes deltas of one guest's samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meter {
+    last: Option<Sample>,
+    implausible: u64,
+}
+
+impl Meter {
+    /// The last sample that was taken.
+    #[must_use]
+    pub fn last(&self) -> Option<&Sample> {
+        self.last.as_ref()
+    }
+
+    /// How many samples made no sense.
+    #[must_use]
+    pub fn implausible(&self) -> u64 {
+        self.implausible
+    }
+
+    /// Takes a sample of a machine of `size_bytes`.
+    pub fn take(&mut self, sample: &Sample, size_bytes: u64) -> Taken {
+        if !is_possible(sample, size_bytes) {
+            self.implausible = self.implausible.saturating_add(1);
+            return Taken::Dropped;
+        }
+        let Some(last) = self.last.filter(|last| last.boot_id == sample.boot_id) else {
+            self.last = Some(*sample);
+            return Taken::First;
+        };
+        if sample.sequence <= last.sequence {
+            return Taken::Dropped;
+        }
+        self.last = Some(*sample);
+        match delta(&last, sample) {
+            Some(delta) => Taken::Delta(delta),
+            None => {
+                self.implausible = self.implausible.saturating_add(1);
+                Taken::Rebased
+            }
+        }
+    }
+}
+
+/// Whether a machine of `size_bytes` can have these sizes.
+fn is_possible(sample: &Sample, size_bytes: u64) -> bool {
+    let total = sample.total_bytes;
+    let lists = [
+        sample.active_file_bytes,
+        sample.inactive_file_bytes,
+        sample.active_anon_bytes,
+        sample.inactive_anon_bytes,
+    ];
+    let listed = lists.into_iter().try_fold(0u64, u64::checked_add);
+    let parts = [sample.free_bytes, sample.available_bytes, sample.dirty_bytes, sample.unevictable_bytes];
+    total <= size_bytes
+        && listed.is_some_and(|listed| listed <= total)
+        && parts.into_iter().all(|part| part <= total)
+        && sample.swap_free_bytes <= sample.swap_total_bytes
+}
+
+fn delta(last: &Sample, sample: &Sample) -> Option<Delta> {
+    let rise = |counter: fn(&Sample) -> u64| counter(sample).checked_sub(counter(last));
+    let elapsed_us = rise(|sample| sample.monotonic_us).filter(|elapsed| *elapsed > 0)?.min(LONGEST_US);
+    let stall_us = rise(|sample| sample.memory_some_us)?;
+    let own_us = rise(|sample| sample.own_stall_us)?;
+    let restore = rise(|sample| sample.restore_file)?.saturating_add(rise(|sample| sample.restore_anon)?);
+    Some(Delta {
+        elapsed_us,
+        refault_file: rise(|sample| sample.refault_file)?,
+        refault_anon: rise(|sample| sample.refault_anon)?,
+        restore,
+        nodereclaim: rise(|sample| sample.nodereclaim)?,
+        stolen: rise(|sample| sample.steal_kswapd)?.saturating_add(rise(|sample| sample.steal_direct)?),
+        alloc_stall: rise(|sample| sample.alloc_stall)?,
+        oom_kill: rise(|sample| sample.oom_kill)?,
+        stall_us: stall_us.saturating_sub(own_us).min(elapsed_us),
+        cpu_busy_us: rise(|sample| sample.cpu_busy_us)?,
+    })
+}
