@@ -37,6 +37,8 @@ pub enum Event {
     Notice(String),
     /// A point on the way to the workload: name and the guest's clock.
     Milestone(&'static str, u64),
+    /// The workload runs.
+    Started,
     /// The workload could not be started.
     Failed(FailureKind, String),
     /// The agent can no longer look after the workload that it had started.
@@ -172,7 +174,10 @@ impl Link {
                 events.push(Event::Broken(text));
             }
             ToHost::Hello { .. } => self.state = State::Preparing,
-            ToHost::Started { .. } => self.state = State::Running,
+            ToHost::Started { .. } => {
+                self.state = State::Running;
+                events.push(Event::Started);
+            }
             ToHost::Failed { kind, message } => {
                 let message = message.to_string();
                 events.push(match self.state {
@@ -339,7 +344,7 @@ mod tests {
         let mut link = Link::new(b"spec");
         assert_eq!(receive(&mut link, &[hello(proto::VERSION)]), []);
         assert_eq!(link.state(), State::Preparing);
-        assert_eq!(receive(&mut link, &[ToHost::Started { pid: 5 }]), []);
+        assert_eq!(receive(&mut link, &[ToHost::Started { pid: 5 }]), [Event::Started]);
         let events = receive(&mut link, &[exited()]);
         assert_eq!(
             events,

@@ -15,6 +15,8 @@ pub enum Report {
     Notice(String),
     /// A point on the way to the workload's first instruction.
     Milestone(Milestone),
+    /// The workload runs.
+    Started,
     /// The last word: how the run ended.
     Ended(Outcome),
 }

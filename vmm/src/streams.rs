@@ -259,6 +259,7 @@ impl Streams {
                 let milestone = Milestone::now(name, Some(guest_us));
                 self.report(&Report::Milestone(milestone));
             }
+            Event::Started => self.report(&Report::Started),
             Event::Failed(kind, message) => {
                 self.settle(Outcome::NotStarted { code: kind.shell_code(), message });
             }

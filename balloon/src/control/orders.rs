@@ -6,6 +6,14 @@
 use crate::zone::{DEFAULT_WEIGHT, Limits};
 use serde::{Deserialize, Serialize};
 
+/// `POST /v1/signal`, and the answer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    /// Number of the signal for the workload's main process, 1 to 64.
+    pub signal: u8,
+}
+
 /// `GET /v1/limits`, and the answer to `PUT`: what the microVM may hold and what it is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsDocument {

@@ -5,7 +5,7 @@ use tests::Ballast;
 #[test]
 fn the_list_is_empty() {
     let ballast = Ballast::empty();
-    let headings = "NAME  PID  UP  CPUS  MEMORY  RESIDENT  IMAGE\n";
+    let headings = "NAME  ID  STATUS  CPUS  MEMORY  RESIDENT  IMAGE\n";
     ballast.command(&["ps"]).end().exits(0).prints(headings);
     ballast.command(&["ps", "--format", "json"]).end().exits(0).prints("[]\n");
 }

@@ -1,9 +1,10 @@
 //! Finds running microVMs, asks them over their control sockets, and says what it means that one does not answer.
 
 use super::format::printable;
-use super::state::{self, Running};
+use super::state::{self, Known, NotOne};
 use crate::control::orders;
 use balloon::control::client;
+use balloon::control::orders::SignalRequest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -25,6 +26,25 @@ pub enum Error {
         name: String,
         /// The names that there are.
         running: Vec<String>,
+    },
+    /// There is none of that name, not even an ended one.
+    #[error("no microVM has the name or ID '{0}': `ballast ps -a` lists all")]
+    Unknown(String),
+    /// It has ended.
+    #[error("microVM '{name}' does not run: it ended with exit code {code}")]
+    Over {
+        /// Its name.
+        name: String,
+        /// How it ended.
+        code: u8,
+    },
+    /// The beginning of several IDs.
+    #[error("'{id}' is the beginning of the IDs of '{}': write more of it, or a name", names.join("' and '"))]
+    Ambiguous {
+        /// What was written.
+        id: String,
+        /// Whose IDs begin so.
+        names: Vec<String>,
     },
     /// The state directory cannot be read.
     #[error("cannot see which microVMs run in {}: are they another user's?", path.display())]
@@ -67,31 +87,53 @@ fn others(running: &[String]) -> String {
     }
 }
 
+/// All microVMs, those that have ended too.
+///
+/// # Errors
+/// The state directory cannot be read.
+pub fn known(state: &Path) -> Result<Vec<Known>, Error> {
+    state::known(state).map_err(|source| Error::State { path: state.into(), source })
+}
+
 /// All running microVMs.
 ///
 /// # Errors
 /// The state directory cannot be read.
-pub fn running(state: &Path) -> Result<Vec<Running>, Error> {
-    state::running(state).map_err(|source| Error::State { path: state.into(), source })
+pub fn running(state: &Path) -> Result<Vec<Known>, Error> {
+    Ok(known(state)?.into_iter().filter(|vm| vm.exit.is_none()).collect())
 }
 
-/// The running microVM of that name.
+/// The running microVM of that name or ID.
 ///
 /// # Errors
 /// There is none.
-pub fn find(state: &Path, name: &str) -> Result<Running, Error> {
-    let mut all = running(state)?;
-    match all.iter().position(|vm| vm.name == name) {
-        Some(at) => Ok(all.swap_remove(at)),
-        None => Err(Error::NoSuchVm {
-            name: printable(name),
-            running: all.into_iter().map(|vm| vm.name).collect(),
-        }),
+pub fn find(state: &Path, word: &str) -> Result<Known, Error> {
+    let all = known(state)?;
+    let running = all.iter().filter(|vm| vm.exit.is_none()).map(|vm| vm.name.clone()).collect();
+    match state::pick(all, word) {
+        Ok(Known { name, exit: Some(exit), .. }) => Err(Error::Over { name, code: exit.code }),
+        Err(NotOne::None) => Err(Error::NoSuchVm { name: printable(word), running }),
+        picked => one(picked, word),
     }
 }
 
+/// The microVM of that name or ID, whether it runs or has ended and is kept.
+///
+/// # Errors
+/// There is none.
+pub fn find_known(state: &Path, word: &str) -> Result<Known, Error> {
+    one(state::pick(known(state)?, word), word)
+}
+
+fn one(picked: Result<Known, NotOne>, word: &str) -> Result<Known, Error> {
+    picked.map_err(|not_one| match not_one {
+        NotOne::None => Error::Unknown(printable(word)),
+        NotOne::Several(names) => Error::Ambiguous { id: printable(word), names },
+    })
+}
+
 /// Asks many at once, so that those that do not answer cost their deadline together. Gives what each answered.
-pub fn ask_all<T: Send>(running: &[Running], ask: impl Fn(&Running) -> T + Sync) -> Vec<(&Running, T)> {
+pub fn ask_all<T: Send>(running: &[Known], ask: impl Fn(&Known) -> T + Sync) -> Vec<(&Known, T)> {
     let mut answers = Vec::new();
     for some in running.chunks(AT_ONCE) {
         std::thread::scope(|scope| {
@@ -108,7 +150,7 @@ pub fn ask_all<T: Send>(running: &[Running], ask: impl Fn(&Running) -> T + Sync)
 ///
 /// # Errors
 /// The microVM does not answer, or refuses.
-pub fn get<T: DeserializeOwned>(vm: &Running, path: &str) -> Result<T, Error> {
+pub fn get<T: DeserializeOwned>(vm: &Known, path: &str) -> Result<T, Error> {
     client::get(&vm.socket, path).map_err(|error| explain(vm, error))
 }
 
@@ -116,15 +158,26 @@ pub fn get<T: DeserializeOwned>(vm: &Running, path: &str) -> Result<T, Error> {
 ///
 /// # Errors
 /// The microVM does not answer, or refuses.
-pub fn put<T: DeserializeOwned>(vm: &Running, path: &str, document: &impl Serialize) -> Result<T, Error> {
+pub fn put<T: DeserializeOwned>(vm: &Known, path: &str, document: &impl Serialize) -> Result<T, Error> {
     client::send(&vm.socket, "PUT", path, document, client::LIMIT).map_err(|error| explain(vm, error))
+}
+
+/// Sends a signal to the workload.
+///
+/// # Errors
+/// The microVM does not answer, or its workload does not run.
+pub fn signal(vm: &Known, signal: u8) -> Result<(), Error> {
+    let request = SignalRequest { signal };
+    client::send::<SignalRequest>(&vm.socket, "POST", "/v1/signal", &request, client::LIMIT)
+        .map(drop)
+        .map_err(|error| explain(vm, error))
 }
 
 /// Orders something of the agent in the guest, which takes its time.
 ///
 /// # Errors
 /// The microVM or its agent does not answer, or refuses.
-pub fn order<T: DeserializeOwned>(vm: &Running, path: &str, document: &impl Serialize) -> Result<T, Error> {
+pub fn order<T: DeserializeOwned>(vm: &Known, path: &str, document: &impl Serialize) -> Result<T, Error> {
     client::send(&vm.socket, "POST", path, document, ORDER_LIMIT).map_err(|error| explain(vm, error))
 }
 
@@ -133,7 +186,7 @@ pub fn order<T: DeserializeOwned>(vm: &Running, path: &str, document: &impl Seri
 /// # Errors
 /// As of [`order`].
 pub fn replace<T: DeserializeOwned>(
-    vm: &Running,
+    vm: &Known,
     path: &str,
     generation: u64,
     document: &impl Serialize,
@@ -141,7 +194,7 @@ pub fn replace<T: DeserializeOwned>(
     client::replace(&vm.socket, path, generation, document, ORDER_LIMIT).map_err(|error| explain(vm, error))
 }
 
-fn explain(vm: &Running, error: client::Error) -> Error {
+fn explain(vm: &Known, error: client::Error) -> Error {
     let name = vm.name.clone();
     match error {
         client::Error::Absent => Error::Starting(name),
@@ -161,8 +214,15 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    fn vm(directory: &Path) -> Running {
-        Running { name: "web".into(), pid: None, socket: directory.join("control.sock") }
+    fn vm(directory: &Path) -> Known {
+        Known {
+            name: "web".into(),
+            record: None,
+            exit: None,
+            pid: None,
+            directory: directory.into(),
+            socket: directory.join("control.sock"),
+        }
     }
 
     /// Asks a VMM that says `answer` and nothing else.

@@ -1,29 +1,40 @@
 //! The command line of `ballast`: one file a verb. Only [`main`] is called from outside.
 
 pub mod client;
+mod completion;
 pub mod daemon;
 mod dirs;
 pub mod doctor;
+mod each;
 pub mod format;
 pub mod host_cgroup;
 pub mod image;
 pub mod inspect;
 pub mod install;
+mod kill;
 pub mod launch;
+mod lifetime;
+pub mod log;
+mod logs;
 pub mod mounts;
 pub mod output;
 pub mod ps;
+mod rm;
 pub mod run;
 pub mod run_args;
 pub mod session;
 mod set;
+pub mod signal_name;
 pub mod signals;
 pub mod state;
+mod stop;
 pub mod streams;
+pub mod supervisor;
 pub mod terminal;
 pub mod timings;
 pub mod trim;
 pub mod volume;
+mod wait;
 pub mod workload;
 pub mod zone_argument;
 pub mod zone_tree;
@@ -50,6 +61,11 @@ struct Line {
 enum Verb {
     Run(Box<run_args::RunArgs>),
     Ps(ps::PsArgs),
+    Logs(logs::LogsArgs),
+    Stop(stop::StopArgs),
+    Kill(kill::KillArgs),
+    Wait(wait::WaitArgs),
+    Rm(rm::RmArgs),
     Inspect(inspect::InspectArgs),
     Set(set::SetArgs),
     Trim(trim::TrimArgs),
@@ -61,6 +77,7 @@ enum Verb {
     #[command(subcommand)]
     Volume(volume::VolumeVerb),
     Doctor(doctor::DoctorArgs),
+    Completion(completion::CompletionArgs),
 }
 
 /// Runs `ballast` and gives its exit code.
@@ -101,6 +118,11 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Ps(args) => ps::run(&args),
+        Verb::Logs(args) => logs::run(&args),
+        Verb::Stop(args) => stop::run(&args),
+        Verb::Kill(args) => kill::run(&args),
+        Verb::Wait(args) => wait::run(&args),
+        Verb::Rm(args) => rm::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Set(args) => set::run(&args),
         Verb::Trim(args) => trim::run(&args),
@@ -108,6 +130,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Image(verb) => image::run(&verb),
         Verb::Volume(verb) => volume::run(&verb),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Completion(args) => completion::run(&args),
     }
 }
 
@@ -136,6 +159,11 @@ mod tests {
             "run i",
             "ps",
             "inspect web",
+            "logs web",
+            "stop web",
+            "kill web",
+            "wait web",
+            "rm web",
             "zones",
             "trim --all",
             "image import f",

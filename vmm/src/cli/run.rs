@@ -7,12 +7,13 @@ use super::host_cgroup::{self, Home, HostCgroup, Obstacle};
 use super::launch::{self, Disk, Layer, Machine};
 use super::output::eprint;
 use super::run_args::RunArgs;
-use super::session::{Session, conclude};
+use super::session::{Conclusion, Session, conclude};
 use super::signals::Signals;
-use super::state::Registration;
+use super::state::{Exit, Record, Registration, STOP_SIGNAL};
 use super::streams::{self, Undelivered};
+use super::supervisor::{self, Logging, Supervisor};
 use super::terminal::{self, RawMode};
-use super::{doctor, install, timings, workload, zone_argument};
+use super::{doctor, install, signal_name, timings, workload, zone_argument};
 use crate::config::ZoneConfig;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
@@ -27,11 +28,12 @@ use balloon::size::Size;
 use balloon::zone::Limits;
 use proto::{Spec, WindowSize};
 use std::error::Error as StdError;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 /// Below this a stock kernel does not boot.
 const LEAST_MEMORY: u64 = 96 << 20;
@@ -53,10 +55,6 @@ enum Refusal {
     #[error("{0} of memory are more than any host has: lower -m")]
     TooMuchMemory(Size),
     #[error(
-        "microVMs do not run detached (-d) yet: leave -d away and let the shell run it in the background, with &"
-    )]
-    Detached,
-    #[error(
         "${BALLOON_VARIABLE} is a list of the balloon's features that the guest is offered, with commas between: {}",
         FEATURE_NAMES.map(|(name, _)| name).join(", ")
     )]
@@ -74,24 +72,36 @@ enum Refusal {
 pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let start_us = monotonic_us();
     check(args)?;
+    if args.detach && !args.supervised {
+        return supervisor::start(args);
+    }
+    let supervisor = args.supervised.then(Supervisor::begin).transpose()?;
     let attachments = Attachments::parse(args)?;
     let balloon_features = balloon_features(std::env::var_os(BALLOON_VARIABLE).as_deref())?;
     let dirs = Dirs::find()?;
     dirs.make()?;
-    let registration = Registration::new(&dirs.state, args.name.as_deref())?;
+    let mut registration = Registration::new(&dirs.state, args.name.as_deref())?;
+    let record = record(args, &registration, &dirs);
+    registration.record(&record)?;
     admit(args, &dirs.state, &registration)?;
     let prepared = prepare(args, &attachments, &dirs, &registration)?;
+    registration.record(&Record { stop_signal: prepared.stop_signal, ..record.clone() })?;
 
     // From here on signals are the workload's; until here they end this program, which leaves nothing half done.
     let signals = Signals::block()?;
-    let (guest_ends, pumps) = streams::start(args.interactive)?;
-    let raw = args.tty.then(RawMode::set).transpose()?;
+    let mut logging =
+        supervisor.map(|supervisor| supervisor.log(args, &record, registration.directory())).transpose()?;
+    let (guest_ends, pumps) = match &logging {
+        Some(logging) => streams::start_logged(logging.writer(), args.interactive)?,
+        None => streams::start(args.interactive)?,
+    };
+    let raw = (args.tty && logging.is_none()).then(RawMode::set).transpose()?;
     let listener = registration.listen()?;
     let machine = prepared.machine(args, balloon_features, guest_ends, listener)?;
     let cgroup = claim_cgroup(&machine)?;
     let vmm = launch::start(&install::vmm()?, machine, cgroup.as_ref())?;
     let mut session = Session::new(vmm);
-    session.follow(&signals)?;
+    session.follow(&signals, logging.as_mut())?;
     // Its ends of the pipes close with it.
     let status = session.wait()?;
     let ending = cgroup.as_ref().and_then(HostCgroup::ending);
@@ -105,19 +115,40 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     if args.timings {
         eprint(&timings::table(start_us, &session.milestones));
     }
-    match delivered {
-        Ok(()) => Ok(conclude(session.outcome, status, ending)),
-        Err(Undelivered::Interrupted(signal)) => Ok(ExitCode::from(signal.saturating_add(128))),
-        Err(error) => Err(error.into()),
+    let conclusion = match delivered {
+        Ok(()) => conclude(session.outcome, status, ending),
+        Err(Undelivered::Interrupted(signal)) => Conclusion::quiet(signal.saturating_add(128)),
+        Err(error) => return Err(error.into()),
+    };
+    eprint(&conclusion.words);
+    // What did not start is not kept: whoever waited for it knows.
+    if logging.as_ref().is_none_or(Logging::has_started) {
+        registration.end(&Exit::new(conclusion.code, Some(now_ms()), conclusion.words.trim_end()));
     }
+    Ok(ExitCode::from(conclusion.code))
+}
+
+/// What is written down of it.
+fn record(args: &RunArgs, registration: &Registration, dirs: &Dirs) -> Record {
+    let text = |word: &OsString| word.to_string_lossy().into_owned();
+    let command = args.command.iter().map(text).collect();
+    let record = Record::new(registration.id().into(), text(&args.image), command, now_ms());
+    if !args.detach {
+        return record;
+    }
+    let log = Some(supervisor::log_directory(&dirs.data, registration));
+    Record { detached: true, remove: args.rm, log, ..record }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Everything that can be refused before anything is looked for or made.
 fn check(args: &RunArgs) -> Result<(), Refusal> {
-    if args.detach {
-        return Err(Refusal::Detached);
-    }
-    if args.tty && !std::io::stdin().is_terminal() {
+    if args.tty && !args.detach && !std::io::stdin().is_terminal() {
         return Err(Refusal::NoTerminal);
     }
     if args.memory.bytes() < LEAST_MEMORY {
@@ -202,6 +233,7 @@ struct Prepared {
     layers: Vec<Layer>,
     disks: Vec<Disk>,
     spec: Vec<u8>,
+    stop_signal: u8,
 }
 
 fn prepare(
@@ -220,6 +252,7 @@ fn prepare(
     let store = super::image::open_store(dirs)?;
     let image = store.resolve(&ImageRef::parse(&args.image), &ProgressBars::on_stderr())?;
 
+    let stop_signal = image.config.stop_signal.as_deref().and_then(|name| signal_name::parse(name).ok());
     let tty = args.tty.then(|| terminal::size().unwrap_or((24, 80)));
     let tty = tty.map(|(rows, cols)| WindowSize { rows, cols });
     let mut spec: Spec =
@@ -239,6 +272,8 @@ fn prepare(
         layers: image.layers.into_iter().map(|layer| Layer { file: layer.file, name: layer.name }).collect(),
         disks,
         spec: spec.encode()?,
+        // What an image says there may be nonsense.
+        stop_signal: stop_signal.unwrap_or(STOP_SIGNAL),
     })
 }
 

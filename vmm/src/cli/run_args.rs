@@ -12,6 +12,7 @@ Examples:
   ballast run --rm ./rootfs echo hello             a root file system directory
   ballast run -it debian.tar bash                  a tar of one, with a terminal
   docker save app | ballast run - ./app            a docker archive from a pipe
+  ballast run -d --name web -m 256m app            in the background; then ps, logs, exec, stop
   ballast run -m 1g --cpus 2 -v data:/data app     an imported image and a volume
 
 Exit status: that of the command; 125 if Ballast fails, 126 if the command cannot be executed, 127 if it is
@@ -25,13 +26,21 @@ pub struct RunArgs {
     #[arg(short, long)]
     pub tty: bool,
 
-    /// Remove the microVM when it ends (always so in the foreground)
+    /// Remove the microVM and its log when it ends (always so in the foreground)
     #[arg(long)]
     pub rm: bool,
 
-    /// Run in the background, which is not there yet
-    #[arg(short, long, hide = true)]
+    /// Run in the background, and print the microVM's ID once the command has started
+    #[arg(short, long)]
     pub detach: bool,
+
+    /// With -d: the most that its log takes of the disk, at least 1m; old lines make room for new ones
+    #[arg(long, value_name = "SIZE", default_value = "16m", value_parser = log_size)]
+    pub log_size: Size,
+
+    /// This is the process in the background.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
 
     /// Name of the microVM, and its host name
     #[arg(long, value_name = "NAME")]
@@ -127,6 +136,14 @@ pub struct RunArgs {
 
 /// Most CPUs that a microVM may have.
 const MOST_CPUS: u8 = 64;
+
+/// Two halves of it take several of the longest entries each.
+const LEAST_LOG: u64 = 1 << 20;
+
+fn log_size(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse().map_err(|error: balloon::size::ParseSizeError| error.to_string())?;
+    if size.bytes() < LEAST_LOG { Err("a log takes at least 1m".into()) } else { Ok(size) }
+}
 
 fn cpus(text: &str) -> Result<u8, String> {
     let number = text.parse().ok().filter(|number| (1..=MOST_CPUS).contains(number));

@@ -5,13 +5,14 @@ use super::format::printable;
 use super::host_cgroup::Ending;
 use super::launch::Vmm;
 use super::output::eprint;
-use super::signals::Signals;
-use super::terminal;
+use super::signals::{self, Signals};
+use super::supervisor::Logging;
+use super::{FAILED, terminal};
 use crate::report::{self, MAX_BYTES, Milestone, Outcome, Report, Request};
 use balloon::size::Size;
 use rustix::event::{PollFd, PollFlags};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitStatus;
 
 /// A running VMM and what it said so far.
 #[derive(Debug)]
@@ -35,20 +36,29 @@ impl Session {
         Self { vmm, milestones: Vec::new(), outcome: None, insistence: 0 }
     }
 
-    /// Hands on signals and collects reports until the VMM has said its last word or is gone.
+    /// Hands on signals and collects reports until the VMM has said its last word or is gone. Who logs is told when
+    /// the workload has started, and ends it if nobody waits for that any more.
     ///
     /// # Errors
     /// The host does not let it wait.
-    pub fn follow(&mut self, signals: &Signals) -> std::io::Result<()> {
+    pub fn follow(&mut self, signals: &Signals, mut logging: Option<&mut Logging>) -> std::io::Result<()> {
         let mut buffer = vec![0; MAX_BYTES];
         loop {
+            let waiting = logging.as_ref().and_then(|logging| logging.waiting());
             let mut waits =
-                [PollFd::new(&self.vmm.control, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+                vec![PollFd::new(&self.vmm.control, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            waits.extend(waiting.map(|waiting| PollFd::from_borrowed_fd(waiting, PollFlags::empty())));
             match rustix::event::poll(&mut waits, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let [control, signal] = waits.map(|wait| !wait.revents().is_empty());
+            let mut ready = waits.iter().map(|wait| !wait.revents().is_empty());
+            let mut is_ready = || ready.next().unwrap_or_default();
+            let (control, signal, abandoned) = (is_ready(), is_ready(), is_ready());
+            if abandoned {
+                self.kill(libc::SIGHUP);
+                return Ok(());
+            }
             if signal {
                 while let Some(number) = signals.next() {
                     self.on_signal(number);
@@ -56,7 +66,12 @@ impl Session {
             }
             if control {
                 match self.vmm.control.recv(&mut buffer) {
-                    Ok(length @ 1..) => self.on_report(buffer.get(..length).unwrap_or_default()),
+                    Ok(length @ 1..) => {
+                        let started = self.on_report(buffer.get(..length).unwrap_or_default());
+                        if let (true, Some(logging)) = (started, logging.as_mut()) {
+                            logging.started();
+                        }
+                    }
                     _ => return Ok(()),
                 }
             }
@@ -74,7 +89,16 @@ impl Session {
         self.vmm.child.wait()
     }
 
+    /// Ends the microVM at once: as if `signal` had ended its workload.
+    fn kill(&mut self, signal: libc::c_int) {
+        let _ = self.vmm.child.kill();
+        self.outcome = u8::try_from(signal).ok().map(|signal| Outcome::Interrupted { signal });
+    }
+
     fn on_signal(&mut self, signal: libc::c_int) {
+        if signal == signals::kill() {
+            return self.kill(libc::SIGKILL);
+        }
         let request = match signal {
             libc::SIGWINCH => terminal::size().map(|(rows, cols)| Request::Resize { rows, cols }),
             _ => u8::try_from(signal).ok().map(|number| Request::Signal { number }),
@@ -83,9 +107,7 @@ impl Session {
             self.insistence += 1;
             if self.insistence >= INSISTENCE {
                 eprint("ballast: the workload does not end; killing its microVM\n");
-                let _ = self.vmm.child.kill();
-                self.outcome = u8::try_from(signal).ok().map(|signal| Outcome::Interrupted { signal });
-                return;
+                return self.kill(signal);
             }
         }
         if let Some(text) = request.and_then(|request| serde_json::to_vec(&request).ok()) {
@@ -95,59 +117,77 @@ impl Session {
         }
     }
 
-    fn on_report(&mut self, text: &[u8]) {
+    /// Takes a report; says whether it is that the workload has started.
+    fn on_report(&mut self, text: &[u8]) -> bool {
         match serde_json::from_slice(text) {
+            Ok(Report::Started) => return true,
             Ok(Report::Notice(text)) => eprint(&format!("ballast: {}\n", printable(&text))),
             Ok(Report::Milestone(milestone)) => self.milestones.push(milestone),
             Ok(Report::Ended(outcome)) => self.outcome = Some(outcome),
             Err(error) => log::warn!("cannot understand a report of ballast-vmm: {error}"),
         }
+        false
     }
 }
 
-/// Says what is left to say and gives the exit code. `outcome` is the VMM's last word, `vmm` how its process ended,
-/// `ending` what the host's cgroup knows of that.
+/// What a run comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conclusion {
+    /// The exit code.
+    pub code: u8,
+    /// Lines for the user; often none.
+    pub words: String,
+}
+
+impl Conclusion {
+    /// One that needs no words.
+    #[must_use]
+    pub fn quiet(code: u8) -> Self {
+        Self { code, words: String::new() }
+    }
+
+    fn new(code: u8, words: &str) -> Self {
+        Self { code, words: format!("ballast: {words}\n") }
+    }
+}
+
+/// What there is to say of a run that has ended. `outcome` is the VMM's last word, `vmm` how its process ended, `ending`
+/// what the host's cgroup knows of that.
 #[must_use]
-pub fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending>) -> ExitCode {
-    const FAILED: u8 = 125;
+pub fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending>) -> Conclusion {
     const KERNEL_LINES: usize = 20;
     match outcome {
-        Some(Outcome::Exited { code, out_of_memory_at_bytes }) => {
-            if let Some(bytes) = out_of_memory_at_bytes {
-                eprint(&format!(
-                    "ballast: the guest ran out of memory and killed a process of the workload: it may use {}, its \
-                     kernel included; raise -m, or a lower limit that was set since\n",
-                    Size::from_bytes(bytes)
-                ));
-            }
-            ExitCode::from(code)
-        }
-        Some(Outcome::NotStarted { code, message }) => {
-            eprint(&format!("ballast: {}\n", printable(&message)));
-            ExitCode::from(code)
-        }
-        Some(Outcome::Interrupted { signal }) => ExitCode::from(signal.saturating_add(128)),
+        Some(Outcome::Exited { code, out_of_memory_at_bytes: Some(bytes) }) => Conclusion::new(
+            code,
+            &format!(
+                "the guest ran out of memory and killed a process of the workload: it may use {}, its kernel \
+                 included; raise -m, or a lower limit that was set since",
+                Size::from_bytes(bytes)
+            ),
+        ),
+        Some(Outcome::Exited { code, out_of_memory_at_bytes: None }) => Conclusion::quiet(code),
+        Some(Outcome::NotStarted { code, message }) => Conclusion::new(code, &printable(&message)),
+        Some(Outcome::Interrupted { signal }) => Conclusion::quiet(signal.saturating_add(128)),
         Some(Outcome::Failed { message, kernel_log }) => {
-            eprint(&format!("ballast: {}\n", printable(&message)));
+            let mut conclusion = Conclusion::new(FAILED, &printable(&message));
             for line in report::telling(&kernel_log, KERNEL_LINES) {
-                eprint(&format!("  {}\n", printable(line.trim_end())));
+                conclusion.words.push_str(&format!("  {}\n", printable(line.trim_end())));
             }
-            ExitCode::from(FAILED)
+            conclusion
         }
         None if vmm.success() => {
-            eprint("ballast: ballast-vmm ended without a word; please report it\n");
-            ExitCode::from(FAILED)
+            Conclusion::new(FAILED, "ballast-vmm ended without a word; please report it")
         }
         // It could not even start and has said why.
-        None if vmm.code() == Some(i32::from(FAILED)) => ExitCode::from(FAILED),
-        None if vmm.signal() == Some(libc::SIGSYS) => {
-            eprint("ballast: the VMM made a system call that its seccomp filter forbids; please report it\n");
-            ExitCode::from(FAILED)
-        }
+        None if vmm.code() == Some(i32::from(FAILED)) => Conclusion::quiet(FAILED),
+        None if vmm.signal() == Some(libc::SIGSYS) => Conclusion::new(
+            FAILED,
+            "the VMM made a system call that its seccomp filter forbids; please report it",
+        ),
         None => {
-            eprint(&format!("ballast: the microVM was killed ({vmm}){}\n", why_killed(ending)));
             let signal = vmm.signal().and_then(|signal| u8::try_from(signal).ok()).unwrap_or(9);
-            ExitCode::from(signal.saturating_add(128))
+            let words = format!("the microVM was killed ({vmm}){}", why_killed(ending));
+            Conclusion::new(signal.saturating_add(128), &words)
         }
     }
 }

@@ -4,7 +4,7 @@ use super::client;
 use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::output::Output;
-use super::state::Running;
+use super::state::Known;
 use balloon::control::api::{CeilingRequest, MemoryDocument};
 use balloon::control::orders::{LimitsDocument, LimitsRequest, MoveDocument, MoveRequest};
 use balloon::size::{ParseSizeError, Size};
@@ -160,7 +160,7 @@ impl SetArgs {
 
 /// Sets all limits or none. Somebody else's change between reading and setting makes the microVM refuse, not lose it.
 /// The daemon is asked first, whether the pool admits them; what the microVM then refuses, the daemon hears from it.
-fn set_limits(vm: &Running, args: &SetArgs, daemon: Daemon<'_>) -> Result<(), Box<dyn Error>> {
+fn set_limits(vm: &Known, args: &SetArgs, daemon: Daemon<'_>) -> Result<(), Box<dyn Error>> {
     let memory: MemoryDocument = client::get(vm, "/v1/memory")?;
     let now: LimitsDocument = client::get(vm, "/v1/limits")?;
     let wanted = args.limits(now);

@@ -16,6 +16,14 @@ const FORWARDED: [libc::c_int; 8] = [
     libc::SIGWINCH,
 ];
 
+/// The signal that has `ballast run` end its microVM at once, as if SIGKILL had ended the workload: SIGKILL itself would
+/// leave it no time to clean up. `ballast kill` sends it.
+#[must_use]
+pub fn kill() -> libc::c_int {
+    // The first that the C library does not use itself, and one more, as programs tend to use that.
+    libc::SIGRTMIN().saturating_add(1)
+}
+
 /// Blocked signals, readable as they come.
 #[derive(Debug)]
 pub struct Signals(OwnedFd);
@@ -32,7 +40,7 @@ impl Signals {
         unsafe { libc::sigemptyset(set.as_mut_ptr()) };
         // SAFETY: sigemptyset initialised it.
         let mut set = unsafe { set.assume_init() };
-        for signal in FORWARDED {
+        for signal in FORWARDED.into_iter().chain([kill()]) {
             if !is_ignored(signal) {
                 // SAFETY: `set` is initialised and `signal` is a signal.
                 unsafe { libc::sigaddset(&raw mut set, signal) };
@@ -74,6 +82,22 @@ fn is_ignored(signal: libc::c_int) -> bool {
     let known = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } == 0;
     // SAFETY: a call that succeeded filled it.
     known && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// Sends a signal to the process behind a pidfd; one that has ended needs none.
+///
+/// # Errors
+/// That of `pidfd_send_signal`.
+pub fn send(process: impl AsFd, number: libc::c_int) -> io::Result<()> {
+    let (fd, info) = (process.as_fd().as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: without a siginfo_t the call touches no memory.
+    if unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, info, 0) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        error => Err(error),
+    }
 }
 
 /// Unblocks every signal. For a child between fork and exec, which would inherit the mask of its parent.

@@ -3,6 +3,8 @@
 //! The VMM needs descriptors that it may set non-blocking; a terminal or pipe shared with the user's shell is
 //! none. Threads copy instead.
 
+use super::log::entry::Stream;
+use super::log::pump::{Log, Witness};
 use super::signals::Signals;
 use rustix::event::{PollFd, PollFlags};
 use std::fs::File;
@@ -30,6 +32,8 @@ pub struct Pumps {
     outputs: Vec<(&'static str, JoinHandle<io::Result<()>>)>,
     /// Hangs up when the last of them has ended.
     ended: OwnedFd,
+    /// The end of standard input that nobody writes to.
+    _input: Option<OwnedFd>,
 }
 
 /// The workload's output did not all reach the user.
@@ -58,7 +62,28 @@ pub fn start(interactive: bool) -> io::Result<(GuestEnds, Pumps)> {
     let (stdout, out) = start_output("stdout", duplicate(io::stdout())?, running.try_clone()?)?;
     let (stderr, err) = start_output("stderr", duplicate(io::stderr())?, running)?;
     let outputs = vec![("standard output", out), ("standard error", err)];
-    Ok((GuestEnds { stdin, stdout, stderr }, Pumps { outputs, ended }))
+    Ok((GuestEnds { stdin, stdout, stderr }, Pumps { outputs, ended, _input: None }))
+}
+
+/// Starts pumps into a log. With `open_input` standard input stays open and nobody writes to it.
+///
+/// # Errors
+/// The host has no more descriptors or threads.
+pub fn start_logged(log: &Log, open_input: bool) -> io::Result<(GuestEnds, Pumps)> {
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (ended, running) = pipe()?;
+    let (stdin, input) =
+        if open_input { pipe().map(|(ours, theirs)| (Some(ours), Some(theirs)))? } else { (None, None) };
+    stdin.as_ref().map(set_non_blocking).transpose()?;
+    let output = |stream, running| -> io::Result<_> {
+        let (ours, guest) = pipe()?;
+        set_non_blocking(&guest)?;
+        Ok((guest, log.pump(stream, File::from(ours), Witness::default(), running)?))
+    };
+    let (stdout, out) = output(Stream::Stdout, running.try_clone()?)?;
+    let (stderr, err) = output(Stream::Stderr, running)?;
+    let outputs = vec![("the log", out), ("the log", err)];
+    Ok((GuestEnds { stdin, stdout, stderr }, Pumps { outputs, ended, _input: input }))
 }
 
 impl Pumps {

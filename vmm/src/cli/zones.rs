@@ -5,7 +5,7 @@ use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::format::{Format, write_list, write_table};
 use super::output::Output;
-use super::state::Running;
+use super::state::Known;
 use super::zone_tree;
 use balloon::control::api::{VmDocument, ZoneDocument, ZoneKind, ZonesDocument};
 use balloon::resident::{Mapping, parse_smaps};
@@ -112,7 +112,7 @@ fn tree(format: Format, state: &Path) -> Result<ExitCode, Box<dyn Error>> {
 type Zones = (ZonesDocument, Vec<Mapping>);
 
 /// Asks until the first reading of all layers has ended: it goes on with each request.
-fn ask(vm: &Running) -> Result<Zones, client::Error> {
+fn ask(vm: &Known) -> Result<Zones, client::Error> {
     let unread = |zone: &ZoneDocument| zone.kind == ZoneKind::Shared && zone.resident_bytes.is_none();
     let mut zones: ZonesDocument = client::get(vm, "/v1/zones")?;
     for _ in 0..LOOKS {

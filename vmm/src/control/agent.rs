@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::link::{Link, OrderError};
+use crate::link::{Link, OrderError, State};
 use proto::{Done, Order};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,6 +21,12 @@ pub trait Agent {
 
     /// Nobody waits for this answer any longer.
     fn forget(&mut self, id: u32);
+
+    /// Sends a signal to the workload.
+    ///
+    /// # Errors
+    /// There is none.
+    fn signal(&mut self, number: u8) -> Result<(), OrderError>;
 }
 
 /// The agent behind a link.
@@ -46,6 +52,16 @@ impl Agent for Linked {
     fn forget(&mut self, id: u32) {
         self.link.borrow_mut().forget(id);
     }
+
+    fn signal(&mut self, number: u8) -> Result<(), OrderError> {
+        let mut link = self.link.borrow_mut();
+        if link.state() != State::Running {
+            return Err(OrderError::NotRunning);
+        }
+        link.signal(number);
+        let _ = self.ordered.write(1);
+        Ok(())
+    }
 }
 
 /// No agent at all.
@@ -61,4 +77,8 @@ impl Agent for Nobody {
     }
 
     fn forget(&mut self, _: u32) {}
+
+    fn signal(&mut self, _: u8) -> Result<(), OrderError> {
+        Err(OrderError::NotRunning)
+    }
 }

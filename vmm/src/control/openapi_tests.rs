@@ -5,7 +5,7 @@ use super::orders_tests::{Bench, TRIMMED, limited, max, refused};
 use super::routes::{self, ROUTES};
 use super::scripted::{Scripted, ask, envelope};
 use balloon::control::api::{ArbiterDocument, CeilingRequest, DriverState, GuestStatistics};
-use balloon::control::orders::{LimitsRequest, MoveRequest, TrimEnd, TrimRequest};
+use balloon::control::orders::{LimitsRequest, MoveRequest, SignalRequest, TrimEnd, TrimRequest};
 use balloon::device::Values;
 use proto::Done;
 use serde_json::{Value, json};
@@ -159,6 +159,7 @@ fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
     const LIMITS: &str = "/v1/limits";
     const TRIM: (&str, &str) = ("/v1/trim", "{}");
     const MOVE: (&str, &str) = ("/v1/move", r#"{"pid": 7, "zone": "cache"}"#);
+    const SIGNAL: &str = "/v1/signal";
     let moved = Done::Moved { there_bytes: 1, elsewhere_bytes: 2 };
     let low = max(256);
     let mut bench = Bench::new();
@@ -186,6 +187,8 @@ fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
         ("POST", TRIM.0, TRIM.1, Some(refused())),
         ("POST", TRIM.0, TRIM.1, None),
         ("POST", TRIM.0, TRIM.1, Some(Done::Trimmed(TRIMMED))),
+        ("POST", SIGNAL, "x", None),
+        ("POST", SIGNAL, r#"{"signal": 15}"#, None),
         ("POST", MOVE.0, "x", None),
         ("POST", MOVE.0, r#"{"pid": 7, "zone": "no"}"#, None),
         ("POST", MOVE.0, MOVE.1, Some(refused())),
@@ -199,6 +202,8 @@ fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
     for (method, path, body) in [("PUT", LIMITS, &*low), ("POST", TRIM.0, TRIM.1), ("POST", MOVE.0, MOVE.1)] {
         check_one(&mut bench, method, path, body, None);
     }
+    bench.guest.borrow_mut().absent = true;
+    check_one(&mut bench, "POST", SIGNAL, r#"{"signal": 15}"#, None);
     given.insert((LIMITS.into(), "put".into(), stale.status.code().to_string()));
     given
 }
@@ -237,6 +242,12 @@ fn what_may_be_sent_and_every_state_is_as_described() {
     check(&openapi, &schemas["LimitsRequest"], &serde_json::to_value(limits).unwrap(), "request");
     let trim = TrimRequest { zone: Some("a".into()), bytes: None, to_bytes: Some(1) };
     check(&openapi, &schemas["TrimRequest"], &serde_json::to_value(trim).unwrap(), "request");
+    check(
+        &openapi,
+        &schemas["Signal"],
+        &serde_json::to_value(SignalRequest { signal: 9 }).unwrap(),
+        "request",
+    );
     let moving = MoveRequest { pid: 1, zone: "a".into() };
     check(&openapi, &schemas["MoveRequest"], &serde_json::to_value(moving).unwrap(), "request");
     use TrimEnd::{Ineffective, NoSwap, NothingLeft, OutOfTime, Reached};

@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::routes::Answer;
 use super::trim::{AGENT_MS, LIMIT_MS, Reading, Trim, Wanted};
 use balloon::control::http::{Request, Response, Status};
-use balloon::control::orders::{LimitsRequest, MoveDocument, MoveRequest, TrimRequest};
+use balloon::control::orders::{LimitsRequest, MoveDocument, MoveRequest, SignalRequest, TrimRequest};
 use balloon::control::service::error;
 use balloon::zone::Limits;
 use proto::{Done, Order};
@@ -178,6 +178,22 @@ impl Orders {
         match trim.step(now_ms, reading(memory, trim.zone(), now_ms), &mut *self.agent) {
             Some(answer) => Answer::Now(answer),
             None => self.begin(Job::Trim(trim)),
+        }
+    }
+
+    /// `POST /v1/signal`.
+    pub fn signal(&mut self, request: &Request) -> Answer {
+        const USAGE: &str = r#"send {"signal": N}, a number from 1 to 64"#;
+        let wanted: SignalRequest = match parse(&request.body, USAGE) {
+            Ok(wanted) => wanted,
+            Err(answer) => return answer,
+        };
+        if !(1..=64).contains(&wanted.signal) {
+            return refuse(Status::BadRequest, USAGE);
+        }
+        match self.agent.signal(wanted.signal) {
+            Ok(()) => Answer::Now(Response::json(Status::Ok, &wanted)),
+            Err(why) => refuse(Status::Conflict, why.to_string()),
         }
     }
 

@@ -31,6 +31,7 @@ pub struct Guest {
     pub given: Vec<Order>,
     answers: BTreeMap<u32, Done>,
     forgotten: Vec<u32>,
+    signals: Vec<u8>,
     pub absent: bool,
 }
 
@@ -53,6 +54,15 @@ impl Agent for ScriptedAgent {
 
     fn forget(&mut self, id: u32) {
         self.0.borrow_mut().forgotten.push(id);
+    }
+
+    fn signal(&mut self, number: u8) -> Result<(), OrderError> {
+        let mut guest = self.0.borrow_mut();
+        if guest.absent {
+            return Err(OrderError::NotRunning);
+        }
+        guest.signals.push(number);
+        Ok(())
     }
 }
 
@@ -342,4 +352,16 @@ proptest! {
             prop_assert!(bench.host_max.get() >= in_force);
         }
     }
+}
+
+#[test]
+fn signals_reach_a_workload_that_runs() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.ask("POST", "/v1/signal", r#"{"signal": 15}"#, None).0, 200);
+    for bad in [r#"{"signal": 0}"#, r#"{"signal": 65}"#, r#"{"signal": "TERM"}"#, ""] {
+        assert_eq!(bench.ask("POST", "/v1/signal", bad, None).0, 400, "{bad}");
+    }
+    bench.guest.borrow_mut().absent = true;
+    assert_eq!(bench.ask("POST", "/v1/signal", r#"{"signal": 15}"#, None).0, 409);
+    assert_eq!(bench.guest.borrow().signals, [15]);
 }

@@ -85,6 +85,7 @@ pub const ROUTES: &[Route] = &[
         allow: "POST",
         serve: |request, parts| parts.orders.move_process(request, parts.memory, parts.now_ms),
     },
+    Route { path: "/v1/signal", allow: "POST", serve: |request, parts| parts.orders.signal(request) },
     Route { path: link::PATH, allow: "GET", serve: |request, _| link(request) },
 ];
 

@@ -1,0 +1,86 @@
+//! A microVM in the background: started, seen, listened to, stopped, and gone when it is removed.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use tests::{Ballast, process, run::until, setup};
+
+/// Starts one in the background and gives its ID.
+fn start(ballast: &Ballast, options: &[&str], script: &str) -> String {
+    let run = ballast.run("busybox", &["sh", "-c", script]).options(["-d"]).options(options);
+    let ended = run.end().exits(0);
+    let id = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!((id.len(), id.ends_with('\n')), (13, true), "{id}");
+    id.trim().into()
+}
+
+fn says(ballast: &Ballast, words: &[&str], text: &str) {
+    ballast.command(words).end().exits(0).prints(text);
+}
+
+fn supervisor(ballast: &Ballast, name: &str) -> Pid {
+    let lock = fs::read_to_string(ballast.path("state/vms").join(name).join("lock")).unwrap();
+    Pid::from_raw(lock.trim().parse().unwrap()).unwrap()
+}
+
+fn leaves_nothing(ballast: &Ballast) {
+    assert_eq!(fs::read_dir(ballast.path("state/vms")).unwrap().count(), 0);
+    process::wait_until_none_has_variable("BALLAST_STATE", &ballast.path("state"));
+}
+
+#[test]
+fn it_is_started_heard_stopped_and_removed() {
+    let ballast = setup();
+    let script = "trap 'echo bye; exit 7' TERM; echo up; echo down >&2; while :; do sleep 0.1; done";
+    let id = start(&ballast, &["--name", "web", "-m", "128m"], script);
+    let prefix = &id[..6];
+    let log = ballast.command(&["logs", "web"]);
+    until(|| ballast.command(&["logs", prefix]).end().stdout == b"up\n", || "no line in its log".into());
+    log.end().exits(0).prints("up\n").says("down\n");
+    let follower = ballast.command(&["logs", "-f", "--tail", "0", "web"]).start();
+    let waiter = ballast.command(&["wait", "web"]).start();
+    ballast.command(&["rm", "web"]).end().refuses().says("ballast stop web");
+    says(&ballast, &["stop", "web"], "web\n");
+    waiter.end().exits(0).prints("7\n");
+    follower.end().exits(0).prints("bye\n");
+    says(&ballast, &["ps", "-q"], "");
+    says(&ballast, &["ps", "-a", "-q"], &format!("{id}\n"));
+    let list = ballast.command(&["ps", "-a"]).end().exits(0);
+    assert!(String::from_utf8_lossy(&list.stdout).contains("exited (7)"), "{list}");
+    ballast.run("busybox", &["true"]).options(["--name", "web"]).end().refuses().says("ballast rm web");
+    says(&ballast, &["rm", prefix], &format!("{prefix}\n"));
+    says(&ballast, &["ps", "-a", "-q"], "");
+    leaves_nothing(&ballast);
+    assert!(!ballast.data().join("logs").join(&id).exists());
+}
+
+#[test]
+fn what_does_not_start_says_why_and_leaves_nothing() {
+    let ballast = setup();
+    let run = ballast.run("busybox", &["nosuch"]).options(["-d", "-m", "128m"]);
+    run.end().exits(127).prints("").says("nosuch: not found");
+    leaves_nothing(&ballast);
+}
+
+#[test]
+fn whoever_is_killed_the_state_stays_true() {
+    let ballast = setup();
+    // The supervisor: its microVM dies with it, and is known to have been killed.
+    let id = start(&ballast, &["--name", "web", "-m", "128m"], "echo up; sleep 1000");
+    let pid = supervisor(&ballast, "web");
+    let vmm = process::child_named(pid, "ballast-vmm");
+    kill_process(pid, Signal::KILL).unwrap();
+    process::wait_until_gone(vmm);
+    says(&ballast, &["wait", &id], "137\n");
+    says(&ballast, &["rm", "web"], "web\n");
+    // The VMM.
+    start(&ballast, &["--name", "web", "-m", "128m"], "echo up; sleep 1000");
+    kill_process(process::child_named(supervisor(&ballast, "web"), "ballast-vmm"), Signal::KILL).unwrap();
+    says(&ballast, &["wait", "web"], "137\n");
+    // A guest that does not listen, and one that is removed at its end.
+    says(&ballast, &["rm", "-f", "web"], "web\n");
+    start(&ballast, &["--name", "deaf", "--rm", "-m", "128m"], "trap '' TERM; echo up; sleep 1000");
+    let waiter = ballast.command(&["wait", "deaf"]).start();
+    says(&ballast, &["stop", "-t", "1", "deaf"], "deaf\n");
+    waiter.end().exits(0).prints("137\n");
+    leaves_nothing(&ballast);
+}

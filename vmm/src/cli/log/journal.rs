@@ -1,0 +1,159 @@
+//! A log's files: appended to, rotated within a size, and never in anybody's way. Wiring.
+//!
+//! There are two of them, each of half the size. What cannot be written is lost, counted, and told in the log once it
+//! can be written again: a full disk stops no microVM.
+
+#![forbid(unsafe_code)]
+
+use super::entry::{Entry, Stream};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The file that is written to.
+pub const NEWEST: &str = "log.json";
+/// The one before it.
+pub const OLDER: &str = "log.json.1";
+/// Says whose log it is: the path of the microVM's directory in the state directory.
+const OWNER: &str = "owner";
+
+/// A log that is being written.
+#[derive(Debug)]
+pub struct Journal {
+    directory: PathBuf,
+    file: Option<File>,
+    /// What the file holds.
+    bytes: u64,
+    /// Where it ends.
+    half: u64,
+    lost: u64,
+}
+
+impl Journal {
+    /// A new log in the new directory `directory`, of at most `size` bytes, for the microVM whose directory is `owner`.
+    ///
+    /// # Errors
+    /// The directory or the file cannot be made.
+    pub fn create(directory: &Path, size: u64, owner: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        std::fs::write(directory.join(OWNER), owner.as_os_str().as_encoded_bytes())?;
+        let file = open(directory)?;
+        Ok(Self { directory: directory.into(), file: Some(file), bytes: 0, half: size / 2, lost: 0 })
+    }
+
+    /// Appends whole entries.
+    pub fn append(&mut self, entries: &[u8]) {
+        let appended = self.try_append(entries);
+        if appended.is_err() {
+            let lines = entries.iter().filter(|byte| **byte == b'\n').count();
+            self.lost = self.lost.saturating_add(lines as u64);
+        }
+    }
+
+    fn try_append(&mut self, entries: &[u8]) -> io::Result<()> {
+        let length = entries.len() as u64;
+        if self.bytes > 0 && self.bytes.saturating_add(length) > self.half {
+            self.rotate()?;
+        }
+        if self.lost > 0 {
+            let mut gap = Vec::new();
+            let text = format!("ballast: {} lines could not be logged here: the disk was full\n", self.lost);
+            let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
+            Entry { log: text.into(), stream: Stream::Ballast, time: time.into() }.write(&mut gap);
+            self.write(&gap)?;
+            self.lost = 0;
+        }
+        self.write(entries)
+    }
+
+    fn write(&mut self, entries: &[u8]) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            missing => missing.insert(open(&self.directory)?),
+        };
+        if let Err(error) = file.write_all(entries) {
+            // Half an entry would make nonsense of the next.
+            let _ = file.set_len(self.bytes);
+            return Err(error);
+        }
+        self.bytes = self.bytes.saturating_add(entries.len() as u64);
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        std::fs::rename(self.directory.join(NEWEST), self.directory.join(OLDER))?;
+        (self.file, self.bytes) = (None, 0);
+        self.file = Some(open(&self.directory)?);
+        Ok(())
+    }
+}
+
+fn open(directory: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join(NEWEST))
+}
+
+/// Removes the logs in `logs` whose microVMs are not there any more, as after a restart of the host. Best effort.
+pub fn sweep(logs: &Path) {
+    let Ok(entries) = std::fs::read_dir(logs) else { return };
+    for directory in entries.flatten().map(|entry| entry.path()) {
+        let Ok(owner) = std::fs::read_to_string(directory.join(OWNER)) else { continue };
+        if !Path::new(&owner).exists() {
+            let _ = std::fs::remove_dir_all(&directory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(directory: &Path) -> [u64; 2] {
+        [NEWEST, OLDER].map(|name| std::fs::metadata(directory.join(name)).map_or(0, |file| file.len()))
+    }
+
+    #[test]
+    fn a_log_keeps_its_size_and_its_newest_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut journal = Journal::create(&log, 1000, dir.path()).unwrap();
+        for number in 0..1000 {
+            journal.append(format!("line {number:03}\n").as_bytes());
+            assert!(sizes(&log).iter().sum::<u64>() <= 1000);
+        }
+        let read = |name| std::fs::read_to_string(log.join(name)).unwrap();
+        let text = read(OLDER) + &read(NEWEST);
+        assert!(text.ends_with("line 998\nline 999\n") && text.lines().count() > 50, "{text}");
+        // One that is longer than half of it is written all the same.
+        journal.append(&[b'x'; 700]);
+        assert_eq!(sizes(&log)[0], 700);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_told_and_nothing_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut journal = Journal::create(&log, 1 << 20, dir.path()).unwrap();
+        journal.append(b"before\n");
+        let good = journal.file.replace(File::options().write(true).open("/dev/full").unwrap());
+        journal.append(b"1\n2\n");
+        journal.append(b"3\n");
+        journal.file = good;
+        journal.append(b"after\n");
+        let text = std::fs::read_to_string(log.join(NEWEST)).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[2]), (3, "before", "after"), "{text}");
+        assert!(lines[1].contains("ballast: 3 lines could not be logged"), "{text}");
+    }
+
+    #[test]
+    fn logs_of_nobody_are_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = dir.path().join("logs");
+        let _kept = Journal::create(&logs.join("a"), 1000, dir.path()).unwrap();
+        let _gone = Journal::create(&logs.join("b"), 1000, &dir.path().join("vms/gone")).unwrap();
+        sweep(&logs);
+        assert!(logs.join("a").exists() && !logs.join("b").exists());
+    }
+}

@@ -1,0 +1,114 @@
+//! `ballast logs NAME`: what a microVM in the background wrote, to the streams that it wrote it to.
+
+use super::client;
+use super::dirs::Dirs;
+use super::log::entry::{Entry, Stream};
+use super::log::reader::{Changes, Reader};
+use super::output::Output;
+use clap::Args;
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+/// Show what a microVM in the background wrote
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// Go on until the microVM has ended
+    #[arg(short, long)]
+    follow: bool,
+    /// Only the last so many lines
+    #[arg(short = 'n', long, value_name = "N|all", default_value = "all", value_parser = tail)]
+    tail: Tail,
+    /// Only what was written since then: 10m, 1h30m, 2026-01-02T03:04:05Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<SystemTime>,
+    /// Show when each line was written
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Name, ID or beginning of an ID
+    name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tail(Option<usize>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("microVM '{0}' has no log: it runs in the foreground, where its output went")]
+struct NoLog(String);
+
+/// Runs the verb.
+///
+/// # Errors
+/// There is no such microVM, or it has no log.
+pub fn run(args: &LogsArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let vm = client::find_known(&Dirs::find()?.state, &args.name)?;
+    let log = vm.record.as_ref().and_then(|record| record.log.as_deref());
+    let log = log.ok_or_else(|| NoLog(vm.name.clone()))?;
+    // Times of one length in one zone are in order as text.
+    let since = args.since.map(|since| humantime::format_rfc3339_nanos(since).to_string());
+    let wanted = |entry: &Entry<'_>| since.as_ref().is_none_or(|since| *entry.time >= **since);
+    let show = |entry: &Entry<'_>| show(entry, args.timestamps);
+    // Before the log is read: nothing that comes after may be missed.
+    let changes = args.follow.then(|| Changes::watch(&[log, &vm.directory])).transpose();
+    let mut reader = Reader::open(log, args.tail.0, wanted, show)?;
+    // A microVM that has just been removed has nothing more to say.
+    let Some(changes) = changes.ok().flatten() else { return Ok(ExitCode::SUCCESS) };
+    loop {
+        let runs = vm.still_runs();
+        reader.go_on(|entry| if wanted(entry) { show(entry) } else { Ok(()) })?;
+        if !runs {
+            return Ok(ExitCode::SUCCESS);
+        }
+        changes.wait()?;
+    }
+}
+
+fn show(entry: &Entry<'_>, with_time: bool) -> io::Result<()> {
+    let time = if with_time { format!("{} ", entry.time) } else { String::new() };
+    let text = [time.as_bytes(), entry.log.as_bytes()].concat();
+    match entry.stream {
+        Stream::Stdout => {
+            let mut output = Output::lock();
+            output.write_all(&text)?;
+            output.flush()
+        }
+        Stream::Stderr | Stream::Ballast => io::stderr().write_all(&text),
+    }
+}
+
+fn tail(text: &str) -> Result<Tail, String> {
+    match text {
+        "all" => Ok(Tail(None)),
+        number => {
+            number.parse().map(|number| Tail(Some(number))).map_err(|_| "write a number, or all".into())
+        }
+    }
+}
+
+fn since(text: &str) -> Result<SystemTime, String> {
+    let ago = || SystemTime::now().checked_sub(humantime::parse_duration(text).ok()?);
+    let refusal = || format!("'{text}' is no time: write 10m, 1h30m or 2026-01-02T03:04:05Z");
+    humantime::parse_rfc3339_weak(text).ok().or_else(ago).ok_or_else(refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_ago_or_absolute() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+        assert_eq!(since("2026-01-02T03:04:05Z"), Ok(at));
+        let ago = SystemTime::now().duration_since(since("1h30m").unwrap()).unwrap().as_secs();
+        assert!((5390..5410).contains(&ago), "{ago}");
+        assert!(since("yesterday").unwrap_err().contains("10m"));
+    }
+
+    #[test]
+    fn tails_are_numbers_or_all() {
+        assert_eq!((tail("all"), tail("7")), (Ok(Tail(None)), Ok(Tail(Some(7)))));
+        assert!(tail("-1").is_err());
+    }
+}
