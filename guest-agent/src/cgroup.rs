@@ -11,9 +11,12 @@ use crate::error::{Doing, Error};
 
 const ROOT: &str = "/sys/fs/cgroup";
 const AGENT: &str = "/sys/fs/cgroup/agent";
-const WORKLOAD: &str = "/sys/fs/cgroup/workload";
+/// All of the workload.
+pub const WORKLOAD: &str = "/sys/fs/cgroup/workload";
 /// Before the names of zones, which are the user's: none is a file of the kernel's.
 const ZONE_PREFIX: &str = "zone-";
+
+const SWAP_MAX: &str = "memory.swap.max";
 
 /// Memory that the kernel leaves to the agent before it reclaims from it: about twice of what it holds.
 const AGENT_MEMORY_MIN_BYTES: u32 = 4 * 1024 * 1024;
@@ -39,6 +42,10 @@ pub fn create() -> Result<Workload, Error> {
     fs::write(format!("{AGENT}/cgroup.procs"), "0").doing(|| "moving the agent into its cgroup")?;
     fs::write(format!("{AGENT}/memory.min"), AGENT_MEMORY_MIN_BYTES.to_string())
         .doing(|| "protecting the agent's memory")?;
+    for group in [AGENT, WORKLOAD] {
+        // A kernel without swap has no such file.
+        let _ = fs::write(format!("{group}/{SWAP_MAX}"), "0");
+    }
     Ok(Workload { processes: open_processes(WORKLOAD)?, zones: Vec::new() })
 }
 
@@ -140,9 +147,25 @@ impl Group {
         self.read("memory.stat")
     }
 
-    /// Has the kernel reclaim; says whether it says that it did all of it.
-    pub fn reclaim(&self, bytes: u64) -> Result<bool, Error> {
-        match fs::write(self.file("memory.reclaim"), bytes.to_string()) {
+    /// Lets it swap or not. Only the agent's own reclaim may have it do so.
+    pub fn allow_swap(&self, allow: bool) -> Result<(), Error> {
+        fs::write(self.file(SWAP_MAX), if allow { "max" } else { "0" })
+            .doing(|| format!("letting {} swap: does the kernel know swap?", self.path))
+    }
+
+    /// Whether it may.
+    pub fn may_swap(&self) -> bool {
+        self.read(SWAP_MAX).is_ok_and(|max| max.trim() != "0")
+    }
+
+    /// Whether [`Self::reclaim`] can be told what to prefer.
+    pub fn takes_swappiness(&self) -> bool {
+        self.reclaim(0, Some("swappiness=60")).is_ok()
+    }
+
+    /// Has the kernel reclaim, with a further `key` where it knows one; says whether it says that it did all of it.
+    pub fn reclaim(&self, bytes: u64, key: Option<&str>) -> Result<bool, Error> {
+        match fs::write(self.file("memory.reclaim"), format!("{bytes} {}", key.unwrap_or_default()).trim()) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -169,11 +192,13 @@ impl Group {
 
 /// Whether `/proc/PID/cgroup` is that of a process of the workload's.
 pub fn is_workload(cgroups: &str) -> bool {
+    cgroups.lines().find_map(|line| line.strip_prefix("0::")).is_some_and(is_workload_path)
+}
+
+/// Whether a control group, by its path from the root of the hierarchy, is the workload's.
+pub fn is_workload_path(path: &str) -> bool {
     let own = WORKLOAD.strip_prefix(ROOT).unwrap_or(WORKLOAD);
-    let group = cgroups.lines().find_map(|line| line.strip_prefix("0::"));
-    group
-        .and_then(|group| group.strip_prefix(own))
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn has_oom_kill(events: &str) -> bool {

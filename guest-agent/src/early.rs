@@ -84,8 +84,7 @@ pub fn protect() -> Result<(), Error> {
         .doing(|| "locking the agent's memory")
 }
 
-/// Gives back the memory of the initramfs: its files live in memory until they are removed.
-pub fn free_initramfs() -> Result<(), Error> {
-    fs::remove_file("/init").doing(|| "removing /init")?;
-    fs::remove_dir_all("/modules").doing(|| "removing /modules")
+/// Gives back the memory of the agent's program: files of the initramfs live in memory until they are removed.
+pub fn remove_program() -> Result<(), Error> {
+    fs::remove_file("/init").doing(|| "removing /init")
 }

@@ -15,6 +15,9 @@ use crate::port::Port;
 /// Bytes read from the port at once. Messages are short, apart from the spec.
 const READ_BYTES: usize = 4096;
 
+/// More that waits is a host that does not listen: a handful of samples.
+const CONGESTED_BYTES: usize = 4096;
+
 /// The link.
 #[derive(Debug)]
 pub struct Link {
@@ -114,6 +117,11 @@ impl Link {
                 None => self.port.wait(PollFlags::IN).doing(|| "waiting for the host's spec")?,
             }
         }
+    }
+
+    /// Whether the host has not taken what was sent before.
+    pub fn is_congested(&self) -> bool {
+        self.outgoing.len() > CONGESTED_BYTES
     }
 
     /// Whether the host's side is closed.

@@ -9,11 +9,14 @@
 // The test harness has a `main` of its own, and nothing else calls the script.
 #![cfg_attr(test, expect(dead_code))]
 
+mod capabilities;
 mod cgroup;
 mod clock;
 mod early;
+mod ending;
 mod environment;
 mod error;
+mod evict;
 mod kernel_log;
 mod layers;
 mod link;
@@ -25,11 +28,13 @@ mod port;
 mod pump;
 mod reclaim;
 mod root;
+mod sample;
 mod script;
 mod signals;
 mod signature;
 mod stdio;
 mod supervise;
+mod swap;
 mod system;
 mod user;
 mod volumes;

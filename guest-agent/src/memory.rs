@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use proto::{Done, ORDER_LIMIT_S, Order, Stopped};
 
+use crate::capabilities::COMPACT;
 use crate::cgroup::{self, Group, Workload};
 use crate::error::{Doing, Error};
+use crate::evict;
 use crate::reclaim::{self, Trimmable};
-
-/// What the kernel writes to `compact_memory` does not matter.
-const COMPACT: &str = "1";
 
 /// Looks at what is free. Free page reporting takes up to 32 blocks at a time, 128 MiB, off the free lists until the host
 /// has taken note of them (`PAGE_REPORTING_CAPACITY` in mm/page_reporting.c): of several looks the one counts that sees
@@ -47,11 +46,16 @@ impl<'a> Memory<'a> {
             Order::Limit { zone, max_bytes } => self.limit(zone, max_bytes),
             Order::Trim { zone, bytes } => {
                 let group = self.group(zone)?;
-                let trimmed = reclaim::trim(&Timed::new(&group), bytes)?;
+                let trimmed = reclaim::trim(&Timed::of(&group, None), bytes)?;
                 compact(group.node());
                 Ok(Done::Trimmed(trimmed))
             }
             Order::Move { pid, zone } => self.move_process(pid, zone),
+            Order::Reclaim { bytes, kind, older_than_ms } => {
+                evict::reclaim(&self.group(None)?, bytes, kind, older_than_ms)
+            }
+            Order::Age => evict::age(),
+            Order::Reporting { order, compact } => evict::report(order, compact),
         }
     }
 
@@ -147,7 +151,7 @@ fn no_zone(zone: u8, zones: usize) -> Error {
 
 /// Reclaims until the group uses less than `max`, so that the kernel need kill nobody when that becomes its limit.
 fn make_room(group: &Group, max: u64) -> Result<(), Error> {
-    let timed = Timed::new(group);
+    let timed = Timed::of(group, None);
     loop {
         let current = group.current_bytes()?;
         let Some(above) = current.checked_sub(max).filter(|above| *above > 0) else { return Ok(()) };
@@ -177,21 +181,23 @@ fn make_room(group: &Group, max: u64) -> Result<(), Error> {
 fn compact(node: Option<u8>) {
     let path = match node {
         Some(node) => format!("/sys/devices/system/node/node{node}/compact"),
-        None => "/proc/sys/vm/compact_memory".into(),
+        None => COMPACT.into(),
     };
     // A kernel without compaction reports what is whole by chance.
-    let _ = fs::write(path, COMPACT);
+    let _ = fs::write(path, "1");
 }
 
-/// A group, and how long one order may work on it.
-struct Timed<'a> {
+/// A group, how long one order may work on it, and what the kernel is told with each request.
+pub struct Timed<'a> {
     group: &'a Group,
+    key: Option<&'a str>,
     deadline: Instant,
 }
 
 impl<'a> Timed<'a> {
-    fn new(group: &'a Group) -> Self {
-        Self { group, deadline: Instant::now() + Duration::from_secs(ORDER_LIMIT_S) }
+    /// With nothing but the size of what to reclaim, or with `key` of `memory.reclaim`.
+    pub fn of(group: &'a Group, key: Option<&'a str>) -> Self {
+        Self { group, key, deadline: Instant::now() + Duration::from_secs(ORDER_LIMIT_S) }
     }
 }
 
@@ -205,11 +211,12 @@ impl Trimmable for Timed<'_> {
     }
 
     fn reclaim(&self, bytes: u64) -> Result<bool, Error> {
-        self.group.reclaim(bytes)
+        self.group.reclaim(bytes, self.key)
     }
 
     fn has_swap(&self) -> bool {
-        read("/proc/meminfo").is_ok_and(|meminfo| field_bytes(&meminfo, "SwapFree:").unwrap_or(0) > 0)
+        let free = |meminfo: String| field_bytes(&meminfo, "SwapFree:").unwrap_or(0);
+        self.group.may_swap() && read("/proc/meminfo").is_ok_and(|meminfo| free(meminfo) > 0)
     }
 
     fn is_late(&self) -> bool {

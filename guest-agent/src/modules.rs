@@ -28,6 +28,8 @@ pub enum Condition {
     Base,
     /// When there are volumes.
     Disk,
+    /// When the workload has run for a while, for swap.
+    Swap,
 }
 
 /// A line of the list.
@@ -45,6 +47,7 @@ fn parse(list: &str) -> Result<Vec<Module>, Error> {
             let (condition, file) = match line.split_once(' ') {
                 Some(("base", file)) => (Condition::Base, file),
                 Some(("disk", file)) => (Condition::Disk, file),
+                Some(("swap", file)) => (Condition::Swap, file),
                 _ => return Err(Error::new(format!("reading {DIRECTORY}/load: no condition in {line:?}"))),
             };
             Ok(Module { condition, file: file.to_owned() })
@@ -74,6 +77,24 @@ pub fn load(modules: &[Module], condition: Condition) -> Vec<Error> {
             load_one(&path, &mut insists).doing(|| format!("loading module {}", module.file)).err()
         })
         .collect()
+}
+
+/// Whether there are any of this condition.
+pub fn has(modules: &[Module], condition: Condition) -> bool {
+    modules.iter().any(|module| module.condition == condition)
+}
+
+/// Gives back the memory of their files: none is loaded any more.
+pub fn remove_files() {
+    // It is only memory.
+    let _ = fs::remove_dir_all(DIRECTORY);
+}
+
+/// The same of all but those of one condition.
+pub fn remove_files_but(modules: &[Module], kept: Condition) {
+    for module in modules.iter().filter(|module| module.condition != kept) {
+        let _ = fs::remove_file(format!("{DIRECTORY}/{}", module.file));
+    }
 }
 
 /// Loads a module; `insists` says, and learns, whether the kernel insists on signatures.
@@ -122,11 +143,13 @@ mod tests {
 
     #[test]
     fn the_list_keeps_its_order_and_conditions() {
-        let modules = parse("base kernel/virtio.ko\n\ndisk virtio_blk.ko\nbase a b.ko\n").unwrap();
+        let modules =
+            parse("base kernel/virtio.ko\n\ndisk virtio_blk.ko\nbase a b.ko\nswap zram.ko\n").unwrap();
         let expected = [
             (Condition::Base, "kernel/virtio.ko"),
             (Condition::Disk, "virtio_blk.ko"),
             (Condition::Base, "a b.ko"),
+            (Condition::Swap, "zram.ko"),
         ];
         assert_eq!(modules, expected.map(|(condition, file)| Module { condition, file: file.to_owned() }));
     }

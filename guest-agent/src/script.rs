@@ -7,6 +7,7 @@ use std::io;
 
 use proto::{FailureKind, Milestone, Resource, Spec, Text, ToHost, Ulimit};
 
+use crate::ending::Outcome;
 use crate::error::{Doing, Error};
 use crate::link::Link;
 use crate::memory::Memory;
@@ -14,8 +15,10 @@ use crate::modules::{self, Condition, Module};
 use crate::orders::Orders;
 use crate::port::Port;
 use crate::root::Root;
+use crate::sample::Sampler;
 use crate::stdio::{self, AgentEnds};
-use crate::supervise::{Outcome, StreamPorts, Supervisor};
+use crate::supervise::{StreamPorts, Supervisor};
+use crate::swap::Swap;
 use crate::user::{self, Identity};
 use crate::volumes::Mounted;
 use crate::workload::{Failure, Plan};
@@ -115,8 +118,14 @@ fn serve(
     *mounted = volumes::mount(&spec.volumes, &root)?;
     system::set_hostname(&root, &spec.hostname)?.iter().for_each(|notice| link.notice(notice));
     system::bring_up_loopback()?;
-    if let Err(failure) = early::free_initramfs() {
+    if let Err(failure) = early::remove_program() {
         link.notice(&failure);
+    }
+    let swap = spec.swap && modules::has(modules, Condition::Swap);
+    if swap {
+        modules::remove_files_but(modules, Condition::Swap);
+    } else {
+        modules::remove_files();
     }
     link.milestone(Milestone::RootMounted);
 
@@ -129,11 +138,14 @@ fn serve(
     if spec.memory_max_bytes.is_some() {
         memory.limit(None, spec.memory_max_bytes)?;
     }
+    let swap = swap.then(|| Swap::later(modules, spec.memory_bytes));
+    let samples = spec.samples;
     let (pid, ends) = start(spec, &root, cgroup)?;
     link.milestone(Milestone::WorkloadExecuted);
     early::expedite_rcu(false);
     link.send(&ToHost::Started { pid: pid.as_raw_nonzero().get().unsigned_abs() });
-    let supervisor = Supervisor::new(link, children, pid, ends, ports, Orders::new(memory))
+    let sampler = if samples { Sampler::new(swap) } else { None };
+    let supervisor = Supervisor::new(link, children, pid, ends, ports, Orders::new(memory), sampler)
         .doing(|| "watching the workload's streams")?;
     Ok(supervisor.run()?)
 }

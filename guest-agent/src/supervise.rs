@@ -1,6 +1,6 @@
 //! The agent's life beside the workload: one loop over the link, the streams and the children's deaths.
 //!
-//! Everything is non-blocking and edge-triggered, and nothing is done by the clock: an idle workload means
+//! Everything is non-blocking and edge-triggered, and nothing but samples is done by the clock: an idle workload means
 //! an idle guest.
 
 #![forbid(unsafe_code)]
@@ -10,21 +10,20 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use proto::{ExitStatus, OutputStream, ToGuest, ToHost};
+use proto::{Done, ExitStatus, OutputStream, ToGuest, ToHost};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
+use crate::ending::{Ending, KILL_DEADLINE, Outcome};
 use crate::error::{Doing, Error};
 use crate::link::Link;
 use crate::orders::Orders;
 use crate::port::Port;
 use crate::pump::Pump;
+use crate::sample::Sampler;
 use crate::signals;
 use crate::stdio::{AgentEnds, Stream, Terminal};
-
-/// How long killed processes may take to be gone. Only one that waits for a disk takes any time.
-const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 const LINK: u64 = 0;
 const CHILDREN: u64 = 1;
@@ -32,24 +31,9 @@ const INPUT_SOURCE: u64 = 2;
 const INPUT_SINK: u64 = 3;
 const TERMINAL: u64 = 4;
 const ORDER: u64 = 5;
+const ALARM: u64 = 6;
 const OUTPUT_SOURCES: u64 = 10;
 const OUTPUT_SINKS: u64 = 20;
-
-/// How it ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The workload ended; its output is in the ports.
-    Exited {
-        /// How its main process ended.
-        status: ExitStatus,
-        /// Bytes of its standard output.
-        stdout_bytes: u64,
-        /// Bytes of its standard error.
-        stderr_bytes: u64,
-    },
-    /// The host is gone, or makes no sense.
-    HostLost(Error),
-}
 
 /// The ports of the streams.
 #[derive(Debug)]
@@ -81,13 +65,8 @@ pub struct Supervisor<'a> {
     /// Standard output, and without a terminal standard error.
     outputs: Vec<Pump<Stream, Port>>,
     orders: Orders<'a>,
+    sampler: Option<Sampler<'a>>,
     ending: Option<Ending>,
-}
-
-#[derive(Debug)]
-struct Ending {
-    deadline: Instant,
-    host_lost: Option<Error>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -99,6 +78,7 @@ impl<'a> Supervisor<'a> {
         ends: AgentEnds,
         ports: StreamPorts,
         orders: Orders<'a>,
+        sampler: Option<Sampler<'a>>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let watch = |fd: BorrowedFd<'_>, token, flags| {
@@ -108,6 +88,9 @@ impl<'a> Supervisor<'a> {
         watch(link.as_fd(), LINK, EventFlags::IN | EventFlags::OUT)?;
         watch(ports.stdin.as_fd(), INPUT_SOURCE, EventFlags::IN)?;
         watch(ports.stdout.as_fd(), OUTPUT_SINKS, EventFlags::OUT)?;
+        for fd in sampler.iter().flat_map(Sampler::watched) {
+            watch(fd, ALARM, EventFlags::PRI)?;
+        }
         let (terminal, input, outputs) = match ends {
             AgentEnds::Terminal(terminal) => {
                 let stream = terminal.stream();
@@ -137,6 +120,7 @@ impl<'a> Supervisor<'a> {
             end_typed: false,
             outputs,
             orders,
+            sampler,
             ending: None,
         })
     }
@@ -147,6 +131,7 @@ impl<'a> Supervisor<'a> {
         loop {
             let more = self.move_streams();
             self.carry_out_orders()?;
+            self.sample();
             if let Some(ending) = &self.ending {
                 if self.has_children && Instant::now() > ending.deadline {
                     self.give_up();
@@ -173,7 +158,24 @@ impl<'a> Supervisor<'a> {
 
     fn tell_answers(&mut self) {
         for answer in self.orders.answers() {
+            if let (ToHost::Done { done: Done::Reclaimed(reclaimed), .. }, Some(sampler)) =
+                (&answer, &mut self.sampler)
+            {
+                sampler.reclaimed_for(reclaimed.took_us);
+            }
             self.link.send(&answer);
+        }
+    }
+
+    /// Tells the host of the guest's memory if it is time. One that does not listen misses samples.
+    fn sample(&mut self) {
+        if let Some(sampler) = &mut self.sampler {
+            let link = &mut *self.link;
+            sampler.take(|message| {
+                if !link.is_congested() {
+                    link.send(message);
+                }
+            });
         }
     }
 
@@ -184,7 +186,7 @@ impl<'a> Supervisor<'a> {
                 // One tick more, so that the deadline has passed after it.
                 Some(ending.deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
             }
-            _ => None,
+            _ => self.sampler.as_ref().map(Sampler::wait),
         };
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
         let mut events = [MaybeUninit::uninit(); 16];
@@ -206,6 +208,7 @@ impl<'a> Supervisor<'a> {
                 self.listen();
             }
             CHILDREN => self.reap(),
+            ALARM => self.sampler.iter_mut().for_each(Sampler::alarm),
             INPUT_SOURCE => self.input.source_is_ready(),
             // The workload closed its standard input: known now, even if there is nothing to write.
             INPUT_SINK if flags.contains(EventFlags::ERR) => drop(self.input.close_sink()),
@@ -300,6 +303,9 @@ impl<'a> Supervisor<'a> {
                     self.orders.take(id, order);
                 }
             }
+            ToGuest::Pace { sample_ms } => {
+                self.sampler.iter_mut().for_each(|sampler| sampler.set_pace(sample_ms));
+            }
             ToGuest::Hello { .. } | ToGuest::Spec { .. } => {
                 self.lose_host(Error::new("the host repeated its greeting or its spec"));
             }
@@ -353,10 +359,11 @@ impl<'a> Supervisor<'a> {
     fn end(&mut self, host_lost: Option<Error>) {
         match &mut self.ending {
             Some(ending) => ending.host_lost = ending.host_lost.take().or(host_lost),
-            None => self.ending = Some(Ending { deadline: Instant::now() + KILL_DEADLINE, host_lost }),
+            None => self.ending = Some(Ending::new(host_lost)),
         }
         signals::kill_all();
         self.orders.abandon();
+        self.sampler = None;
         drop(self.input.close_sink());
         self.input.close_source();
         if let Some(terminal) = &mut self.terminal {

@@ -9,6 +9,8 @@
 mod machine;
 #[path = "guest/orders.rs"]
 mod orders;
+#[path = "guest/samples.rs"]
+mod samples;
 
 use std::ffi::CString;
 use std::sync::LazyLock;
@@ -38,6 +40,8 @@ fn run(args: &[&str]) -> Spec {
         zone: 0,
         memory_bytes: 256 << 20,
         memory_max_bytes: None,
+        samples: false,
+        swap: false,
     }
 }
 

@@ -12,8 +12,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use proto::{
-    Decoder, Done, ExitStatus, FailureKind, MAX_ORDERS, Message, Milestone, Order, OutputStream, ToGuest,
-    ToHost, WindowSize,
+    Capabilities, Decoder, Done, ExitStatus, FailureKind, MAX_ORDERS, Message, Milestone, Order,
+    OutputStream, Sample, ToGuest, ToHost, WindowSize,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -56,12 +56,17 @@ pub enum Event {
     },
     /// An order that somebody waits for is answered: [`Link::answer`] has it.
     Answered,
+    /// The agent told of the guest's memory: [`Link::take_capabilities`] or [`Link::take_sample`] has it.
+    Sampled,
     /// The stream is beyond repair: the agent does not speak this protocol.
     Broken(String),
 }
 
 /// Notices a guest may send: more than any set-up has, fewer than a terminal full.
 const MAX_NOTICES: u32 = 64;
+/// Samples that nobody has taken yet. The event loop takes them in the pass in which they came, so that only a guest that
+/// floods has more; of those the newest count.
+const MAX_SAMPLES: usize = 8;
 /// Messages for the guest that may wait; beyond it resizes and signals are dropped, as nobody reads them.
 const MAX_OUTGOING: usize = 1 << 20;
 
@@ -98,6 +103,9 @@ pub struct Link {
     /// By their numbers, at most [`MAX_ORDERS`]: an agent that answers none gets no more.
     orders: BTreeMap<u32, Outstanding>,
     last_order: u32,
+    boot_id: [u8; 16],
+    capabilities: Option<Capabilities>,
+    samples: VecDeque<Box<Sample>>,
     misuse: u64,
     broken: bool,
 }
@@ -118,6 +126,9 @@ impl Link {
             milestone: None,
             orders: BTreeMap::new(),
             last_order: 0,
+            boot_id: [0; 16],
+            capabilities: None,
+            samples: VecDeque::new(),
             misuse: 0,
             broken: false,
         }
@@ -158,7 +169,9 @@ impl Link {
             (ToHost::Started { .. }, state) => state == State::Preparing,
             // Each once and in order, or a guest could make the host keep any number of them.
             (ToHost::Milestone { milestone, .. }, _) => self.milestone < Some(*milestone),
-            (ToHost::Exited { .. }, state) => state == State::Running,
+            (ToHost::Exited { .. } | ToHost::Capabilities(_) | ToHost::Sample(_), state) => {
+                state == State::Running
+            }
             (ToHost::Done { id, done }, _) => self.expects(*id, done),
             (ToHost::Failed { .. } | ToHost::Notice(_) | ToHost::InputGone, _) => true,
         };
@@ -173,7 +186,10 @@ impl Link {
                     format!("it speaks version {version} of the protocol, this VMM {}", proto::VERSION);
                 events.push(Event::Broken(text));
             }
-            ToHost::Hello { .. } => self.state = State::Preparing,
+            ToHost::Hello { boot_id, .. } => {
+                self.boot_id = boot_id;
+                self.state = State::Preparing;
+            }
             ToHost::Started { .. } => {
                 self.state = State::Running;
                 events.push(Event::Started);
@@ -200,6 +216,17 @@ impl Link {
                 self.milestone = Some(milestone);
                 events.push(Event::Milestone(milestone.name(), monotonic_us));
             }
+            ToHost::Capabilities(capabilities) => {
+                self.capabilities = Some(capabilities);
+                events.push(Event::Sampled);
+            }
+            ToHost::Sample(sample) => {
+                if self.samples.len() >= MAX_SAMPLES {
+                    self.samples.pop_front();
+                }
+                self.samples.push_back(sample);
+                events.push(Event::Sampled);
+            }
             // Input that nobody reads is taken from its writer all the same: a pipeline must not stall.
             ToHost::InputGone => {}
             ToHost::Done { id, done } => match self.orders.get_mut(&id) {
@@ -222,6 +249,9 @@ impl Link {
                         | (Order::Limit { .. }, Done::Limited { .. })
                         | (Order::Trim { .. }, Done::Trimmed(_))
                         | (Order::Move { .. }, Done::Moved { .. })
+                        | (Order::Reclaim { .. }, Done::Reclaimed(_))
+                        | (Order::Age, Done::Aged { .. })
+                        | (Order::Reporting { .. }, Done::Reporting { .. })
                 )
         })
     }
@@ -259,6 +289,23 @@ impl Link {
             if outstanding.answer.is_some() {
                 self.orders.remove(&id);
             }
+        }
+    }
+
+    /// What the guest's kernel can do, if the agent has told since the last call.
+    pub fn take_capabilities(&mut self) -> Option<Capabilities> {
+        self.capabilities.take()
+    }
+
+    /// The oldest sample that nobody has taken, and the guest's boot that it is of.
+    pub fn take_sample(&mut self) -> Option<([u8; 16], Box<Sample>)> {
+        self.samples.pop_front().map(|sample| (self.boot_id, sample))
+    }
+
+    /// How often the agent is to sample.
+    pub fn pace(&mut self, sample_ms: u32) {
+        if self.state == State::Running {
+            self.say(&ToGuest::Pace { sample_ms });
         }
     }
 
@@ -407,6 +454,24 @@ mod tests {
             [Event::Failed(FailureKind::Setup, "why".into())]
         );
         assert_eq!(receive(&mut running, &[failed()]), [Event::Lost("why".into())]);
+    }
+
+    #[test]
+    fn samples_are_kept_for_whoever_takes_them_and_not_for_ever() {
+        let sample = |sequence| ToHost::Sample(Box::new(Sample { sequence, ..Sample::default() }));
+        let mut link = Link::new(b"");
+        receive(&mut link, &[hello(proto::VERSION), sample(1)]);
+        assert_eq!(link.misuse(), 1, "no workload runs");
+        receive(&mut link, &[ToHost::Started { pid: 1 }, ToHost::Capabilities(Capabilities::default())]);
+        assert_eq!(
+            (link.take_capabilities(), link.take_capabilities()),
+            (Some(Capabilities::default()), None)
+        );
+        let flood: Vec<_> = (1..=20).map(sample).collect();
+        assert_eq!(receive(&mut link, &flood).len(), 20);
+        let kept: Vec<_> =
+            std::iter::from_fn(|| link.take_sample()).map(|(_, sample)| sample.sequence).collect();
+        assert_eq!(kept, (13..=20).collect::<Vec<_>>());
     }
 
     const ORDER: Order = Order::Trim { zone: None, bytes: None };

@@ -277,7 +277,7 @@ impl Streams {
                 self.deadline.put_off(DRAIN_LIMIT);
             }
             // The counter of an eventfd cannot overflow by ones.
-            Event::Answered => drop(self.orders.answered.write(1)),
+            Event::Answered | Event::Sampled => drop(self.orders.answered.write(1)),
             Event::Broken(why) => {
                 let message = format!("the guest's agent cannot be understood: {why}");
                 self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });

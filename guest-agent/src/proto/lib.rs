@@ -10,14 +10,15 @@
 //! Neither side waits for the other before it speaks:
 //!
 //! ```text
-//! host  -> guest   Hello, Spec*            then Resize, Signal, InputEnd, OutputGone, Order in any order
+//! host  -> guest   Hello, Spec*            then Resize, Signal, InputEnd, OutputGone, Order, Pace in any order
 //! guest -> host    Hello, Milestone*       then Started, then Done for each Order, then Exited
 //!                                          or Failed, if the workload could not be started
 //! ```
 //!
-//! `Notice`, `Milestone` and `InputGone` may stand anywhere after the guest's `Hello`. `Exited` and `Failed`
-//! are the last words of the guest: an `Order` that has no `Done` then gets none. The streams of the workload go over ports of their own, so what is said
-//! here about them carries byte counts and holds whichever queue the host looks at first.
+//! `Notice`, `Milestone` and `InputGone` may stand anywhere after the guest's `Hello`; `Capabilities` and, where the
+//! spec wants them, `Sample`s after `Started`. `Exited` and `Failed` are the last words of the guest: an `Order` that
+//! has no `Done` then gets none. The streams of the workload go over ports of their own, so what is said here about
+//! them carries byte counts and holds whichever queue the host looks at first.
 //!
 //! # What the host does
 //!
@@ -38,6 +39,7 @@
 
 mod frame;
 mod order;
+mod sample;
 mod spec;
 mod status;
 mod text;
@@ -47,7 +49,8 @@ mod ulimit;
 mod wire;
 
 pub use frame::{DecodeError, Decoder, MAX_FRAME, Message};
-pub use order::{Done, MAX_ORDERS, ORDER_LIMIT_S, Order, Stopped, Trimmed};
+pub use order::{Done, MAX_ORDERS, ORDER_LIMIT_S, Order, ReclaimKind, Reclaimed, Stopped, Trimmed};
+pub use sample::{Age, Capabilities, Cause, Counters, MAX_AGES, Sample, Sizes};
 pub use spec::{
     MAX_LAYERS, MAX_SERIAL, MAX_SPEC, MAX_STRING, MAX_STRINGS, MAX_VOLUMES, Spec, SpecBuffer, SpecError,
     Volume, WindowSize, encode_chunks,
@@ -61,7 +64,7 @@ pub use wire::{Fault, FieldError};
 
 /// Version of everything in this library. The two sides of a VM are packed together, so they must be equal:
 /// any change of the format raises it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Name of the virtio-console port that carries the frames.
 pub const LINK_PORT: &str = "ballast.agent";

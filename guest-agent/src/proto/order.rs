@@ -38,6 +38,41 @@ pub enum Order {
         /// Where to.
         zone: u8,
     },
+    /// Have the kernel evict what the workload used least, as the reclaim law asks for it.
+    Reclaim {
+        /// How much.
+        bytes: u64,
+        /// Of what.
+        kind: ReclaimKind,
+        /// Only what was not used for so long, where the kernel tells; elsewhere it chooses.
+        older_than_ms: Option<u64>,
+    },
+    /// Begin a new generation of pages, so that those that are used from now on can be told.
+    Age,
+    /// Report free memory to the host in blocks of at least so many pages.
+    Reporting {
+        /// Their number, as a power of two.
+        order: u8,
+        /// Join free pages to blocks before.
+        compact: bool,
+    },
+}
+
+/// Which memory is reclaimed. A kernel that cannot be asked for one kind ([`reclaim_swappiness`]
+/// (crate::Capabilities::reclaim_swappiness)) takes no anonymous memory for page cache, and for anonymous memory what it
+/// thinks fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReclaimKind {
+    /// Page cache.
+    File,
+    /// Anonymous and shared memory, to swap.
+    Anon,
+    /// Whatever is coldest.
+    Both,
+}
+
+impl ReclaimKind {
+    const ALL: [Self; 3] = [Self::File, Self::Anon, Self::Both];
 }
 
 /// Why a trim ended.
@@ -58,6 +93,10 @@ pub enum Stopped {
 impl Stopped {
     const ALL: [Self; 5] =
         [Self::Reached, Self::NothingLeft, Self::NoSwap, Self::Ineffective, Self::OutOfTime];
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, FieldError> {
+        Self::ALL.get(usize::from(reader.u8("stopped")?)).copied().ok_or(bad("stopped", Fault::Invalid))
+    }
 }
 
 /// What a trim did.
@@ -69,6 +108,19 @@ pub struct Trimmed {
     pub file_bytes: u64,
     /// Anonymous and shared memory left.
     pub anonymous_bytes: u64,
+    /// Why it ended.
+    pub stopped: Stopped,
+}
+
+/// What came of [`Order::Reclaim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Page cache evicted, pages, by the kernel's counters.
+    pub file_pages: u64,
+    /// Anonymous memory evicted, pages, likewise.
+    pub anon_pages: u64,
+    /// How long it took, microseconds.
+    pub took_us: u64,
     /// Why it ended.
     pub stopped: Stopped,
 }
@@ -93,6 +145,18 @@ pub enum Done {
         /// On other nodes.
         elsewhere_bytes: u64,
     },
+    /// Of [`Order::Reclaim`].
+    Reclaimed(Reclaimed),
+    /// Of [`Order::Age`].
+    Aged {
+        /// How long it took, microseconds.
+        took_us: u64,
+    },
+    /// Of [`Order::Reporting`].
+    Reporting {
+        /// The order that the kernel says after it.
+        order: u8,
+    },
     /// It was not carried out, and why.
     Refused(Text),
 }
@@ -101,6 +165,9 @@ const LIMIT: u8 = 1;
 const TRIM: u8 = 2;
 const MOVE: u8 = 3;
 const REFUSED: u8 = 4;
+const RECLAIM: u8 = 5;
+const AGE: u8 = 6;
+const REPORTING: u8 = 7;
 
 impl Order {
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, FieldError> {
@@ -114,6 +181,17 @@ impl Order {
                 bytes: reader.option("bytes", |r| r.u64("bytes"))?,
             },
             MOVE => Self::Move { pid: reader.u32("pid")?, zone: reader.u8("zone")? },
+            RECLAIM => Self::Reclaim {
+                bytes: reader.u64("bytes")?,
+                kind: *ReclaimKind::ALL
+                    .get(usize::from(reader.u8("kind")?))
+                    .ok_or(bad("kind", Fault::Invalid))?,
+                older_than_ms: reader.option("older_than_ms", |r| r.u64("older_than_ms"))?,
+            },
+            AGE => Self::Age,
+            REPORTING => {
+                Self::Reporting { order: reader.u8("reporting_order")?, compact: reader.bool("compact")? }
+            }
             _ => return Err(bad("order", Fault::Invalid)),
         })
     }
@@ -135,6 +213,18 @@ impl Order {
                 writer.u32(pid);
                 writer.u8(zone);
             }
+            Self::Reclaim { bytes, kind, older_than_ms } => {
+                writer.u8(RECLAIM);
+                writer.u64(bytes);
+                writer.u8(kind as u8);
+                writer.option(older_than_ms, Writer::u64);
+            }
+            Self::Age => writer.u8(AGE),
+            Self::Reporting { order, compact } => {
+                writer.u8(REPORTING);
+                writer.u8(order);
+                writer.bool(compact);
+            }
         }
     }
 }
@@ -150,14 +240,20 @@ impl Done {
                 reclaimed_bytes: reader.u64("reclaimed_bytes")?,
                 file_bytes: reader.u64("file_bytes")?,
                 anonymous_bytes: reader.u64("anonymous_bytes")?,
-                stopped: *Stopped::ALL
-                    .get(usize::from(reader.u8("stopped")?))
-                    .ok_or(bad("stopped", Fault::Invalid))?,
+                stopped: Stopped::read(reader)?,
             }),
             MOVE => Self::Moved {
                 there_bytes: reader.u64("there_bytes")?,
                 elsewhere_bytes: reader.u64("elsewhere_bytes")?,
             },
+            RECLAIM => Self::Reclaimed(Reclaimed {
+                file_pages: reader.u64("file_pages")?,
+                anon_pages: reader.u64("anon_pages")?,
+                took_us: reader.u64("took_us")?,
+                stopped: Stopped::read(reader)?,
+            }),
+            AGE => Self::Aged { took_us: reader.u64("took_us")? },
+            REPORTING => Self::Reporting { order: reader.u8("reporting_order")? },
             REFUSED => Self::Refused(Text::read(reader, "reason")?),
             _ => return Err(bad("result", Fault::Invalid)),
         })
@@ -182,6 +278,21 @@ impl Done {
                 writer.u64(*there_bytes);
                 writer.u64(*elsewhere_bytes);
             }
+            Self::Reclaimed(reclaimed) => {
+                writer.u8(RECLAIM);
+                writer.u64(reclaimed.file_pages);
+                writer.u64(reclaimed.anon_pages);
+                writer.u64(reclaimed.took_us);
+                writer.u8(reclaimed.stopped as u8);
+            }
+            Self::Aged { took_us } => {
+                writer.u8(AGE);
+                writer.u64(*took_us);
+            }
+            Self::Reporting { order } => {
+                writer.u8(REPORTING);
+                writer.u8(*order);
+            }
             Self::Refused(reason) => {
                 writer.u8(REFUSED);
                 reason.write(writer);
@@ -201,6 +312,15 @@ pub(crate) mod tests {
                 .prop_map(|(zone, max_bytes)| Order::Limit { zone, max_bytes }),
             (any::<Option<u8>>(), any::<Option<u64>>()).prop_map(|(zone, bytes)| Order::Trim { zone, bytes }),
             (any::<u32>(), any::<u8>()).prop_map(|(pid, zone)| Order::Move { pid, zone }),
+            (any::<u64>(), 0..ReclaimKind::ALL.len(), any::<Option<u64>>()).prop_map(
+                |(bytes, kind, older_than_ms)| Order::Reclaim {
+                    bytes,
+                    kind: ReclaimKind::ALL[kind],
+                    older_than_ms
+                }
+            ),
+            Just(Order::Age),
+            (any::<u8>(), any::<bool>()).prop_map(|(order, compact)| Order::Reporting { order, compact }),
         ]
     }
 
@@ -217,6 +337,12 @@ pub(crate) mod tests {
             trimmed.prop_map(Done::Trimmed),
             any::<[u64; 2]>()
                 .prop_map(|[there_bytes, elsewhere_bytes]| Done::Moved { there_bytes, elsewhere_bytes }),
+            (any::<[u64; 3]>(), 0..Stopped::ALL.len()).prop_map(|(numbers, stopped)| {
+                let [file_pages, anon_pages, took_us] = numbers;
+                Done::Reclaimed(Reclaimed { file_pages, anon_pages, took_us, stopped: Stopped::ALL[stopped] })
+            }),
+            any::<u64>().prop_map(|took_us| Done::Aged { took_us }),
+            any::<u8>().prop_map(|order| Done::Reporting { order }),
             "(?s).{0,60}".prop_map(|reason| Done::Refused(Text::new(&reason))),
         ]
     }
@@ -225,6 +351,9 @@ pub(crate) mod tests {
     fn reasons_have_the_numbers_of_their_places() {
         for (number, stopped) in (0..).zip(Stopped::ALL) {
             assert_eq!(stopped as u8, number);
+        }
+        for (number, kind) in (0..).zip(ReclaimKind::ALL) {
+            assert_eq!(kind as u8, number);
         }
     }
 }

@@ -97,6 +97,10 @@ pub struct Spec {
     pub memory_bytes: u64,
     /// How much of it the guest may use, in bytes, as of [`Order::Limit`](crate::Order::Limit); `None`: all.
     pub memory_max_bytes: Option<u64>,
+    /// The host is told what the guest's kernel says of its memory ([`ToHost::Sample`](crate::ToHost::Sample)).
+    pub samples: bool,
+    /// Anonymous memory that is not used can be trimmed: to compressed memory, as swap.
+    pub swap: bool,
 }
 
 /// Why a spec could not be encoded or decoded.
@@ -171,6 +175,8 @@ impl Spec {
         writer.u8(self.zone);
         writer.u64(self.memory_bytes);
         writer.option(self.memory_max_bytes, Writer::u64);
+        writer.bool(self.samples);
+        writer.bool(self.swap);
         if out.len() > MAX_SPEC { Err(SpecError::TooLong) } else { Ok(out) }
     }
 
@@ -204,6 +210,8 @@ impl Spec {
             zone: reader.u8("zone")?,
             memory_bytes: reader.u64("memory_bytes")?,
             memory_max_bytes: reader.option("memory_max_bytes", |r| r.u64("memory_max_bytes"))?,
+            samples: reader.bool("samples")?,
+            swap: reader.bool("swap")?,
         };
         reader.end("spec")?;
         spec.check()?;

@@ -22,6 +22,8 @@ fn minimal() -> Spec {
         zone: 0,
         memory_bytes: 256 << 20,
         memory_max_bytes: None,
+        samples: true,
+        swap: false,
     }
 }
 
@@ -82,6 +84,8 @@ fn spec() -> impl Strategy<Value = Spec> {
                     zones,
                     memory_bytes: memory.0,
                     memory_max_bytes: memory.1.map(|max| max.min(memory.0)),
+                    samples: memory.0 % 2 == 0,
+                    swap: memory.0 % 3 == 0,
                 }
             },
         )

@@ -72,6 +72,11 @@ pub enum ToGuest {
         /// What to do.
         order: Order,
     },
+    /// How often to sample, beside what is told at once.
+    Pace {
+        /// Milliseconds from one sample to the next.
+        sample_ms: u32,
+    },
 }
 
 const HELLO: u8 = 1;
@@ -81,6 +86,7 @@ const SIGNAL: u8 = 4;
 const INPUT_END: u8 = 5;
 const OUTPUT_GONE: u8 = 6;
 const ORDER: u8 = 7;
+const PACE: u8 = 8;
 
 impl Message for ToGuest {
     fn decode(kind: u8, fields: &[u8]) -> Result<Option<Self>, FieldError> {
@@ -104,6 +110,7 @@ impl Message for ToGuest {
                 _ => return Err(bad("stream", Fault::Invalid)),
             }),
             ORDER => Self::Order { id: reader.u32("id")?, order: Order::read(&mut reader)? },
+            PACE => Self::Pace { sample_ms: reader.u32("sample_ms")? },
             _ => return Ok(None),
         };
         reader.end("message")?;
@@ -119,6 +126,7 @@ impl Message for ToGuest {
             Self::InputEnd { .. } => INPUT_END,
             Self::OutputGone(_) => OUTPUT_GONE,
             Self::Order { .. } => ORDER,
+            Self::Pace { .. } => PACE,
         };
         encode_frame(out, kind, |out| {
             let mut writer = Writer::new(out);
@@ -137,6 +145,7 @@ impl Message for ToGuest {
                     writer.u32(*id);
                     order.write(&mut writer);
                 }
+                Self::Pace { sample_ms } => writer.u32(*sample_ms),
             }
         });
     }
@@ -159,6 +168,7 @@ mod tests {
             any::<u64>().prop_map(|bytes| ToGuest::InputEnd { bytes }),
             prop_oneof![Just(OutputStream::Stdout), Just(OutputStream::Stderr)].prop_map(ToGuest::OutputGone),
             (any::<u32>(), crate::order::tests::order()).prop_map(|(id, order)| ToGuest::Order { id, order }),
+            any::<u32>().prop_map(|sample_ms| ToGuest::Pace { sample_ms }),
         ]
     }
 

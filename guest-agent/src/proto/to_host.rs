@@ -3,6 +3,7 @@
 use crate::Text;
 use crate::frame::{Message, encode_frame};
 use crate::order::Done;
+use crate::sample::{Capabilities, Sample};
 use crate::status::{ExitStatus, FailureKind};
 use crate::wire::{Fault, FieldError, Reader, Writer, bad};
 
@@ -98,6 +99,10 @@ pub enum ToHost {
         /// What came of it.
         done: Done,
     },
+    /// What the guest's kernel can tell and do: before the first sample, and again when it can do more.
+    Capabilities(Capabilities),
+    /// A look at the guest's memory.
+    Sample(Box<Sample>),
 }
 
 const HELLO: u8 = 1;
@@ -108,6 +113,8 @@ const NOTICE: u8 = 5;
 const MILESTONE: u8 = 6;
 const INPUT_GONE: u8 = 7;
 const DONE: u8 = 8;
+const CAPABILITIES: u8 = 9;
+const SAMPLE: u8 = 10;
 
 impl Message for ToHost {
     fn decode(kind: u8, fields: &[u8]) -> Result<Option<Self>, FieldError> {
@@ -138,6 +145,8 @@ impl Message for ToHost {
             }
             INPUT_GONE => Self::InputGone,
             DONE => Self::Done { id: reader.u32("id")?, done: Done::read(&mut reader)? },
+            CAPABILITIES => Self::Capabilities(Capabilities::read(&mut reader)?),
+            SAMPLE => Self::Sample(Box::new(Sample::read(&mut reader)?)),
             _ => return Ok(None),
         };
         reader.end("message")?;
@@ -154,6 +163,8 @@ impl Message for ToHost {
             Self::Milestone { .. } => MILESTONE,
             Self::InputGone => INPUT_GONE,
             Self::Done { .. } => DONE,
+            Self::Capabilities(_) => CAPABILITIES,
+            Self::Sample(_) => SAMPLE,
         };
         encode_frame(out, kind, |out| self.write(&mut Writer::new(out)));
     }
@@ -189,6 +200,8 @@ impl ToHost {
                 writer.u32(*id);
                 done.write(writer);
             }
+            Self::Capabilities(capabilities) => capabilities.write(writer),
+            Self::Sample(sample) => sample.write(writer),
         }
     }
 }
@@ -237,6 +250,8 @@ mod tests {
             }),
             Just(ToHost::InputGone),
             (any::<u32>(), crate::order::tests::done()).prop_map(|(id, done)| ToHost::Done { id, done }),
+            crate::sample::tests::capabilities().prop_map(ToHost::Capabilities),
+            crate::sample::tests::sample().prop_map(|sample| ToHost::Sample(Box::new(sample))),
         ]
     }
 
@@ -255,8 +270,8 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(kind: u8, fields in prop::collection::vec(any::<u8>(), 0..100)) {
-            if let Ok(Some(message)) = ToHost::decode(kind % 10, &fields) {
+        fn arbitrary_bytes_never_panic(kind: u8, fields in prop::collection::vec(any::<u8>(), 0..420)) {
+            if let Ok(Some(message)) = ToHost::decode(kind % 12, &fields) {
                 let mut frame = Vec::new();
                 message.encode(&mut frame);
                 prop_assert_eq!(Decoder::new().next(&mut frame.as_slice()), Ok(Some(message)));

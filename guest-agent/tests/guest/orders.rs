@@ -3,18 +3,18 @@
 use super::*;
 use proto::{Done, Order, Stopped, Trimmed};
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 /// A workload that does what each line of its input says.
-struct Guest {
-    machine: Machine,
+pub struct Guest {
+    pub machine: Machine,
     said: u32,
     asked: u32,
     _disk: tempfile::TempDir,
 }
 
 impl Guest {
-    fn start(change: impl FnOnce(&mut Spec)) -> Self {
+    pub fn start(change: impl FnOnce(&mut Spec)) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let disk = scratch.path().join("disk");
         std::fs::File::create(&disk).unwrap().set_len(128 << 20).unwrap();
@@ -28,7 +28,7 @@ impl Guest {
         Self { machine, said: 0, asked: 0, _disk: scratch }
     }
 
-    fn does(&mut self, line: &str) {
+    pub fn does(&mut self, line: &str) {
         self.said += 1;
         self.machine.input(format!("{line}\n").as_bytes());
         self.machine.wait_for_output(&format!("did {}.", self.said));
@@ -50,21 +50,21 @@ impl Guest {
         find(&self.machine).unwrap()
     }
 
-    fn obeys(&mut self, order: Order) -> Done {
+    pub fn obeys(&mut self, order: Order) -> Done {
         self.is_ordered(order);
         let done = self.answer(self.asked);
         println!("{order:?}: {done:?}");
         done
     }
 
-    fn trims(&mut self, bytes: Option<u64>) -> Trimmed {
+    pub fn trims(&mut self, bytes: Option<u64>) -> Trimmed {
         match self.obeys(Order::Trim { zone: None, bytes }) {
             Done::Trimmed(trimmed) => trimmed,
             other => panic!("{other:?}\n{}", self.machine.report()),
         }
     }
 
-    fn refuses(&mut self, order: Order) -> String {
+    pub fn refuses(&mut self, order: Order) -> String {
         match self.obeys(order) {
             Done::Refused(why) => why.to_string(),
             other => panic!("{other:?}\n{}", self.machine.report()),

@@ -13,12 +13,13 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 const VARIABLE: &str = "BALLAST_TEST_KERNEL_PACKAGE";
 
 /// What the guest needs, by condition; what they depend on is added. libcrc32c asks for crc32c by name only.
-const WANTED: [(&str, &[&str]); 2] = [
+const WANTED: [(&str, &[&str]); 3] = [
     (
         "base",
         &["crc32c_generic", "virtio_pci", "virtio_console", "virtio_pmem", "nd_pmem", "erofs", "overlay"],
     ),
     ("disk", &["virtio_blk", "ext4"]),
+    ("swap", &["lzo_rle", "zram"]),
 ];
 
 pub struct Kernel {

@@ -66,6 +66,8 @@ pub fn specify(
         zone: 0,
         memory_bytes: 0,
         memory_max_bytes: None,
+        samples: false,
+        swap: false,
     })
 }
 

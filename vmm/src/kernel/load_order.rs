@@ -14,6 +14,8 @@ pub enum Condition {
     Base,
     /// In a guest that has a disk.
     Disk,
+    /// In a guest whose anonymous memory can be trimmed, once it has run for a while.
+    Swap,
 }
 
 impl fmt::Display for Condition {
@@ -21,6 +23,7 @@ impl fmt::Display for Condition {
         f.write_str(match self {
             Self::Base => "base",
             Self::Disk => "disk",
+            Self::Swap => "swap",
         })
     }
 }
@@ -53,6 +56,11 @@ const fn disk(name: &'static str) -> Wanted {
     Wanted { name, condition: Condition::Disk, need: Need::Helpful("volumes and disks cannot be used") }
 }
 
+const fn swap(name: &'static str) -> Wanted {
+    let need = Need::Helpful("what the guest does not use of its anonymous memory cannot be trimmed");
+    Wanted { name, condition: Condition::Swap, need }
+}
+
 /// What a guest is to have, in the order in which it is loaded.
 pub const WANTED: &[Wanted] = &[
     // The bus and the console, so that whatever fails later can be told.
@@ -73,6 +81,9 @@ pub const WANTED: &[Wanted] = &[
     ),
     disk("virtio_blk"),
     disk("ext4"),
+    // Its compressor, which nothing but a name ties to it.
+    swap("lzo_rle"),
+    swap("zram"),
 ];
 
 /// What a look-up finds under a module's name.
@@ -103,7 +114,8 @@ pub struct Step {
 /// The order of loading, and what is missing from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOrder {
-    /// Each module once, after everything that it needs, [`Condition::Base`] before [`Condition::Disk`].
+    /// Each module once, after everything that it needs, [`Condition::Base`] before [`Condition::Disk`]
+    /// before [`Condition::Swap`].
     pub steps: Vec<Step>,
     /// Helpful modules that are missing or need one that is.
     pub missing: Vec<Wanted>,

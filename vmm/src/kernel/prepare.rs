@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn what_a_guest_can_live_without_is_a_notice() {
         let host = Host::new();
-        assert_eq!(survey(&host.source()).unwrap(), Survey { modules: 10, disks: true, notices: vec![] });
+        assert_eq!(survey(&host.source()).unwrap(), Survey { modules: 12, disks: true, notices: vec![] });
         host.remove("virtio_rng");
         let kernel = host.prepare().unwrap();
         assert_eq!(survey(&host.source()).unwrap().notices, kernel.notices);

@@ -1,0 +1,44 @@
+//! How a workload ends, and how long that may take.
+
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use proto::ExitStatus;
+
+use crate::error::Error;
+
+/// How long killed processes may take to be gone. Only one that waits for a disk takes any time.
+pub const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The workload ended; its output is in the ports.
+    Exited {
+        /// How its main process ended.
+        status: ExitStatus,
+        /// Bytes of its standard output.
+        stdout_bytes: u64,
+        /// Bytes of its standard error.
+        stderr_bytes: u64,
+    },
+    /// The host is gone, or makes no sense.
+    HostLost(Error),
+}
+
+/// The workload has ended, or has nobody left to run for.
+#[derive(Debug)]
+pub struct Ending {
+    /// Who lives on then is left behind.
+    pub deadline: Instant,
+    /// Why there is no host any more.
+    pub host_lost: Option<Error>,
+}
+
+impl Ending {
+    /// One that begins now.
+    pub fn new(host_lost: Option<Error>) -> Self {
+        Self { deadline: Instant::now() + KILL_DEADLINE, host_lost }
+    }
+}

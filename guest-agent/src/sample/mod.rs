@@ -1,0 +1,196 @@
+//! Samples for the host. Wiring: files of the kernel that stay open, and what it tells by itself of pressure and kills.
+//!
+//! The supervisor asks how long it may sleep, wakes the sampler up and sends what it takes. Texts, generations and times
+//! are the submodules'.
+
+#![forbid(unsafe_code)]
+
+mod cadence;
+mod generations;
+mod text;
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use proto::{Capabilities, Counters, Sample, ToHost};
+
+use crate::capabilities::{LRU_GEN, probe};
+use crate::cgroup::{self, WORKLOAD};
+use crate::clock;
+use crate::swap::Swap;
+use cadence::Cadence;
+
+pub use generations::{Lists, parse as parse_generations};
+pub use text::stolen;
+
+/// Holds each of the kernel's texts: `/proc/vmstat` of Linux 6.12 has 5 KiB, and 64 lists of generations as many.
+const TEXT_BYTES: usize = 16 << 10;
+/// Tells at once when some of the workload's tasks have waited for memory for 20 ms of half a second: beyond what a guest
+/// loses by a first fault or two, before a person notices. The kernel looks ten times a window.
+const TRIGGER: &str = "some 20000 500000";
+
+/// What is watched beside the clock.
+#[derive(Debug)]
+pub struct Watched {
+    /// Its pressure trigger.
+    pub pressure: Option<File>,
+    /// `memory.events` of the workload.
+    pub events: Option<File>,
+}
+
+/// Takes samples.
+#[derive(Debug)]
+pub struct Sampler<'a> {
+    vmstat: File,
+    meminfo: File,
+    memory_pressure: Option<File>,
+    io_pressure: Option<File>,
+    cpu: Option<File>,
+    generations: Option<File>,
+    watched: Watched,
+    text: Box<[u8]>,
+    cadence: Cadence,
+    sequence: u64,
+    capabilities: Option<Capabilities>,
+    /// Waiting is counted for the whole guest, the agent's own reclaim included.
+    counts_own: bool,
+    own_stall_us: u64,
+    swap: Option<Swap<'a>>,
+}
+
+impl<'a> Sampler<'a> {
+    /// A sampler of the workload that has just begun, which is to have `swap`; none if the kernel does not tell anything.
+    pub fn new(swap: Option<Swap<'a>>) -> Option<Self> {
+        let workload = |name: &str| File::open(format!("{WORKLOAD}/{name}")).ok();
+        let memory_pressure = workload("memory.pressure");
+        let counts_own = memory_pressure.is_none();
+        let everybody = |name: &str| File::open(format!("/proc/pressure/{name}")).ok();
+        let trigger =
+            if counts_own { "/proc/pressure/memory".into() } else { format!("{WORKLOAD}/memory.pressure") };
+        Some(Self {
+            vmstat: File::open("/proc/vmstat").ok()?,
+            meminfo: File::open("/proc/meminfo").ok()?,
+            memory_pressure: memory_pressure.or_else(|| everybody("memory")),
+            io_pressure: workload("io.pressure").or_else(|| everybody("io")),
+            cpu: workload("cpu.stat"),
+            generations: None,
+            watched: Watched { pressure: set_trigger(&trigger), events: workload("memory.events") },
+            text: vec![0; TEXT_BYTES].into(),
+            cadence: Cadence::new(clock::monotonic_us()),
+            sequence: 0,
+            capabilities: None,
+            counts_own,
+            own_stall_us: 0,
+            swap,
+        })
+    }
+
+    /// What becomes urgent (`EPOLLPRI`) when the host is to know at once.
+    pub fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.watched.pressure, &self.watched.events].into_iter().flatten().map(File::as_fd)
+    }
+
+    /// One of them did.
+    pub fn alarm(&mut self) {
+        self.cadence.alarm();
+    }
+
+    /// The host's wish.
+    pub fn set_pace(&mut self, sample_ms: u32) {
+        self.cadence.set_pace(sample_ms);
+    }
+
+    /// The agent has reclaimed for so long.
+    pub fn reclaimed_for(&mut self, took_us: u64) {
+        if self.counts_own {
+            self.own_stall_us = self.own_stall_us.saturating_add(took_us);
+        }
+    }
+
+    /// Time until the next sample.
+    pub fn wait(&self) -> Duration {
+        Duration::from_micros(self.cadence.wait_us(clock::monotonic_us()))
+    }
+
+    /// Takes a sample if it is time, and hands it to `tell`, after what this kernel can do where that is news.
+    pub fn take(&mut self, mut tell: impl FnMut(&ToHost)) {
+        let now_us = clock::monotonic_us();
+        if self.cadence.wait_us(now_us) > 0 {
+            return;
+        }
+        let sizes = text::meminfo(look(&self.meminfo, &mut self.text));
+        let known = self.capabilities.unwrap_or_else(|| {
+            let known = probe(self.watched.pressure.is_some());
+            self.generations = if known.ages { File::open(LRU_GEN).ok() } else { None };
+            known
+        });
+        let known = Capabilities { swap: sizes.swap_total > 0, ..known };
+        if self.capabilities != Some(known) {
+            self.capabilities = Some(known);
+            tell(&ToHost::Capabilities(known));
+        }
+        let counters = self.counters();
+        let ages = match &self.generations {
+            Some(file) => {
+                let lists = parse_generations(look(file, &mut self.text), cgroup::is_workload_path);
+                generations::ages(&lists, page_bytes())
+            }
+            None => Vec::new(),
+        };
+        self.sequence += 1;
+        let cause = self.cadence.take(now_us, &counters);
+        let sample = Sample { sequence: self.sequence, monotonic_us: now_us, cause, counters, sizes, ages };
+        tell(&ToHost::Sample(Box::new(sample)));
+        // Read, so that what the kernel told of is news no more.
+        if let Some(events) = &self.watched.events {
+            look(events, &mut self.text);
+        }
+        if let Some(swap) = self.swap.take_if(|swap| swap.is_due(now_us)) {
+            swap.begin();
+        }
+    }
+
+    fn counters(&mut self) -> Counters {
+        let Self { text, memory_pressure, io_pressure, cpu, .. } = self;
+        let mut counters = Counters { own_stall_us: self.own_stall_us, ..Counters::default() };
+        text::vmstat(look(&self.vmstat, text), &mut counters);
+        if let Some(file) = memory_pressure {
+            (counters.memory_some_us, counters.memory_full_us) = text::pressure(look(file, text));
+        }
+        if let Some(file) = io_pressure {
+            counters.io_some_us = text::pressure(look(file, text)).0;
+        }
+        if let Some(file) = cpu {
+            counters.cpu_busy_us = text::cpu_usage(look(file, text));
+        }
+        counters
+    }
+}
+
+/// Bytes of a page.
+pub fn page_bytes() -> u64 {
+    u64::try_from(rustix::param::page_size()).unwrap_or(4096)
+}
+
+/// What a file of the kernel's says now, up to the last whole line that fits; nothing where it cannot be read.
+fn look<'a>(file: &File, text: &'a mut [u8]) -> &'a str {
+    let mut filled = 0;
+    while let Some(rest) = text.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, filled as u64) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => filled += n,
+        }
+    }
+    let text = text.get(..filled).unwrap_or_default();
+    let end = text.iter().rposition(|byte| *byte == b'\n').unwrap_or(0);
+    std::str::from_utf8(text.get(..end).unwrap_or_default()).unwrap_or_default()
+}
+
+/// Has the kernel watch the waiting of a pressure file; `None` where it cannot.
+fn set_trigger(path: &str) -> Option<File> {
+    let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+    rustix::io::write(&file, format!("{TRIGGER}\0").as_bytes()).ok()?;
+    Some(file)
+}
