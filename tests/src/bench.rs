@@ -1,5 +1,6 @@
 //! The two VMMs that benchmarks compare, on one kernel and initramfs, and what measuring takes.
 
+use balloon::policy::{Mode, Settings};
 use balloon::zone::Limits;
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::net::UnixListener;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
-use vmm::cli::launch::{self, Machine, Vmm};
+use vmm::cli::launch::{self, Machine, Reclaim, Vmm};
 use vmm::cli::streams::GuestEnds;
 use vmm::config::ZoneConfig;
 
@@ -93,6 +94,11 @@ impl Guest {
             spec: Vec::new(),
             streams: GuestEnds { stdin: None, stdout: stdout.into(), stderr: stderr.into() },
             balloon_features,
+            reclaim: Reclaim {
+                mode: Mode::Off,
+                working_set_age_ms: Settings::WORKING_SET_AGE_MS,
+                stall_budget_ppm: Settings::STALL_BUDGET_PPM,
+            },
             boot_log: serial,
         };
         Ok(launch::start(&self.programs.join("ballast-vmm"), machine, None)?)

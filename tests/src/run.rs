@@ -238,6 +238,16 @@ impl Ended {
         self
     }
 
+    /// Expects this somewhere on standard output.
+    #[track_caller]
+    pub fn shows(self, text: &str) -> Self {
+        assert!(
+            String::from_utf8_lossy(&self.stdout).contains(text),
+            "no '{text}' on standard output; {self}"
+        );
+        self
+    }
+
     /// Expects this somewhere in standard error.
     #[track_caller]
     pub fn says(self, text: &str) -> Self {

@@ -4,6 +4,7 @@
 //! own; from then on the VMM opens nothing. Both ends are built from this file, so there is no version.
 
 use crate::cgroup::room::HostLimit;
+use balloon::policy::Mode;
 use balloon::zone::{BOOT_ZONE, Limits};
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
@@ -51,6 +52,8 @@ pub struct VmConfig {
     /// The virtio-balloon's feature bits that are offered to the guest (virtio 1.3, 5.5.3), of those that there are
     /// ([`balloon::device::OFFERED`]).
     pub balloon_features: u64,
+    /// The reclaim law.
+    pub reclaim: ReclaimConfig,
     /// The cgroup that the VMM is in; absent where the host has none for it.
     pub host_cgroup: Option<HostCgroupConfig>,
     /// A guest that has not started its workload after so many seconds never will.
@@ -65,6 +68,22 @@ impl VmConfig {
     pub fn memory_bytes(&self) -> u64 {
         self.zones.iter().fold(0, |sum, zone| sum.saturating_add(zone.bytes))
     }
+}
+
+/// The reclaim law of a microVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReclaimConfig {
+    /// What it may use.
+    pub mode: Mode,
+    /// Memory that is used at least that often is kept.
+    pub working_set_age_ms: u64,
+    /// Share of time that the guest may lose to memory stalls, in millionths.
+    pub stall_budget_ppm: u64,
+    /// The host's `/proc/pressure/memory`, for reading; absent where it has none.
+    pub host_pressure: Option<RawFd>,
+    /// The host's `/proc/meminfo`, for reading.
+    pub host_meminfo: Option<RawFd>,
 }
 
 /// A private zone of guest memory. Where there are several each is a node of the guest's.

@@ -15,6 +15,7 @@ pub mod link;
 pub mod machine;
 #[cfg(feature = "cli")]
 mod process;
+pub mod reclaim;
 pub mod report;
 pub mod run;
 pub mod seccomp;

@@ -1,7 +1,7 @@
 //! Builds one microVM from its configuration and runs it to its end. Wiring: every part is a local here.
 
 use crate::cgroup::HostCgroup;
-use crate::config::{VmConfig, ZoneConfig};
+use crate::config::{ReclaimConfig, VmConfig, ZoneConfig};
 use crate::control::agent::Linked;
 use crate::control::ballooned::{Ballooned, PrivateZone};
 use crate::control::limits::Held;
@@ -17,6 +17,9 @@ use crate::machine::stop::{PowerRegisters, Stop, StopSignal};
 use crate::machine::vcpu::{self, Buses};
 use crate::machine::vm::{self, Vm};
 use crate::machine::{acpi, boot, layout};
+use crate::reclaim::beat::Beat;
+use crate::reclaim::host::Files;
+use crate::reclaim::owner::Owner;
 use crate::report::{Milestone, Outcome, Report};
 use crate::seccomp::{self, Filters};
 use crate::streams::{self, HostEnds, OrderEvents, Settled, Streams};
@@ -32,6 +35,7 @@ use ::balloon::control::api::VmDocument;
 use ::balloon::control::link::Hello;
 use ::balloon::control::server::Server;
 use ::balloon::device::STATISTICS_DEADLINE_MS;
+use ::balloon::policy::Settings;
 use ::balloon::resident::{FileMapping, PageCache};
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
@@ -202,6 +206,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let held = Held::new(config.limits, config.memory_bytes());
     let order_events =
         OrderEvents { ordered: share(&ordered)?, answered: share(&answered)?, max_bytes: held.max_bytes() };
+    let law_agent = Linked { link: Rc::clone(&link), ordered: share(&ordered)? };
     let agent = Linked { link: Rc::clone(&link), ordered };
     let streams = Streams::new(console, link, order_events, ends, Arc::clone(&stop), outcome, limit)
         .map_err(host("create a timer"))?;
@@ -213,6 +218,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         .with_shared(shared_zones(config, &layers));
     let ticks = Ticks::new().map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(TickEvents { ticks: ticks.clone(), event: share(&answered)? }));
+    events.add_subscriber(Box::new(Beat::new(share(&answered)?).map_err(host("create a timer"))?));
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(balloon));
     let listener = OwnedFd::from(file(config.listener)).into();
@@ -222,9 +228,12 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         None => Ok(()),
     });
     let orders = Orders::new(Box::new(agent), held, host_limit);
+    let ReclaimConfig { host_pressure, host_meminfo, .. } = config.reclaim;
+    let host_files = Files { pressure: host_pressure.map(file), meminfo: host_meminfo.map(file) };
     let service = MicroVm::new(document(config), hello(config), Box::new(ballooned), guest_limit)
         .map_err(host("create an event"))?
-        .with_agent(orders, ticks);
+        .with_agent(orders, ticks)
+        .with_reclaim(owner(config), Box::new(law_agent), host_files);
     let server = Server::new(listener, service).map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 
@@ -247,6 +256,20 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     control.set_nonblocking(false).map_err(host("wait for ballast"))?;
     streams::send_report(&control, &Report::Ended(outcome));
     Ok(())
+}
+
+/// The owner of the reclaim law that the configuration wants.
+fn owner(config: &VmConfig) -> Owner {
+    let size_bytes = config.memory_bytes();
+    let ReclaimConfig { mode, working_set_age_ms, stall_budget_ppm, .. } = config.reclaim;
+    let settings = Settings {
+        mode,
+        working_set_age_ms,
+        stall_budget_ppm,
+        high_bytes: config.limits.high,
+        ..Settings::new(config.limits.max.unwrap_or(size_bytes))
+    };
+    Owner::new(balloon::monotonic_ms(), size_bytes, settings)
 }
 
 /// The zones as the control socket tells of them. Regions of guest memory are the ranges of `ram`.

@@ -16,5 +16,6 @@ pub mod fleet;
 pub mod http;
 pub mod link;
 pub mod orders;
+pub mod reclaim;
 pub mod server;
 pub mod service;

@@ -12,6 +12,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm::control::ballooned::Ballooned;
 use vmm::control::orders::Orders;
 use vmm::control::routes::{self, Answer, Parts};
+use vmm::reclaim::owner::Owner;
 use vmm::virtio::balloon::Balloon;
 use vmm::virtio::mmio::Transport;
 use vmm_sys_util::eventfd::EventFd;
@@ -66,10 +67,12 @@ fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
     };
     let mut memory = Ballooned::new(GUEST.with(Arc::clone), Vec::new(), EventFd::new(0).unwrap());
     let mut orders = Orders::without_agent(vm.memory_bytes);
+    let mut reclaim = Owner::off(vm.memory_bytes);
     loop {
         let request = connection.take_request();
         if let Some(request) = &request {
-            let parts = Parts { vm: &vm, memory: &mut memory, orders: &mut orders, now_ms: 0 };
+            let parts =
+                Parts { vm: &vm, memory: &mut memory, orders: &mut orders, reclaim: &mut reclaim, now_ms: 0 };
             match routes::route(request, parts) {
                 Answer::Now(response) => connection.answer(&response),
                 // A trim waits for a reading before it finds that there is no agent.

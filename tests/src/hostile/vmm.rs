@@ -7,6 +7,7 @@ use crate::ballast::program;
 use crate::process::mappings;
 use crate::run::{Ended, Run, Running};
 use balloon::device::OFFERED;
+use balloon::policy::{Mode, Settings};
 use balloon::zone::Limits;
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -17,7 +18,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use vmm::config::{StdioConfig, VmConfig, ZoneConfig};
+use vmm::config::{ReclaimConfig, StdioConfig, VmConfig, ZoneConfig};
 use vmm::machine::layout::{MMIO_END, MMIO_START};
 use vmm::report::{MAX_BYTES, Outcome, Report};
 
@@ -106,6 +107,13 @@ impl Vmm {
             control: inherited.add(OwnedFd::from(theirs)),
             listener: inherited.add(UnixListener::bind(&socket).unwrap()),
             balloon_features: OFFERED,
+            reclaim: ReclaimConfig {
+                mode: Mode::Off,
+                working_set_age_ms: Settings::WORKING_SET_AGE_MS,
+                stall_budget_ppm: Settings::STALL_BUDGET_PPM,
+                host_pressure: None,
+                host_meminfo: None,
+            },
             host_cgroup: None,
             start_limit_s,
             boot_log: true,

@@ -15,6 +15,7 @@ mod leftovers;
 mod limits;
 mod machine;
 mod orders;
+mod reclaim;
 mod sharing;
 mod signals;
 mod streams;

@@ -9,6 +9,7 @@ use super::dirs::Dirs;
 use super::format::Format;
 use super::output::Output;
 use balloon::control::api::{GuestStatistics, MemoryDocument, VmDocument};
+use balloon::control::reclaim::ReclaimDocument;
 use clap::Args;
 use serde::Serialize;
 use std::error::Error;
@@ -30,6 +31,7 @@ pub struct InspectArgs {
 struct Inspected {
     vm: VmDocument,
     memory: MemoryDocument,
+    reclaim: ReclaimDocument,
     /// Absent if the guest does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     statistics: Option<GuestStatistics>,
@@ -44,7 +46,12 @@ pub fn run(args: &InspectArgs) -> Result<ExitCode, Box<dyn Error>> {
     let memory: MemoryDocument = client::get(&vm, "/v1/memory")?;
     // A guest that cannot answer, or does not, is no failure of this.
     let statistics = memory.driver.serves().then(|| client::get(&vm, "/v1/statistics").ok()).flatten();
-    let inspected = Inspected { vm: client::get(&vm, "/v1/vm")?, memory, statistics };
+    let inspected = Inspected {
+        vm: client::get(&vm, "/v1/vm")?,
+        memory,
+        reclaim: client::get(&vm, "/v1/reclaim")?,
+        statistics,
+    };
     let text = match args.format {
         Format::Json => serde_json::to_string_pretty(&inspected)? + "\n",
         Format::Table => report::table(&inspected),

@@ -2,7 +2,10 @@
 
 use super::host_cgroup::{self, HostCgroup};
 use crate::cgroup::room::HostLimit;
-use crate::config::{DiskConfig, HostCgroupConfig, LayerConfig, StdioConfig, VmConfig, ZoneConfig};
+use crate::config::{
+    DiskConfig, HostCgroupConfig, LayerConfig, ReclaimConfig, StdioConfig, VmConfig, ZoneConfig,
+};
+use balloon::policy::Mode;
 use balloon::zone::Limits;
 use rustix::fs::{Access, Advice, MemfdFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -105,8 +108,21 @@ pub struct Machine {
     pub streams: super::streams::GuestEnds,
     /// The balloon's features that are offered to the guest.
     pub balloon_features: u64,
+    /// The reclaim law.
+    pub reclaim: Reclaim,
     /// Show the kernel's messages from the first line on.
     pub boot_log: bool,
+}
+
+/// A reclaim law, as users want it.
+#[derive(Debug)]
+pub struct Reclaim {
+    /// What it may use.
+    pub mode: Mode,
+    /// Memory that is used at least that often is kept.
+    pub working_set_age_ms: u64,
+    /// Share of time that the guest may lose to memory stalls, in millionths.
+    pub stall_budget_ppm: u64,
 }
 
 impl Machine {
@@ -196,6 +212,20 @@ impl Inherited {
     }
 }
 
+impl Inherited {
+    /// What the host does not tell of itself, the law does without.
+    fn reclaim(&mut self, of: Reclaim) -> ReclaimConfig {
+        let mut open = |path: &str| File::open(path).ok().map(|file| self.add(file));
+        ReclaimConfig {
+            mode: of.mode,
+            working_set_age_ms: of.working_set_age_ms,
+            stall_budget_ppm: of.stall_budget_ppm,
+            host_pressure: open("/proc/pressure/memory"),
+            host_meminfo: open("/proc/meminfo"),
+        }
+    }
+}
+
 /// Starts `program` on `machine`, in `cgroup` from its first byte on. The VMM dies with this process, however that ends.
 ///
 /// # Errors
@@ -244,6 +274,7 @@ pub fn start(program: &Path, machine: Machine, cgroup: Option<&HostCgroup>) -> R
         control: fds.add(theirs),
         listener: fds.add(machine.listener),
         balloon_features: machine.balloon_features,
+        reclaim: fds.reclaim(machine.reclaim),
         host_cgroup: cgroup.map(|cgroup| fds.cgroup(cgroup)).transpose()?,
         start_limit_s: START_LIMIT_S,
         boot_log: machine.boot_log,

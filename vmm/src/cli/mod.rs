@@ -19,6 +19,7 @@ mod logs;
 pub mod mounts;
 pub mod output;
 pub mod ps;
+pub mod reclaim_argument;
 mod rm;
 pub mod run;
 pub mod run_args;
@@ -35,6 +36,7 @@ pub mod timings;
 pub mod trim;
 pub mod volume;
 mod wait;
+mod why;
 pub mod workload;
 pub mod zone_argument;
 pub mod zone_tree;
@@ -70,6 +72,7 @@ enum Verb {
     Set(set::SetArgs),
     Trim(trim::TrimArgs),
     Zones(zones::ZonesArgs),
+    Why(why::WhyArgs),
     /// Import, list and remove images
     #[command(subcommand)]
     Image(image::ImageVerb),
@@ -127,6 +130,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Set(args) => set::run(&args),
         Verb::Trim(args) => trim::run(&args),
         Verb::Zones(args) => zones::run(&args),
+        Verb::Why(args) => why::run(&args),
         Verb::Image(verb) => image::run(&verb),
         Verb::Volume(verb) => volume::run(&verb),
         Verb::Doctor(args) => doctor::run(&args),
@@ -165,6 +169,7 @@ mod tests {
             "wait web",
             "rm web",
             "zones",
+            "why web",
             "trim --all",
             "image import f",
             "image ls",

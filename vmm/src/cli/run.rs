@@ -4,7 +4,7 @@ use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::format::printable;
 use super::host_cgroup::{self, Home, HostCgroup, Obstacle};
-use super::launch::{self, Disk, Layer, Machine};
+use super::launch::{self, Disk, Layer, Machine, Reclaim};
 use super::output::eprint;
 use super::run_args::RunArgs;
 use super::session::{Conclusion, Session, conclude};
@@ -333,8 +333,18 @@ impl Prepared {
             spec: self.spec,
             streams,
             balloon_features,
+            reclaim: reclaim(args),
             boot_log: args.boot_log,
         })
+    }
+}
+
+/// The reclaim law that is wanted.
+fn reclaim(args: &RunArgs) -> Reclaim {
+    Reclaim {
+        mode: args.reclaim.into(),
+        working_set_age_ms: args.working_set_age.ms,
+        stall_budget_ppm: args.stall_budget.ppm,
     }
 }
 

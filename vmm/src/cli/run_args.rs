@@ -1,5 +1,6 @@
 //! What the user types after `ballast run`.
 
+use super::reclaim_argument::{Mode, StallBudget, WorkingSetAge};
 use balloon::size::Size;
 use clap::Args;
 use std::ffi::OsString;
@@ -65,6 +66,19 @@ pub struct RunArgs {
     /// Host memory to which the microVM is taken back when it has more
     #[arg(long, value_name = "SIZE")]
     pub memory_high: Option<Size>,
+
+    /// How memory that the guest does not need goes back to the host: auto, trim (in the guest only), balloon (from
+    /// outside only), or off
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub reclaim: Mode,
+
+    /// Keep what the guest uses at least that often: 300s, 5m, 1h
+    #[arg(long, value_name = "TIME", default_value = "300s")]
+    pub working_set_age: WorkingSetAge,
+
+    /// Share of time that the guest may lose waiting for memory that was taken from it
+    #[arg(long, value_name = "PERCENT", default_value = "0.1%")]
+    pub stall_budget: StallBudget,
 
     /// Add a zone of memory to the guest, a NUMA node of its own: a multiple of 128m, and then -m is one, too
     #[arg(long, value_name = "name=NAME,size=SIZE[,node=N][,hugepages=off]")]

@@ -4,9 +4,11 @@ use super::client;
 use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::output::Output;
+use super::reclaim_argument::{StallBudget, WorkingSetAge};
 use super::state::Known;
 use balloon::control::api::{CeilingRequest, MemoryDocument};
 use balloon::control::orders::{LimitsDocument, LimitsRequest, MoveDocument, MoveRequest};
+use balloon::control::reclaim::{ReclaimDocument, ReclaimRequest};
 use balloon::size::{ParseSizeError, Size};
 use balloon::zone::WEIGHTS;
 use clap::Args;
@@ -36,6 +38,12 @@ pub struct SetArgs {
     /// Memory that is never taken from it; 0 is none
     #[arg(long, value_name = "SIZE", group = "change")]
     memory_min: Option<Size>,
+    /// Keep what the guest uses at least that often: 300s, 5m, 1h
+    #[arg(long, value_name = "TIME", group = "change")]
+    working_set_age: Option<WorkingSetAge>,
+    /// Share of time that the guest may lose waiting for memory that was taken from it: 0.1%
+    #[arg(long, value_name = "PERCENT", group = "change")]
+    stall_budget: Option<StallBudget>,
     /// How much longer than others it keeps what it does not use, when memory is short; 100 is usual
     #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(u32).range(weights()))]
     weight: Option<u32>,
@@ -104,6 +112,13 @@ pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
     }
     if args.changes_limits() {
         set_limits(&vm, args, daemon)?;
+    }
+    let law = ReclaimRequest {
+        working_set_age_ms: args.working_set_age.map(|age| age.ms),
+        stall_budget_ppm: args.stall_budget.map(|budget| budget.ppm),
+    };
+    if law != ReclaimRequest::default() {
+        let _: ReclaimDocument = client::put(&vm, "/v1/reclaim", &law)?;
     }
     if let Some(ceiling) = args.memory_ceiling {
         let request = match ceiling {

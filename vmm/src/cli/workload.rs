@@ -1,5 +1,6 @@
 //! Merges what the user typed with what the image says into what the agent is told. Pure.
 
+use super::reclaim_argument::Mode;
 use super::run_args::RunArgs;
 use crate::image::config::ImageConfig;
 use proto::{Resource, Spec, Ulimit, WindowSize};
@@ -66,8 +67,8 @@ pub fn specify(
         zone: 0,
         memory_bytes: 0,
         memory_max_bytes: None,
-        samples: false,
-        swap: false,
+        samples: args.reclaim != Mode::Off,
+        swap: matches!(args.reclaim, Mode::Auto | Mode::Trim),
     })
 }
 

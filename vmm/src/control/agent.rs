@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::link::{Link, OrderError, State};
-use proto::{Done, Order};
+use proto::{Capabilities, Done, Order, Sample};
 use std::cell::RefCell;
 use std::rc::Rc;
 use vmm_sys_util::eventfd::EventFd;
@@ -27,6 +27,23 @@ pub trait Agent {
     /// # Errors
     /// There is none.
     fn signal(&mut self, number: u8) -> Result<(), OrderError>;
+
+    /// How often it is to sample.
+    fn pace(&mut self, _sample_ms: u32) {}
+
+    /// The next thing that it told by itself.
+    fn news(&mut self) -> Option<News> {
+        None
+    }
+}
+
+/// What an agent tells by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// What the guest's kernel can do.
+    Capabilities(Capabilities),
+    /// A sample, and the boot that it is of.
+    Sample([u8; 16], Box<Sample>),
 }
 
 /// The agent behind a link.
@@ -61,6 +78,19 @@ impl Agent for Linked {
         link.signal(number);
         let _ = self.ordered.write(1);
         Ok(())
+    }
+
+    fn pace(&mut self, sample_ms: u32) {
+        self.link.borrow_mut().pace(sample_ms);
+        let _ = self.ordered.write(1);
+    }
+
+    fn news(&mut self) -> Option<News> {
+        let mut link = self.link.borrow_mut();
+        if let Some(capabilities) = link.take_capabilities() {
+            return Some(News::Capabilities(capabilities));
+        }
+        link.take_sample().map(|(boot_id, sample)| News::Sample(boot_id, sample))
     }
 }
 

@@ -12,6 +12,7 @@ use balloon::control::api::{
     ZoneKind, ZonesDocument,
 };
 use balloon::device::{self, CeilingError, RequestError};
+use balloon::policy::HostReading;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use vmm_sys_util::eventfd::EventFd;
 pub struct Ballooned<K> {
     transport: Arc<Transport<Balloon<K>>>,
     zones: Vec<PrivateZone>,
-    /// A user set the ceiling.
-    by_hand: bool,
+    /// A user set the ceiling, to this.
+    by_hand: Option<u64>,
     /// The highest ceiling; none is all of guest memory.
     max_bytes: Option<u64>,
     statistics: EventFd,
@@ -50,7 +51,7 @@ impl<K: Kernel> Ballooned<K> {
         Self {
             transport,
             zones,
-            by_hand: false,
+            by_hand: None,
             max_bytes: None,
             statistics,
             host: None,
@@ -89,7 +90,7 @@ impl<K: Kernel> Ballooned<K> {
 impl<K: Kernel> Memory for Ballooned<K> {
     fn snapshot(&mut self) -> MemoryDocument {
         let look = self.look();
-        let document = document(&look, self.by_hand);
+        let document = document(&look, self.by_hand.is_some());
         let max_bytes = self.max_bytes.unwrap_or(document.max_bytes);
         MemoryDocument { max_bytes, host: self.host(), ..document }
     }
@@ -114,14 +115,42 @@ impl<K: Kernel> Memory for Ballooned<K> {
             Ceiling::Bytes(bytes) => self.transport.demand_ceiling(bytes)?,
             Ceiling::Auto => self.transport.set_ceiling(max_bytes.max(report.floor))?,
         }
-        self.by_hand = ceiling != Ceiling::Auto;
+        self.by_hand = match ceiling {
+            Ceiling::Bytes(bytes) => Some(bytes),
+            Ceiling::Auto => None,
+        };
         Ok(())
+    }
+
+    fn ceiling_by_hand(&self) -> Option<u64> {
+        self.by_hand
+    }
+
+    fn follow_ceiling(&mut self, bytes: u64) -> Result<(), Refusal> {
+        if self.by_hand.is_some() {
+            return Ok(());
+        }
+        let report = self.transport.memory_report();
+        let max_bytes = self.max_bytes.unwrap_or(report.size);
+        Ok(self.transport.set_ceiling(bytes.min(max_bytes).max(report.floor))?)
+    }
+
+    fn reading(&mut self) -> HostReading {
+        let report = self.transport.memory_report();
+        HostReading {
+            resident_bytes: report.residency.as_ref().map(|residency| residency.resident),
+            ceiling_bytes: report.size.saturating_sub(report.ballooned),
+            floor_bytes: report.floor,
+            balloon: report.driver != device::DriverState::Absent,
+            ..HostReading::default()
+        }
     }
 
     fn set_max(&mut self, bytes: u64) -> Result<(), Refusal> {
         let ceiling = self.transport.memory_report().ceiling;
-        self.transport.set_ceiling(if self.by_hand { ceiling.min(bytes) } else { bytes })?;
+        self.transport.set_ceiling(if self.by_hand.is_some() { ceiling.min(bytes) } else { bytes })?;
         self.max_bytes = Some(bytes);
+        self.by_hand = self.by_hand.map(|by_hand| by_hand.min(bytes));
         Ok(())
     }
 

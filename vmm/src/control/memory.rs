@@ -4,6 +4,7 @@
 
 pub use crate::virtio::balloon::Refusal;
 use balloon::control::api::{GuestStatistics, MemoryDocument, ZoneDocument, ZonesDocument};
+use balloon::policy::HostReading;
 use vmm_sys_util::eventfd::EventFd;
 
 /// A ceiling that is asked for.
@@ -42,6 +43,18 @@ pub trait Memory {
     /// # Errors
     /// It is below the floor, or above the guest's memory; nothing changed.
     fn set_max(&mut self, bytes: u64) -> Result<(), Refusal>;
+
+    /// The ceiling that a user set, until that is undone.
+    fn ceiling_by_hand(&self) -> Option<u64>;
+
+    /// Sets the ceiling that the reclaim law wants, within floor and max; nothing where a user set one.
+    ///
+    /// # Errors
+    /// There is no such ceiling; nothing changed.
+    fn follow_ceiling(&mut self, bytes: u64) -> Result<(), Refusal>;
+
+    /// What the reclaim law goes by: the last reading, with nothing read anew.
+    fn reading(&mut self) -> HostReading;
 
     /// Asks the guest for new statistics, or joins a request that is under way, however old.
     ///

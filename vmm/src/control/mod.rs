@@ -22,7 +22,7 @@ pub mod orders;
 mod orders_tests;
 pub mod routes;
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 #[cfg(test)]
 mod server_tests;
 pub mod service;

@@ -125,6 +125,11 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
         (DRIVERLESS, "GET", "/v1/memory", ""),
         (DRIVERLESS, "GET", "/v1/zones", ""),
         (DRIVERLESS, "GET", "/v1/link", ""),
+        (DRIVERLESS, "GET", "/v1/reclaim", ""),
+        (DRIVERLESS, "GET", "/v1/decisions", ""),
+        (DRIVERLESS, "PUT", "/v1/reclaim", r#"{"working_set_age_ms": 60000, "stall_budget_ppm": 300}"#),
+        (DRIVERLESS, "PUT", "/v1/reclaim", r#"{"stall_budget_ppm": 0}"#),
+        (DRIVERLESS, "PUT", "/v1/reclaim", r#"{"age": 1}"#),
         (DRIVERLESS, "GET", "/v1/statistics", ""),
         (DRIVERLESS, "PUT", CEILING, r#"{"bytes": 268435456}"#),
         (MOVING, "GET", "/v1/memory", ""),
@@ -213,9 +218,14 @@ fn every_described_member_exists() {
     let openapi = openapi();
     let members = |document: &Value| document.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let mut memory = Scripted { statistics: Some(Scripted::full_statistics()), ..Scripted::new() };
-    for (schema, path) in
-        [("Vm", "/v1/vm"), ("Memory", "/v1/memory"), ("Zones", "/v1/zones"), ("Statistics", "/v1/statistics")]
-    {
+    for (schema, path) in [
+        ("Vm", "/v1/vm"),
+        ("Memory", "/v1/memory"),
+        ("Zones", "/v1/zones"),
+        ("Statistics", "/v1/statistics"),
+        ("Reclaim", "/v1/reclaim"),
+        ("Decisions", "/v1/decisions"),
+    ] {
         let described = members(&openapi["components"]["schemas"][schema]["properties"]);
         assert_eq!(described, members(&ask(&mut memory, "GET", path, "").1), "{schema}");
     }

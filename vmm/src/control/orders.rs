@@ -118,6 +118,12 @@ impl Orders {
         self.held.limits()
     }
 
+    /// Guest memory that may be used.
+    #[must_use]
+    pub fn max_bytes(&self) -> u64 {
+        self.held.max_bytes().get()
+    }
+
     /// `GET /v1/limits`.
     #[must_use]
     pub fn limits(&self) -> Answer {

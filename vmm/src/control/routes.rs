@@ -6,9 +6,11 @@
 
 use super::memory::{Ceiling, Memory, Refusal};
 use super::orders::Orders;
+use crate::reclaim::owner::Owner;
 use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
 use balloon::control::http::{Request, Response, Status};
 use balloon::control::link;
+use balloon::control::reclaim::{AGES_MS, BUDGETS_PPM, ReclaimRequest};
 use balloon::control::service::error;
 
 /// The ticket of the guest's next statistics, whoever waits for them.
@@ -35,6 +37,8 @@ pub struct Parts<'a> {
     pub memory: &'a mut dyn Memory,
     /// What its agent is asked for.
     pub orders: &'a mut Orders,
+    /// Its reclaim law.
+    pub reclaim: &'a mut Owner,
     /// A clock that never goes back.
     pub now_ms: u64,
 }
@@ -86,6 +90,19 @@ pub const ROUTES: &[Route] = &[
         serve: |request, parts| parts.orders.move_process(request, parts.memory, parts.now_ms),
     },
     Route { path: "/v1/signal", allow: "POST", serve: |request, parts| parts.orders.signal(request) },
+    Route {
+        path: "/v1/reclaim",
+        allow: "GET, HEAD, PUT",
+        serve: |request, parts| match request.method.as_str() {
+            "PUT" => set_reclaim(&request.body, parts),
+            _ => Answer::Now(Response::json(Status::Ok, &parts.reclaim.document(parts.now_ms))),
+        },
+    },
+    Route {
+        path: "/v1/decisions",
+        allow: "GET, HEAD",
+        serve: |_, parts| Answer::Now(Response::json(Status::Ok, &parts.reclaim.decisions(parts.now_ms))),
+    },
     Route { path: link::PATH, allow: "GET", serve: |request, _| link(request) },
 ];
 
@@ -138,15 +155,36 @@ fn link(request: &Request) -> Answer {
     Answer::Now(error(Status::UpgradeRequired, words).with("Upgrade", link::PROTOCOL))
 }
 
+/// What a law can be told to go by: a second and more of age, up to all of the time.
+fn set_reclaim(body: &[u8], parts: Parts<'_>) -> Answer {
+    const USAGE: &str = r#"send {"working_set_age_ms": N, "stall_budget_ppm": N}, or one of them"#;
+    let request: ReclaimRequest = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(fault) => return Answer::Now(error(Status::BadRequest, usage(USAGE, &fault))),
+    };
+    if request.working_set_age_ms.is_some_and(|age| !AGES_MS.contains(&age)) {
+        let (least, most) = (AGES_MS.start() / 1000, AGES_MS.end() / 86_400_000);
+        let message = format!("a working-set age is from {least} s to {most} days");
+        return Answer::Now(error(Status::Unprocessable, message));
+    }
+    if request.stall_budget_ppm.is_some_and(|budget| !BUDGETS_PPM.contains(&budget)) {
+        return Answer::Now(error(Status::Unprocessable, "a stall budget is from 0.001 % to 100 %"));
+    }
+    parts.reclaim.set(request);
+    Answer::Now(Response::json(Status::Ok, &parts.reclaim.document(parts.now_ms)))
+}
+
+/// A fault may quote the client; it need not hear all of it.
+fn usage(usage: &str, fault: &serde_json::Error) -> String {
+    let fault: String = fault.to_string().chars().take(200).collect();
+    format!("{usage}: {fault}")
+}
+
 fn set_ceiling(body: &[u8], memory: &mut dyn Memory) -> Response {
     const USAGE: &str = r#"send {"bytes": N} or {"auto": true}"#;
     let request: CeilingRequest = match serde_json::from_slice(body) {
         Ok(request) => request,
-        // A fault may quote the client; it need not hear all of it.
-        Err(fault) => {
-            let fault: String = fault.to_string().chars().take(200).collect();
-            return error(Status::BadRequest, format!("{USAGE}: {fault}"));
-        }
+        Err(fault) => return error(Status::BadRequest, usage(USAGE, &fault)),
     };
     let ceiling = match request {
         CeilingRequest { bytes: Some(bytes), auto: None } => Ceiling::Bytes(bytes),

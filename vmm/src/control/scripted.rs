@@ -3,10 +3,12 @@
 use super::memory::{Ceiling, Memory, Refusal};
 use super::orders::Orders;
 use super::routes::{self, Answer, Parts};
+use crate::reclaim::owner::Owner;
 use balloon::control::api::*;
 use balloon::control::http::Request;
 use balloon::control::link::Envelope;
 use balloon::device::{CeilingError, RequestError, Values};
+use balloon::policy::HostReading;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -168,6 +170,26 @@ impl Memory for Scripted {
         Ok(())
     }
 
+    fn ceiling_by_hand(&self) -> Option<u64> {
+        let ceiling = self.document.ceiling;
+        (!ceiling.auto).then_some(ceiling.bytes)
+    }
+
+    fn follow_ceiling(&mut self, bytes: u64) -> Result<(), Refusal> {
+        self.document.ceiling.bytes = bytes;
+        Ok(())
+    }
+
+    fn reading(&mut self) -> HostReading {
+        HostReading {
+            resident_bytes: self.document.resident_bytes,
+            ceiling_bytes: self.document.guest_bytes,
+            floor_bytes: self.document.floor_bytes,
+            balloon: self.document.driver.serves(),
+            ..HostReading::default()
+        }
+    }
+
     fn request_statistics(&mut self) -> Result<(), Refusal> {
         if !self.document.driver.serves() {
             return Err(self.nobody());
@@ -221,7 +243,8 @@ pub fn route(request: &Request, memory: &mut dyn Memory, orders: &mut Orders) ->
 }
 
 pub fn route_at(request: &Request, memory: &mut dyn Memory, orders: &mut Orders, now_ms: u64) -> Answer {
-    routes::route(request, Parts { vm: &vm(), memory, orders, now_ms })
+    let reclaim = &mut Owner::off(512 * MIB);
+    routes::route(request, Parts { vm: &vm(), memory, orders, reclaim, now_ms })
 }
 
 pub fn ask(memory: &mut dyn Memory, method: &str, path: &str, body: &str) -> (u16, Value) {

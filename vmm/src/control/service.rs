@@ -1,10 +1,13 @@
 //! The microVM behind its control socket. Wiring: what requests mean is [`routes`]', when they came is known here.
 
+use super::agent::{Agent, Nobody};
 use super::arbiter::{Arbiter, Link};
 use super::memory::Memory;
 use super::orders::{self, Orders};
 use super::routes::{self, Parts, STATISTICS};
 use super::ticks::Ticks;
+use crate::reclaim::host::Files;
+use crate::reclaim::owner::{Owner, Sides};
 use crate::virtio::balloon::monotonic_ms;
 use balloon::control::api::VmDocument;
 use balloon::control::http::{Request, Response, Status};
@@ -28,6 +31,10 @@ pub struct MicroVm {
     guest_limit: Duration,
     orders: Orders,
     ticks: Option<Ticks>,
+    reclaim: Owner,
+    /// Where the law's orders go and its samples come from.
+    agent: Box<dyn Agent>,
+    host: Files,
 }
 
 impl MicroVm {
@@ -45,16 +52,49 @@ impl MicroVm {
         let event = memory.statistics_event().map(EventFd::try_clone).transpose()?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let orders = Orders::without_agent(vm.memory_bytes);
+        let reclaim = Owner::off(vm.memory_bytes);
         let vm = VmDocument { started_at_ms: millis(since_1970), ..vm };
         let memory = Rc::new(RefCell::new(memory));
         let arbiter = Rc::new(RefCell::new(Arbiter::new(hello)));
-        Ok(Self { vm, started: Instant::now(), memory, arbiter, event, guest_limit, orders, ticks: None })
+        Ok(Self {
+            vm,
+            started: Instant::now(),
+            memory,
+            arbiter,
+            event,
+            guest_limit,
+            orders,
+            ticks: None,
+            reclaim,
+            agent: Box::new(Nobody),
+            host: Files::default(),
+        })
     }
 
     /// The same with an agent that takes orders, and a clock whose ticks make the memory's event readable.
     #[must_use]
     pub fn with_agent(self, orders: Orders, ticks: Ticks) -> Self {
         Self { orders, ticks: Some(ticks), ..self }
+    }
+
+    /// The same under a reclaim law, which has `agent` do what it decides and looks at the host through `host`.
+    #[must_use]
+    pub fn with_reclaim(self, reclaim: Owner, agent: Box<dyn Agent>, host: Files) -> Self {
+        Self { reclaim, agent, host, ..self }
+    }
+
+    fn reclaim(&mut self) {
+        let lease = self.arbiter.borrow().document(Instant::now());
+        let mut memory = self.memory.borrow_mut();
+        let mut sides = Sides {
+            agent: &mut *self.agent,
+            memory: &mut **memory,
+            host: self.host.read(),
+            max_bytes: self.orders.max_bytes(),
+            high_bytes: self.orders.limits_in_force().high,
+            envelope: lease.as_ref().map(|lease| &lease.envelope),
+        };
+        self.reclaim.advance(monotonic_ms(), &mut sides);
     }
 
     fn look_after_orders(&self) {
@@ -70,10 +110,10 @@ impl Service for MicroVm {
     fn serve(&mut self, request: &Request) -> Answer {
         self.vm.uptime_ms = millis(self.started.elapsed());
         self.vm.arbiter = self.arbiter.borrow().document(Instant::now());
-        let Self { vm, memory, orders, .. } = self;
+        let Self { vm, memory, orders, reclaim, .. } = self;
         let answer = {
             let memory = &mut **memory.borrow_mut();
-            routes::route(request, Parts { vm, memory, orders, now_ms: monotonic_ms() })
+            routes::route(request, Parts { vm, memory, orders, reclaim, now_ms: monotonic_ms() })
         };
         self.look_after_orders();
         match answer {
@@ -90,6 +130,7 @@ impl Service for MicroVm {
     fn advance(&mut self) {
         self.orders.advance(monotonic_ms(), &mut **self.memory.borrow_mut());
         self.look_after_orders();
+        self.reclaim();
     }
 
     fn settle(&mut self, ticket: u64) -> Option<Response> {

@@ -5,6 +5,8 @@
 use super::Inspected;
 use crate::cli::format::{lasted, printable};
 use balloon::control::api::{DriverState, GuestStatistics, HostDocument, MemoryDocument, VmDocument};
+use balloon::control::reclaim::ReclaimDocument;
+use balloon::policy::Mode;
 use balloon::size::Size;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ fn size(bytes: u64) -> String {
 pub(super) fn table(inspected: &Inspected) -> String {
     let mut rows = vm_rows(&inspected.vm);
     rows.extend(memory_rows(&inspected.memory));
+    rows.extend(reclaim_rows(&inspected.reclaim));
     rows.extend(inspected.statistics.as_ref().map(|statistics| ("guest says", guest_row(statistics))));
     let width = rows.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
     rows.iter().map(|(word, fact)| format!("{word:width$}  {}\n", printable(fact))).collect()
@@ -73,6 +76,28 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
         rows.push(("driver's faults", errors.join(", ")));
     }
     rows
+}
+
+/// Nothing of a law that is off.
+fn reclaim_rows(reclaim: &ReclaimDocument) -> Vec<(&'static str, String)> {
+    if reclaim.mode == Mode::Off {
+        return Vec::new();
+    }
+    let status = &reclaim.status;
+    let numbers = format!(
+        "{}; target {}, stall {}.{:03} %, {}.{:03} refaults/s",
+        status.state,
+        size(status.target_bytes),
+        status.stall_ppm / 10_000,
+        status.stall_ppm % 10_000 / 10,
+        status.refault_millis / 1000,
+        status.refault_millis % 1000
+    );
+    let last = reclaim.last.as_ref().map(|last| {
+        let ago = lasted(Duration::from_millis(last.age_ms));
+        ("last decision", format!("{ago} ago: {}: {}", last.order, last.reason))
+    });
+    [("reclaim", numbers)].into_iter().chain(last).collect()
 }
 
 /// What the guest has: `400 MiB of 512 MiB`.
@@ -160,8 +185,10 @@ fn guest_row(statistics: &GuestStatistics) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reclaim::owner::Owner;
     use balloon::control::api::CeilingState;
     use balloon::device::Values;
+    use balloon::policy::State;
 
     const MIB: u64 = 1 << 20;
 
@@ -179,6 +206,7 @@ mod tests {
                 arbiter: None,
             },
             memory: MemoryDocument::fixed(512 * MIB, 100 * MIB),
+            reclaim: Owner::off(512 * MIB).document(0),
             statistics: None,
         }
     }
@@ -230,6 +258,11 @@ driver    none: memory is fixed
             register_errors: [("impossible_statuses".to_owned(), 1)].into(),
             ..inspected.memory
         };
+        inspected.reclaim.mode = Mode::Auto;
+        inspected.reclaim.status.state = State::Trimming;
+        inspected.reclaim.status.target_bytes = 90 * MIB;
+        inspected.reclaim.status.stall_ppm = 1234;
+        inspected.reclaim.status.refault_millis = 2500;
         let values = Values { available_bytes: Some(200 * MIB), ..Values::default() };
         inspected.statistics = Some(GuestStatistics { age_ms: 5000, stale: true, values });
         let text = table(&inspected);
@@ -246,6 +279,7 @@ driver    none: memory is fixed
             "driver           the guest cannot reach its ceiling, or will not",
             "skew             the host counts 2 MiB more as returned than the guest",
             "driver's faults  3 duplicate pages, 1 impossible statuses",
+            "reclaim          trimming; target 90 MiB, stall 0.123 %, 2.500 refaults/s",
             "guest says       200 MiB available, 5 s ago: it does not answer now",
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n---\n{text}");

@@ -1,0 +1,64 @@
+//! The JSON documents of a microVM's reclaim law. Pure types; `vmm/openapi.yaml` describes them for others.
+
+#![forbid(unsafe_code)]
+
+use crate::policy::{Capabilities, Mode, Status};
+use serde::{Deserialize, Serialize};
+
+/// Working-set ages that a law takes, in milliseconds: below a second samples say nothing, and nobody waits a month.
+pub const AGES_MS: std::ops::RangeInclusive<u64> = 1000..=30 * 86_400_000;
+/// Stall budgets, in millionths of the time.
+pub const BUDGETS_PPM: std::ops::RangeInclusive<u64> = 10..=1_000_000;
+
+/// What the law of a microVM does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReclaimDocument {
+    /// What it may use.
+    pub mode: Mode,
+    /// Memory that is used at least that often is kept.
+    pub working_set_age_ms: u64,
+    /// Share of time that the guest may lose to memory stalls, in millionths.
+    pub stall_budget_ppm: u64,
+    /// What it does, and the numbers that it goes by. Times are milliseconds of the VMM's clock.
+    pub status: Status,
+    /// What the guest's kernel can tell and do; null while its agent has not said.
+    pub capabilities: Option<Capabilities>,
+    /// Samples that have come.
+    pub samples_total: u64,
+    /// How long ago the last one came; null if none has.
+    pub sample_age_ms: Option<u64>,
+    /// The last decision; null if there was none.
+    pub last: Option<DecisionDocument>,
+}
+
+/// `GET /v1/decisions`: the last ones, the newest last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionsDocument {
+    /// Each of them.
+    pub decisions: Vec<DecisionDocument>,
+}
+
+/// A decision of the law's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionDocument {
+    /// How long ago it was made.
+    pub age_ms: u64,
+    /// What was ordered, in words.
+    pub order: String,
+    /// Why, in words.
+    pub reason: String,
+    /// The same in numbers.
+    pub decision: serde_json::Value,
+}
+
+/// `PUT /v1/reclaim`: what is absent stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReclaimRequest {
+    /// Memory that is used at least that often is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_set_age_ms: Option<u64>,
+    /// Share of time that the guest may lose to memory stalls, in millionths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall_budget_ppm: Option<u64>,
+}

@@ -1,0 +1,173 @@
+//! The owner between an agent and a memory that do as the test says.
+
+use super::host::Pressure;
+use super::owner::{Owner, Sides};
+use crate::control::agent::{Agent, News};
+use crate::control::scripted::{MIB, Scripted, envelope};
+use crate::link::OrderError;
+use balloon::control::reclaim::ReclaimRequest;
+use balloon::policy::{Mode, Settings};
+use proto::{Capabilities, Cause, Done, Order, Sample, Sizes};
+use std::collections::VecDeque;
+
+#[derive(Default)]
+struct Guest {
+    news: VecDeque<News>,
+    given: Vec<Order>,
+    answers: Vec<(u32, Done)>,
+    paces: Vec<u32>,
+    absent: bool,
+}
+
+impl Agent for Guest {
+    fn order(&mut self, order: Order) -> Result<u32, OrderError> {
+        if self.absent {
+            return Err(OrderError::NotRunning);
+        }
+        self.given.push(order);
+        Ok(self.given.len() as u32)
+    }
+
+    fn answer(&mut self, id: u32) -> Option<Done> {
+        let at = self.answers.iter().position(|(of, _)| *of == id)?;
+        Some(self.answers.remove(at).1)
+    }
+
+    fn forget(&mut self, _: u32) {}
+
+    fn signal(&mut self, _: u8) -> Result<(), OrderError> {
+        Err(OrderError::NotRunning)
+    }
+
+    fn pace(&mut self, sample_ms: u32) {
+        self.paces.push(sample_ms);
+    }
+
+    fn news(&mut self) -> Option<News> {
+        self.news.pop_front()
+    }
+}
+
+struct Bench {
+    owner: Owner,
+    guest: Guest,
+    memory: Scripted,
+    sequence: u64,
+    now_ms: u64,
+}
+
+impl Bench {
+    fn new(mode: Mode) -> Self {
+        let settings = Settings { mode, ..Settings::new(512 * MIB) };
+        Self {
+            owner: Owner::new(0, 512 * MIB, settings),
+            guest: Guest::default(),
+            memory: Scripted::new(),
+            sequence: 0,
+            now_ms: 0,
+        }
+    }
+
+    fn advance(&mut self) {
+        let Self { owner, guest, memory, now_ms, .. } = self;
+        let mut sides = Sides {
+            agent: guest,
+            memory,
+            host: Pressure::UNKNOWN,
+            max_bytes: 512 * MIB,
+            high_bytes: None,
+            envelope: Some(&envelope()),
+        };
+        owner.advance(*now_ms, &mut sides);
+    }
+
+    fn can(&mut self) {
+        let all = Capabilities {
+            psi: true,
+            memory_reclaim: true,
+            reclaim_swappiness: true,
+            ..Capabilities::default()
+        };
+        self.guest.news.push_back(News::Capabilities(all));
+    }
+
+    /// A guest that is full of page cache, a second later.
+    fn sampled(&mut self, cause: Cause) {
+        self.now_ms += 1000;
+        self.sequence += 1;
+        let sizes = Sizes {
+            total: 500 * MIB,
+            free: 50 * MIB,
+            available: 440 * MIB,
+            inactive_file: 400 * MIB,
+            ..Sizes::default()
+        };
+        let mut sample = Sample {
+            sequence: self.sequence,
+            monotonic_us: self.now_ms * 1000,
+            cause,
+            sizes,
+            ..Sample::default()
+        };
+        sample.counters.cpu_busy_us = self.now_ms * 500;
+        self.guest.news.push_back(News::Sample([1; 16], Box::new(sample)));
+        self.advance();
+    }
+
+    fn reclaims(&self) -> usize {
+        self.guest.given.iter().filter(|order| matches!(order, Order::Reclaim { .. })).count()
+    }
+}
+
+#[test]
+fn a_guest_full_of_cold_cache_is_trimmed_and_one_that_must_not_be_is_not() {
+    let trims = |mode| {
+        let mut bench = Bench::new(mode);
+        bench.can();
+        (0..120).for_each(|_| bench.sampled(Cause::Periodic));
+        bench.reclaims()
+    };
+    assert!(trims(Mode::Auto) > 0);
+    assert_eq!(trims(Mode::Off), 0);
+}
+
+#[test]
+fn what_was_decided_can_be_told_with_its_numbers() {
+    let mut bench = Bench::new(Mode::Auto);
+    bench.can();
+    (0..90).for_each(|_| bench.sampled(Cause::Periodic));
+    let document = bench.owner.document(bench.now_ms);
+    assert_eq!((document.samples_total, document.sample_age_ms), (90, Some(0)));
+    let told = bench.owner.decisions(bench.now_ms);
+    let reclaim = told.decisions.iter().find(|decision| decision.order.starts_with("evict ")).unwrap();
+    assert!(!reclaim.reason.is_empty() && reclaim.decision["reason"].is_object(), "{reclaim:?}");
+    (0..2000).for_each(|_| bench.sampled(Cause::OutOfMemory));
+    assert!(bench.owner.decisions(bench.now_ms).decisions.len() <= 128);
+}
+
+#[test]
+fn a_ceiling_by_hand_is_nobody_elses() {
+    let mut bench = Bench::new(Mode::Auto);
+    bench.can();
+    bench.memory.document.ceiling = balloon::control::api::CeilingState { bytes: 300 * MIB, auto: false };
+    (0..120).for_each(|_| bench.sampled(Cause::Periodic));
+    assert_eq!(bench.reclaims(), 0);
+    assert_eq!(bench.memory.document.ceiling.bytes, 300 * MIB);
+}
+
+#[test]
+fn an_agent_that_is_gone_ends_no_law() {
+    let mut bench = Bench::new(Mode::Auto);
+    bench.can();
+    (0..90).for_each(|_| bench.sampled(Cause::Periodic));
+    bench.guest.absent = true;
+    (0..600).for_each(|_| {
+        bench.now_ms += 1000;
+        bench.advance();
+    });
+    let reclaims = bench.reclaims();
+    bench.owner.set(ReclaimRequest { working_set_age_ms: Some(60_000), stall_budget_ppm: None });
+    bench.advance();
+    assert_eq!(bench.owner.document(bench.now_ms).working_set_age_ms, 60_000);
+    assert_eq!(bench.reclaims(), reclaims);
+}
