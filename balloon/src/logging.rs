@@ -16,6 +16,9 @@ pub const BURST: u32 = 20;
 /// The time after which messages flow again.
 pub const WINDOW: Duration = Duration::from_secs(5);
 
+/// Longest message: whatever its characters, a line fits what a pipe has room for when it says that it is writable.
+const MESSAGE_CHARS: usize = 900;
+
 /// Text of somebody else, such as the guest, without what could change a terminal: its lines stay, and consoles end
 /// them with carriage returns, too. It also bounds a report: of a control character JSON makes six bytes, of its
 /// replacement three.
@@ -70,7 +73,7 @@ impl log::Log for Logger {
         }
         let Some(dropped) = self.admit(Instant::now(), || takes_a_line(&std::io::stderr())) else { return };
         let level = record.level().as_str().to_ascii_lowercase();
-        let mut line = format!("{}: {level}: {}", self.program, printable(&record.args().to_string()));
+        let mut line = format!("{}: {level}: {}", self.program, message(&record.args().to_string()));
         if dropped > 0 {
             line.push_str(&format!(" ({dropped} messages before this one were dropped)"));
         }
@@ -80,6 +83,16 @@ impl log::Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+/// What is written of a message: names in it may be somebody else's, and of any length.
+fn message(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut message = printable(&chars.by_ref().take(MESSAGE_CHARS).collect::<String>());
+    if chars.next().is_some() {
+        message.push_str("...");
+    }
+    message
 }
 
 /// Whether a line can be written without waiting: a pipe is writable if it has room for 4096 bytes (pipe(7)).
@@ -131,6 +144,13 @@ mod tests {
     fn an_error_changes_no_terminal() {
         let cause = std::io::Error::other("x\x1b]0;t\x07\n  passed over: y");
         assert_eq!(chain("test", &cause), "test: x\u{fffd}]0;t\u{fffd}\n  passed over: y\n");
+    }
+
+    #[test]
+    fn a_message_fits_a_pipe_that_is_writable() {
+        assert_eq!(message("short\n"), "short\u{fffd}");
+        let long = message(&"\u{10ffff}\u{1}".repeat(40_000));
+        assert!(long.ends_with("...") && long.len() < 4096 - 128, "{}", long.len());
     }
 
     #[test]

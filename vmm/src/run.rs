@@ -132,8 +132,9 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let mut vm = Vm::new(&kvm, config.cpus)?;
     vm.add_ram(&memory)?;
 
-    let layers: Vec<SharedZone> =
-        config.layers.iter().map(|layer| SharedZone::map(&file(layer.file))).collect::<Result<_, _>>()?;
+    // They stay open to the end: each is locked by whoever uses it, and a mapping keeps no lock on an overlayfs.
+    let layer_files: Vec<File> = config.layers.iter().map(|layer| file(layer.file)).collect();
+    let layers: Vec<SharedZone> = layer_files.iter().map(SharedZone::map).collect::<Result<_, _>>()?;
     let sizes: Vec<u64> = layers.iter().map(SharedZone::bytes).collect();
     let starts = ram.pmem_starts(&sizes).ok_or(Error::Layers)?;
     for (zone, start) in layers.iter().zip(&starts) {
@@ -255,6 +256,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     // The last word waits for its listener.
     control.set_nonblocking(false).map_err(host("wait for ballast"))?;
     streams::send_report(&control, &Report::Ended(outcome));
+    drop(layer_files);
     Ok(())
 }
 

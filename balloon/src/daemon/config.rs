@@ -4,16 +4,19 @@
 //! [pool]
 //! capacity = "48g"        # by default the host's memory less a sixteenth, at least 256 MiB
 //! overcommit = true       # the sum of maximums may exceed the pool
+//! share = "host"          # how far image layers are shared: host, group, vm; by default within the group at the top
 //!
 //! [groups."ci/linux"]
 //! min = "2g"              # min, low, high, max: sizes; weight: 1 to 10000
 //! charging = "proportional"   # or first-touch, common
+//! share = "group"             # within this group
 //! ```
 
 #![forbid(unsafe_code)]
 
 use crate::size::Size;
-use crate::zone::{Charging, DEFAULT_WEIGHT, Error as ZoneError, Limits, Pool, Tree};
+use crate::zone::scope::Sharing;
+use crate::zone::{Charging, DEFAULT_WEIGHT, Error as ZoneError, Limits, Pool, Share, Tree};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -52,11 +55,13 @@ pub struct PoolConfig {
     pub overcommit: bool,
     /// How shared zones are charged where no group says.
     pub charging: Option<Charging>,
+    /// How far image layers are shared where no group says.
+    pub share: Option<Share>,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { capacity: None, overcommit: true, charging: None }
+        Self { capacity: None, overcommit: true, charging: None, share: None }
     }
 }
 
@@ -76,6 +81,8 @@ pub struct GroupConfig {
     pub weight: Option<u32>,
     /// How zones that are shared within it are charged.
     pub charging: Option<Charging>,
+    /// How far its microVMs share the layers of their images.
+    pub share: Option<Share>,
 }
 
 impl Config {
@@ -92,16 +99,34 @@ impl Config {
     /// # Errors
     /// The groups' limits contradict each other or do not fit the pool.
     pub fn tree(&self, memory_bytes: u64) -> Result<Tree, Error> {
+        let mut tree = Tree::new(self.pool(memory_bytes))?;
+        self.configure(memory_bytes, &mut tree)?;
+        Ok(tree)
+    }
+
+    /// Makes `tree` what it describes, all or nothing; who is in it stays.
+    ///
+    /// # Errors
+    /// As of [`Self::tree`], and what has been promised meanwhile does not fit.
+    pub fn configure(&self, memory_bytes: u64, tree: &mut Tree) -> Result<(), ZoneError> {
+        let groups = self.groups.iter().map(|(path, group)| (path.as_str(), group.limits(), group.charging));
+        tree.configure(self.pool(memory_bytes), &groups.collect::<Vec<_>>())?;
+        tree.set_charging(tree.root(), self.pool.charging)
+    }
+
+    /// How far image layers are shared.
+    #[must_use]
+    pub fn sharing(&self) -> Sharing {
+        let pool = self.pool.share.map(|share| (String::new(), share));
+        let groups = self.groups.iter().filter_map(|(path, group)| Some((path.clone(), group.share?)));
+        Sharing::new(pool.into_iter().chain(groups).collect())
+    }
+
+    fn pool(&self, memory_bytes: u64) -> Pool {
         let kept = (memory_bytes / KEPT_PART).max(KEPT_LEAST_BYTES);
         let capacity = self.pool.capacity.map(Size::bytes);
         let capacity_bytes = capacity.unwrap_or(memory_bytes.saturating_sub(kept));
-        let mut tree = Tree::new(Pool { capacity_bytes, overcommit: self.pool.overcommit })?;
-        tree.set_charging(tree.root(), self.pool.charging)?;
-        for (path, group) in &self.groups {
-            let id = tree.create_group(path, group.limits())?;
-            tree.set_charging(id, group.charging)?;
-        }
-        Ok(tree)
+        Pool { capacity_bytes, overcommit: self.pool.overcommit }
     }
 }
 
@@ -120,6 +145,7 @@ impl GroupConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zone::Scope;
 
     const GIB: u64 = 1 << 30;
 
@@ -142,6 +168,20 @@ mod tests {
         assert_eq!(limits("ci/linux").min, Some(GIB));
         assert_eq!(tree.charging(tree.group("ci/linux").unwrap()), Charging::Common);
         assert_eq!(tree.charging(tree.group("ci").unwrap()), Charging::Proportional);
+    }
+
+    #[test]
+    fn a_configuration_is_read_anew_around_those_who_are_there() {
+        let mut tree = Config::parse("[groups.ci]\nmax = '4g'\n").unwrap().tree(16 * GIB).unwrap();
+        tree.create_vm("ci", "a", Limits::default()).unwrap();
+        let text = "[pool]\nshare = 'vm'\n[groups.ci]\nhigh = '2g'\n[groups.web]\nshare = 'group'\n";
+        let config = Config::parse(text).unwrap();
+        config.configure(16 * GIB, &mut tree).unwrap();
+        let ci = *tree.get(tree.group("ci").unwrap()).unwrap().limits();
+        assert_eq!(ci, Limits { high: Some(2 * GIB), ..Limits::default() });
+        let scope = |group| config.sharing().scope(group, "a", None).unwrap();
+        assert_eq!(scope("web/x"), Scope::Group("web".into()));
+        assert_eq!(scope("ci"), Scope::Vm("a".into()));
     }
 
     #[test]

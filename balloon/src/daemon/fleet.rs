@@ -12,10 +12,14 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use super::config::Config;
 use super::host::{Held, Process};
-use crate::control::fleet::{HostDocument, NodeDocument, StartRequest, TreeDocument};
+use super::layers::{LayerUse, Layers};
+use crate::control::fleet::{GroupLimitsRequest, StartRequest};
 use crate::control::link::{Envelope, Hello, LEASE, Report};
-use crate::zone::{Error, Id, Kind, Limits, MAX_ZONES, Protection, Tree};
+use crate::resident::FileId;
+use crate::zone::scope::Sharing;
+use crate::zone::{Error, Footprints, Id, Kind, Limits, MAX_ZONES, Protection, Scope, Tree};
 use std::collections::BTreeMap;
 
 /// Ticks without a report after which a microVM is charged what the host says, whatever it would say itself: a lease.
@@ -27,19 +31,22 @@ const CALM_PERMILLE: u32 = 1000;
 /// All microVMs of a host.
 #[derive(Debug)]
 pub struct Fleet {
-    tree: Tree,
-    vms: BTreeMap<String, Member>,
-    orphans: Vec<Orphan>,
-    protection: Protection,
+    pub(super) tree: Tree,
+    pub(super) vms: BTreeMap<String, Member>,
+    pub(super) orphans: Vec<Orphan>,
+    pub(super) layers: Layers,
+    sharing: Sharing,
+    pub(super) protection: Protection,
+    pub(super) footprints: Footprints,
 }
 
 /// A microVM that lives, or is about to.
 #[derive(Clone, Debug)]
-struct Member {
-    id: Id,
+pub(super) struct Member {
+    pub(super) id: Id,
     /// Of its VMM; before that, of who starts it.
     process: Process,
-    linked: bool,
+    pub(super) linked: bool,
     /// Number of the last envelope.
     sequence: u64,
     /// Whether it has been answered.
@@ -48,17 +55,19 @@ struct Member {
     silent_ticks: u32,
     /// Number of the last snapshot.
     snapshot: u64,
+    /// How many of all looks at layers had been taken when its were looked at last.
+    looked: u64,
 }
 
 impl Member {
     fn new(id: Id, process: Process, linked: bool) -> Self {
-        Self { id, process, linked, sequence: 0, has_answered: true, silent_ticks: 0, snapshot: 0 }
+        Self { id, process, linked, sequence: 0, has_answered: true, silent_ticks: 0, snapshot: 0, looked: 0 }
     }
 }
 
 /// What a microVM that ended has left.
 #[derive(Clone, Debug)]
-struct Orphan {
+pub(super) struct Orphan {
     process: Process,
     nodes: Vec<Id>,
     snapshot: u64,
@@ -68,7 +77,25 @@ impl Fleet {
     /// Nobody, in `tree`.
     #[must_use]
     pub fn new(tree: Tree) -> Self {
-        Self { tree, vms: BTreeMap::new(), orphans: Vec::new(), protection: Protection::default() }
+        Self {
+            tree,
+            vms: BTreeMap::new(),
+            orphans: Vec::new(),
+            layers: Layers::default(),
+            sharing: Sharing::default(),
+            protection: Protection::default(),
+            footprints: Footprints::default(),
+        }
+    }
+
+    /// Makes pool and groups what `config` says on a host of so much memory, all or nothing.
+    ///
+    /// # Errors
+    /// They cannot be had, or what has been promised does not fit.
+    pub fn configure(&mut self, config: &Config, memory_bytes: u64) -> Result<(), Error> {
+        config.configure(memory_bytes, &mut self.tree)?;
+        self.sharing = config.sharing();
+        Ok(())
     }
 
     /// The zone tree.
@@ -77,14 +104,16 @@ impl Fleet {
         &self.tree
     }
 
-    /// Admits a microVM that `starter` is about to start.
+    /// Admits a microVM that `starter` is about to start, and says within what it shares the layers of its image.
     ///
     /// # Errors
-    /// The name is taken, or the pool does not admit its limits. Nothing has changed then.
-    pub fn admit(&mut self, request: &StartRequest, starter: Process) -> Result<(), Error> {
+    /// The name is taken, it would share more widely than its group allows, or the pool does not admit its limits.
+    /// Nothing has changed then.
+    pub fn admit(&mut self, request: &StartRequest, starter: Process) -> Result<Scope, Error> {
+        let scope = self.sharing.scope(&request.group, &request.name, request.share)?;
         let id = self.tree.create_vm(&request.group, &request.name, request.limits)?;
         self.vms.insert(request.name.clone(), Member::new(id, starter, false));
-        Ok(())
+        Ok(scope)
     }
 
     /// Takes in a microVM that runs, whether it was admitted, is known, or comes from an earlier daemon's time.
@@ -113,6 +142,12 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// Whether `process` is a microVM of another name: nobody is counted twice.
+    #[must_use]
+    pub fn is_another(&self, name: &str, process: Process) -> bool {
+        self.vms.iter().any(|(other, vm)| vm.linked && vm.process == process && other != name)
     }
 
     /// Takes note of what a microVM holds: of `report` what `held` allows. Returns the bytes that were claimed beyond
@@ -176,11 +211,15 @@ impl Fleet {
     /// Ends a microVM whose process is gone, or who never came. What it held is an orphan.
     pub fn end(&mut self, name: &str) {
         let Some(member) = self.vms.remove(name) else { return };
-        let nodes = self.tree.children(member.id).chain([member.id]).collect();
+        // What it shares is no part of what its process held.
+        let is_shared = |id: &Id| self.tree.get(*id).is_some_and(|node| node.kind() == Kind::Shared);
+        let own = self.tree.children(member.id).filter(|id| !is_shared(id));
+        let nodes = own.chain([member.id]).collect();
         // It lived until now, so this cannot be refused.
         if self.tree.retire(member.id).is_ok_and(|left| left > 0) {
             self.orphans.push(Orphan { process: member.process, nodes, snapshot: 0 });
         }
+        self.layers.end_unused(&mut self.tree);
     }
 
     /// Those whose processes `is_alive` denies end; of orphans what `held` says is left is settled.
@@ -190,19 +229,40 @@ impl Fleet {
         for name in dead {
             self.end(&name);
         }
-        for mut orphan in std::mem::take(&mut self.orphans) {
-            orphan.snapshot = orphan.snapshot.saturating_add(1);
-            let mut left = held(orphan.process).private_bytes;
-            for node in &orphan.nodes {
-                let was = self.tree.get(*node).map_or(0, |node| node.own_bytes());
-                let bytes = was.min(left);
-                left = left.saturating_sub(bytes);
-                // A node that is gone has been settled.
-                let _ = self.tree.settle(*node, orphan.snapshot, bytes);
-            }
-            if orphan.nodes.iter().any(|node| self.tree.get(*node).is_some()) {
-                self.orphans.push(orphan);
-            }
+        for orphan in std::mem::take(&mut self.orphans) {
+            self.settle_orphan(orphan, &held);
+        }
+    }
+
+    /// As [`Self::sweep`] of one microVM, whose link has ended.
+    pub fn look_after(
+        &mut self,
+        name: &str,
+        is_alive: impl Fn(Process) -> bool,
+        held: impl Fn(Process) -> Held,
+    ) {
+        let others = self.orphans.len();
+        if self.vms.get(name).is_some_and(|member| !is_alive(member.process)) {
+            self.end(name);
+        }
+        for orphan in self.orphans.split_off(others) {
+            self.settle_orphan(orphan, &held);
+        }
+    }
+
+    /// Settles what is left of one, and keeps it until that is nothing.
+    fn settle_orphan(&mut self, mut orphan: Orphan, held: impl Fn(Process) -> Held) {
+        orphan.snapshot = orphan.snapshot.saturating_add(1);
+        let mut left = held(orphan.process).private_bytes;
+        for node in &orphan.nodes {
+            let was = self.tree.get(*node).map_or(0, |node| node.own_bytes());
+            let bytes = was.min(left);
+            left = left.saturating_sub(bytes);
+            // A node that is gone has been settled.
+            let _ = self.tree.settle(*node, orphan.snapshot, bytes);
+        }
+        if orphan.nodes.iter().any(|node| self.tree.get(*node).is_some()) {
+            self.orphans.push(orphan);
         }
     }
 
@@ -222,6 +282,52 @@ impl Fleet {
     pub fn change(&mut self, name: &str, limits: Limits) -> Result<(), Error> {
         let id = self.tree.vm(name).ok_or(Error::Gone)?;
         self.tree.change(&[(id, limits)])
+    }
+
+    /// Changes the limits of a group, all or none, until it is configured anew or goes with its last member.
+    ///
+    /// # Errors
+    /// There is no such group, the limits contradict each other, or the pool does not admit them.
+    pub fn change_group(&mut self, request: &GroupLimitsRequest) -> Result<(), Error> {
+        let path = request.group.clone();
+        let id = self.tree.group(&path).ok_or(Error::NoGroup { path })?;
+        let now = self.tree.get(id).map(|node| *node.limits()).unwrap_or_default();
+        self.tree.change(&[(id, request.apply(now))])
+    }
+
+    /// Those whose layers are to be looked at, who has waited longest first: a look takes the host some time.
+    #[must_use]
+    pub fn to_look_at(&self) -> Vec<(String, Process)> {
+        let linked = self.vms.iter().filter(|(_, member)| member.linked);
+        let mut all: Vec<_> =
+            linked.map(|(name, member)| (member.looked, name.clone(), member.process)).collect();
+        all.sort();
+        all.into_iter().map(|(_, name, process)| (name, process)).collect()
+    }
+
+    /// Takes note of the layers that a microVM maps, and of how many bytes of files the host charges it for.
+    ///
+    /// # Errors
+    /// A layer's name is none.
+    pub fn observe_layers(&mut self, name: &str, uses: &[LayerUse], first_bytes: u64) -> Result<(), Error> {
+        let looks = self.vms.values().map(|member| member.looked).max().unwrap_or(0).saturating_add(1);
+        let Some(member) = self.vms.get_mut(name) else { return Ok(()) };
+        member.looked = looks;
+        self.layers.observe(&mut self.tree, member.id, uses, first_bytes)
+    }
+
+    /// Settles what is shared: `resident` says what of a file is in memory, if it is known.
+    ///
+    /// # Errors
+    /// The pool would hold more than can be counted.
+    pub fn settle_layers(&mut self, resident: impl Fn(FileId) -> Option<u64>) -> Result<(), Error> {
+        self.layers.settle(&mut self.tree, resident)
+    }
+
+    /// Whether somebody maps the file.
+    #[must_use]
+    pub fn shares(&self, file: FileId) -> bool {
+        self.layers.contains(file)
     }
 
     /// Computes anew what is protected: once before the envelopes of a tick.
@@ -250,54 +356,5 @@ impl Fleet {
             floor_bytes: self.protection.get(id).unwrap_or_default().min,
             grant_bytes: 0,
         })
-    }
-
-    /// The host as a whole.
-    #[must_use]
-    pub fn host(&self) -> HostDocument {
-        let (pool, claims) = (self.tree.pool(), self.tree.claims());
-        HostDocument {
-            pid: std::process::id(),
-            capacity_bytes: pool.capacity_bytes,
-            overcommit: pool.overcommit,
-            main_bytes: self.tree.main_bytes(),
-            protected_bytes: claims.protected_bytes,
-            committed_bytes: claims.committed_bytes,
-            vms: self.vms.values().filter(|member| member.linked).count(),
-            orphans: self.orphans.len(),
-        }
-    }
-
-    /// The zone tree, from the pool downwards, each node before those in it.
-    #[must_use]
-    pub fn document(&mut self) -> TreeDocument {
-        self.protect();
-        let mut nodes = Vec::new();
-        let mut next = vec![(self.tree.root(), 0)];
-        while let Some((id, depth)) = next.pop() {
-            let Some(node) = self.tree.get(id) else { continue };
-            let effective = self.protection.get(id).unwrap_or_default();
-            nodes.push(NodeDocument {
-                name: node.name().into(),
-                kind: node.kind(),
-                depth,
-                orphan: node.is_orphan(),
-                limits: *node.limits(),
-                charge_bytes: node.charge_bytes(),
-                effective_min_bytes: effective.min,
-                effective_low_bytes: effective.low,
-                linked: match node.kind() {
-                    Kind::Vm => {
-                        self.vms.get(node.name()).filter(|member| member.id == id).map(|vm| vm.linked)
-                    }
-                    _ => None,
-                },
-            });
-            let mut children: Vec<_> =
-                self.tree.children(id).map(|id| (id, depth.saturating_add(1))).collect();
-            children.reverse();
-            next.extend(children);
-        }
-        TreeDocument { host: self.host(), nodes }
     }
 }

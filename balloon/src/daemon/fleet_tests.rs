@@ -2,9 +2,13 @@
 
 use super::fleet::{Fleet, SILENT_TICKS};
 use super::host::{Held, Process};
-use crate::control::fleet::StartRequest;
+use crate::control::fleet::{GroupLimitsRequest, StartRequest};
 use crate::control::link::{Hello, Report, ZoneUse};
-use crate::zone::{Error, Limits, MAX_ZONES, Pool, Tree};
+use crate::daemon::config::Config;
+use crate::daemon::layers::LayerUse;
+use crate::resident::FileId;
+use crate::zone::scope::LayerFile;
+use crate::zone::{Error, Kind, Limits, MAX_ZONES, Pool, Scope, Share, Tree};
 
 const GIB: u64 = 1 << 30;
 const VMM: Process = Process { pid: 7, start_ticks: 1 };
@@ -18,7 +22,7 @@ fn limits(min: u64, max: u64) -> Limits {
 }
 
 fn request(name: &str, group: &str, limits: Limits) -> StartRequest {
-    StartRequest { name: name.into(), group: group.into(), limits }
+    StartRequest { name: name.into(), group: group.into(), limits, share: None }
 }
 
 fn hello(name: &str, group: &str, limits: Limits) -> Hello {
@@ -180,4 +184,73 @@ fn an_envelope_says_what_binds() {
     assert_eq!(fleet.tree().group("ci"), None, "a group goes with its last member");
     assert_eq!(fleet.move_vm("nobody", ""), Err(Error::Gone));
     assert!(matches!(fleet.change("a", limits(2, 1)), Err(Error::Order { .. })));
+}
+
+#[test]
+fn a_group_says_how_far_is_shared_and_only_narrower_can_be_wished() {
+    let mut fleet = fleet(true);
+    let config = Config::parse("[groups.ci]\nshare = 'group'\n[groups.'ci/own']\nshare = 'vm'\n").unwrap();
+    fleet.configure(&config, 4 * GIB).unwrap();
+    let wish =
+        |name: &str, group: &str, share| StartRequest { share, ..request(name, group, limits(0, GIB)) };
+    assert_eq!(fleet.admit(&wish("a", "ci/x", None), VMM), Ok(Scope::Group("ci".into())));
+    assert_eq!(fleet.admit(&wish("b", "ci/own", None), VMM), Ok(Scope::Vm("b".into())));
+    assert_eq!(fleet.admit(&wish("c", "", None), VMM), Ok(Scope::Host));
+    let before = fleet.document();
+    let refused = fleet.admit(&wish("d", "ci", Some(Share::Host)), VMM);
+    assert!(matches!(refused, Err(Error::Share { bound: Share::Group, .. })), "{refused:?}");
+    assert_eq!(fleet.document(), before);
+}
+
+#[test]
+fn limits_of_a_group_change_while_it_is_in_use() {
+    let mut fleet = fleet(false);
+    fleet.greet(&hello("a", "ci", limits(0, GIB)), VMM).unwrap();
+    let change = |group: &str, max| GroupLimitsRequest {
+        group: group.into(),
+        max: Some(max),
+        high: Some(Some(GIB / 4)),
+        ..GroupLimitsRequest::default()
+    };
+    fleet.change_group(&change("ci", Some(GIB / 2))).unwrap();
+    fleet.protect();
+    let envelope = fleet.envelope("a").unwrap();
+    assert_eq!((envelope.max_bytes, envelope.high_bytes), (GIB / 2, Some(GIB / 4)));
+    assert_eq!(fleet.host().committed_bytes, GIB / 2);
+    assert_eq!(fleet.change_group(&change("web", None)), Err(Error::NoGroup { path: "web".into() }));
+    assert!(matches!(fleet.change_group(&change("ci", Some(1))), Err(Error::Order { .. })));
+    assert!(fleet.change_group(&change("", Some(GIB))).is_err(), "the pool has a capacity");
+    assert_eq!(fleet.host().committed_bytes, GIB / 2, "what was refused changes nothing");
+    // The configuration has the last word.
+    fleet.configure(&Config::parse("[pool]\ncapacity = '4g'\novercommit = false\n").unwrap(), GIB).unwrap();
+    assert_eq!((fleet.host().committed_bytes, fleet.envelope("a").unwrap().high_bytes), (GIB, None));
+}
+
+#[test]
+fn what_is_shared_is_in_the_tree_and_goes_with_its_last_user() {
+    let mut fleet = fleet(true);
+    fleet.greet(&hello("a", "ci", limits(0, GIB)), VMM).unwrap();
+    let other = Process { pid: 8, start_ticks: 2 };
+    fleet.greet(&hello("b", "ci", limits(0, GIB)), other).unwrap();
+    let id = FileId { major: 1, minor: 2, inode: 3 };
+    let file = LayerFile { label: "0123456789ab".into(), scope: Scope::Group("ci".into()) };
+    let path = Some("/x".into());
+    let used = LayerUse { id, file, path, bytes: 900, resident_bytes: 600, proportional_bytes: 300 };
+    assert_eq!(fleet.to_look_at(), [("a".to_owned(), VMM), ("b".to_owned(), other)]);
+    fleet.observe_layers("a", std::slice::from_ref(&used), 600).unwrap();
+    assert_eq!(fleet.to_look_at(), [("b".to_owned(), other), ("a".to_owned(), VMM)]);
+    fleet.observe_layers("b", std::slice::from_ref(&used), 0).unwrap();
+    fleet.settle_layers(|_| Some(800)).unwrap();
+    assert_eq!((charge(&mut fleet, "ci"), charge(&mut fleet, "a")), (800, 0));
+    let tree = fleet.document();
+    let layer = tree.nodes.iter().find(|node| node.kind == Kind::Shared).unwrap();
+    assert_eq!((layer.name.as_str(), layer.charge_bytes, layer.footprint_bytes), ("0123456789ab", 800, 0));
+    let footprint = |name: &str| tree.nodes.iter().find(|node| node.name == name).unwrap().footprint_bytes;
+    assert_eq!((footprint("a"), footprint("b"), footprint("ci")), (400, 400, 800));
+    // What is left of the dead is not taken for what they shared.
+    fleet.observe_layers("b", &[], 0).unwrap();
+    fleet.end("a");
+    fleet.settle_layers(|_| Some(800)).unwrap();
+    assert_eq!((fleet.charging().zones.len(), charge(&mut fleet, "ci"), fleet.shares(id)), (0, 0, false));
+    fleet.tree().check().unwrap();
 }

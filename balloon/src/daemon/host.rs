@@ -4,6 +4,10 @@
 
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
+
+/// How the cgroups of microVMs' VMMs are called; a name follows.
+const VM_CGROUP: &str = "vm-";
 
 /// A process that no other one is taken for: numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +51,32 @@ pub fn is_alive(process: Process) -> bool {
 pub fn held(process: Process) -> Held {
     let text = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
     if is_alive(process) { parse_status(&text) } else { Held::default() }
+}
+
+/// Bytes of files that the host charges a microVM's VMM for, as it touched them first; nothing where it has no cgroup of
+/// its own.
+#[must_use]
+pub fn charged_file_bytes(process: Process) -> u64 {
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let cgroup = read(Path::new(&format!("/proc/{}/cgroup", process.pid)));
+    let mounts = read(Path::new("/proc/self/mountinfo"));
+    let directory = own_cgroup(&cgroup).zip(cgroup_mount(&mounts));
+    let text = directory.map(|(own, mount)| read(&mount.join(own).join("memory.stat"))).unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix("file ")?.trim().parse().ok());
+    value.unwrap_or(0)
+}
+
+/// The cgroup of a process, below the hierarchy's top, if it is one that `ballast` made for one VMM alone.
+fn own_cgroup(text: &str) -> Option<&str> {
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let is_above = path.split('/').any(|part| part == "..");
+    path.rsplit('/').next().filter(|name| name.starts_with(VM_CGROUP) && !is_above).map(|_| path)
+}
+
+/// Where cgroup v2 is mounted, by `/proc/self/mountinfo`.
+fn cgroup_mount(text: &str) -> Option<PathBuf> {
+    let mount = text.lines().find(|line| line.contains(" - cgroup2 "))?;
+    mount.split(' ').nth(4).map(PathBuf::from)
 }
 
 /// All memory of the host, in bytes.
@@ -93,6 +123,17 @@ mod tests {
         assert!(is_alive(own) && held(own).private_bytes > 0);
         let earlier = Process { start_ticks: own.start_ticks - 1, ..own };
         assert!(!is_alive(earlier) && held(earlier) == Held::default());
+    }
+
+    #[test]
+    fn a_cgroup_is_a_vmms_own_or_none() {
+        assert_eq!(own_cgroup("1:x:/y\n0::/ballast/vm-web\n"), Some("ballast/vm-web"));
+        for none in ["", "0::/", "0::/ballast", "0::/vm-a/user.slice", "0::/../../vm-a", "1:memory:/vm-a"] {
+            assert_eq!(own_cgroup(none), None, "{none}");
+        }
+        let mounts = "24 1 8:1 / / rw - ext4 /dev/sda rw\n30 24 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup_mount(mounts), Some("/sys/fs/cgroup".into()));
+        assert_eq!(cgroup_mount(""), None);
     }
 
     #[test]

@@ -8,16 +8,19 @@
 
 use super::fleet::Fleet;
 use super::host::{self, Process};
+use super::page_cache::Files;
 use crate::control::link::{self, Decoder, FromVm, RENEWAL, ToVm};
+use crate::zone::scope::state_name;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 use vmm_sys_util::timerfd::TimerFd;
 
 const TIMER: u32 = 0;
@@ -25,11 +28,15 @@ const TIMER: u32 = 0;
 const UNREAD_BYTES: usize = 64 << 10;
 /// Longest answer to the request for the link.
 const HEAD_BYTES: usize = 4096;
+/// For so long a tick looks at what microVMs share, and at one of them in any case. Who is not looked at has its turn in the
+/// next.
+const LOOKS: Duration = Duration::from_millis(10);
 
 /// All links.
 pub struct Links {
     vms: PathBuf,
     fleet: Rc<RefCell<Fleet>>,
+    files: Files,
     timer: TimerFd,
     /// By the tokens of their events.
     links: BTreeMap<u32, Link>,
@@ -56,11 +63,13 @@ impl Links {
     /// Links to the microVMs of the state directory `state`.
     ///
     /// # Errors
-    /// The host has no more descriptors.
+    /// The directory cannot be found, or the host has no more descriptors.
     pub fn new(state: &Path, fleet: Rc<RefCell<Fleet>>) -> io::Result<Self> {
         let mut timer = TimerFd::new()?;
         timer.reset(RENEWAL, Some(RENEWAL))?;
-        Ok(Self { vms: state.join("vms"), fleet, timer, links: BTreeMap::new(), next_token: TIMER })
+        let files = Files::new(state_name(&std::fs::canonicalize(state)?.to_string_lossy()));
+        let (links, next_token) = (BTreeMap::new(), TIMER);
+        Ok(Self { vms: state.join("vms"), fleet, files, timer, links, next_token })
     }
 
     /// Looks for microVMs without a link, at the host, and renews all leases.
@@ -70,6 +79,7 @@ impl Links {
             let mut fleet = self.fleet.borrow_mut();
             fleet.sweep(host::is_alive, host::held);
             fleet.charge_silent(host::held);
+            look_at_layers(&mut fleet, &mut self.files);
             fleet.protect();
             for link in self.links.values_mut().filter(|link| link.is_open()) {
                 if let Some(envelope) = fleet.envelope(&link.name) {
@@ -89,9 +99,10 @@ impl Links {
             Err(error) if error.kind() == ErrorKind::NotFound => return,
             Err(error) => return log::warn!("cannot read {}: {error}", self.vms.display()),
         };
+        let known: BTreeSet<String> = self.links.values().map(|link| link.name.clone()).collect();
         for entry in entries.flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if self.links.values().any(|link| link.name == name) {
+            if known.contains(&name) {
                 continue;
             }
             // There is none yet, or nobody listens any longer: its next owner will.
@@ -131,12 +142,11 @@ impl Links {
             Err(error) => log::warn!("the link to microVM '{}' ends: {error}", link.name),
         }
         // Its process says whether it has ended; a link that broke is made anew.
-        if let Some(link) = self.links.remove(&token)
-            && let Err(error) = ops.remove(Events::with_data(&link.socket, token, link.interest))
-        {
+        let Some(link) = self.links.remove(&token) else { return };
+        if let Err(error) = ops.remove(Events::with_data(&link.socket, token, link.interest)) {
             log::error!("cannot forget microVM '{}': {error}", link.name);
         }
-        self.fleet.borrow_mut().sweep(host::is_alive, host::held);
+        self.fleet.borrow_mut().look_after(&link.name, host::is_alive, host::held);
     }
 }
 
@@ -151,6 +161,8 @@ enum Fault {
     Name(String),
     #[error("process {0}, which it claims to be, is none of its starter's")]
     Process(u32),
+    #[error("process {0}, which it claims to be, is another microVM")]
+    Another(u32),
     #[error("{0}")]
     Zone(#[from] crate::zone::Error),
     #[error("it does not read")]
@@ -216,6 +228,9 @@ impl Link {
                     let vmm =
                         vmm.filter(|vmm| starter.and_then(|pid| u32::try_from(pid).ok()) == Some(vmm.parent));
                     let vmm = vmm.ok_or(Fault::Process(hello.pid))?.process;
+                    if fleet.is_another(&hello.name, vmm) {
+                        return Err(Fault::Another(hello.pid));
+                    }
                     fleet.greet(&hello, vmm)?;
                     *process = Some(vmm);
                     fleet.protect();
@@ -256,6 +271,26 @@ impl MutEventSubscriber for Links {
             token => self.attend(token, events.event_set(), ops),
         }
     }
+}
+
+/// What microVMs share, and what of it is in memory.
+fn look_at_layers(fleet: &mut Fleet, files: &mut Files) {
+    let start = Instant::now();
+    for (name, process) in fleet.to_look_at() {
+        // Who is gone is swept by the next tick; what the host does not say has not changed.
+        let Ok(uses) = files.uses(process) else { continue };
+        if let Err(error) = fleet.observe_layers(&name, &uses, host::charged_file_bytes(process)) {
+            log::warn!("cannot count what microVM '{name}' shares: {error}");
+        }
+        if start.elapsed() >= LOOKS {
+            break;
+        }
+    }
+    files.read_on();
+    if let Err(error) = fleet.settle_layers(|file| files.resident(file)) {
+        log::warn!("cannot count what microVMs share: {error}");
+    }
+    files.retain(|file| fleet.shares(file));
 }
 
 fn connect(path: &Path) -> io::Result<UnixStream> {

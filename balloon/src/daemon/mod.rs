@@ -5,16 +5,23 @@
 //! ballast zones -- GET /v1/tree ----> service -+-> Fleet (zone tree) +--- links: one to each microVM's socket
 //! ```
 //!
-//! [`fleet`] is pure: who there is, what each holds and may hold. [`service`] answers on the daemon's own socket;
-//! [`links`] finds microVMs, keeps a link to each and looks at the host. One daemon serves one state directory and its
+//! [`fleet`] and [`layers`] are pure: who there is, what each holds, shares and may hold. [`service`] answers on the
+//! daemon's own socket; [`links`] finds microVMs, keeps a link to each and looks at the host, [`page_cache`] at what they
+//! share. One daemon serves one state directory and its
 //! own user's microVMs. It needs none of what it knows: a daemon that starts anew asks the microVMs.
 
 pub mod config;
+mod documents;
 pub mod fleet;
 #[cfg(test)]
 mod fleet_tests;
 pub mod host;
+pub mod layers;
+#[cfg(test)]
+mod layers_tests;
 pub mod links;
+pub mod page_cache;
+mod reload;
 pub mod run;
 pub mod service;
 mod state_lock;

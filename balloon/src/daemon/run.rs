@@ -1,8 +1,9 @@
 //! Starts the daemon and runs it until a signal ends it. Wiring.
 
-use super::config::{self, Config};
+use super::config;
 use super::fleet::Fleet;
 use super::links::Links;
+use super::reload::{self, Reload};
 use super::service::Host;
 use super::{host, state_lock};
 use crate::control::fleet::SOCKET;
@@ -19,16 +20,11 @@ use std::rc::Rc;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration cannot be read.
-    #[error("cannot read the configuration {}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// The host's answer.
-        source: io::Error,
-    },
-    /// The configuration is none.
     #[error(transparent)]
-    Text(#[from] config::Error),
+    Read(#[from] reload::Error),
+    /// The configuration cannot be had.
+    #[error(transparent)]
+    Config(#[from] config::Error),
     /// There is one already.
     #[error("another ballastd serves {}: end it first, or set BALLAST_STATE to another directory", state.display())]
     Running {
@@ -62,16 +58,11 @@ pub enum Error {
 /// It cannot be served, or the configuration cannot be had.
 pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
     let host_error = |doing| move |source| Error::Host { doing, source };
-    let config = match config {
-        None => Config::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| Error::Config { path: path.into(), source })?;
-            Config::parse(&text)?
-        }
-    };
     let memory_bytes = host::memory_bytes().map_err(host_error("find out how much memory the host has"))?;
-    let fleet = Rc::new(RefCell::new(Fleet::new(config.tree(memory_bytes)?)));
+    let content = reload::read(config)?;
+    let mut fleet = Fleet::new(content.tree(memory_bytes)?);
+    fleet.configure(&content, memory_bytes).map_err(config::Error::from)?;
+    let fleet = Rc::new(RefCell::new(fleet));
 
     let state_error = |source| Error::State { state: state.into(), source };
     let _lock = state_lock::take(state)
@@ -82,6 +73,9 @@ pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
     let mut events: EventManager<Box<dyn MutEventSubscriber>> = EventManager::new()?;
     let links = Links::new(state, Rc::clone(&fleet)).map_err(host_error("create a timer"))?;
     events.add_subscriber(Box::new(links));
+    let reload =
+        Reload::new(config, memory_bytes, Rc::clone(&fleet)).map_err(host_error("wait for SIGHUP"))?;
+    events.add_subscriber(Box::new(reload));
     let server = Server::new(listener, Host::new(fleet)).map_err(host_error("serve the daemon's socket"))?;
     events.add_subscriber(Box::new(server));
     loop {

@@ -4,10 +4,11 @@
 
 use super::fleet::Fleet;
 use super::host;
-use crate::control::fleet::{GroupRequest, StartRequest};
+use crate::control::fleet::{GroupLimitsRequest, GroupRequest, HostDocument, StartDocument, StartRequest};
 use crate::control::http::{Request, Response, Status};
 use crate::control::service::{Answer, Service, error};
 use crate::zone::{Error, Limits};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,20 +32,25 @@ impl Host {
         match (request.method.as_str(), words.as_slice()) {
             ("GET" | "HEAD", ["v1", "host"]) => Response::json(Status::Ok, &fleet.host()),
             ("GET" | "HEAD", ["v1", "tree"]) => Response::json(Status::Ok, &fleet.document()),
+            ("GET" | "HEAD", ["v1", "charging"]) => Response::json(Status::Ok, &fleet.charging()),
             ("POST", ["v1", "vms"]) => start(&mut fleet, request),
             ("PUT", ["v1", "vms", name, "group"]) => {
-                change(&mut fleet, request, |fleet, to: GroupRequest| fleet.move_vm(name, &to.group))
+                change(&mut fleet, request, |fleet, to: GroupRequest| fleet.move_vm(name, &to.group), to_host)
             }
             ("PUT", ["v1", "vms", name, "limits"]) => {
-                change(&mut fleet, request, |fleet, limits: Limits| fleet.change(name, limits))
+                change(&mut fleet, request, |fleet, limits: Limits| fleet.change(name, limits), to_host)
             }
-            (_, ["v1", "host" | "tree"]) => not_allowed("GET, HEAD"),
+            ("PUT", ["v1", "groups"]) => {
+                let apply = |fleet: &mut Fleet, to: GroupLimitsRequest| fleet.change_group(&to);
+                change(&mut fleet, request, apply, to_host)
+            }
+            (_, ["v1", "host" | "tree" | "charging"]) => not_allowed("GET, HEAD"),
             (_, ["v1", "vms"]) => not_allowed("POST"),
-            (_, ["v1", "vms", _, "group" | "limits"]) => not_allowed("PUT"),
+            (_, ["v1", "groups"] | ["v1", "vms", _, "group" | "limits"]) => not_allowed("PUT"),
             _ => error(
                 Status::NotFound,
-                "there is no such path; there are /v1/host, /v1/tree, /v1/vms, /v1/vms/NAME/group and \
-                 /v1/vms/NAME/limits",
+                "there is no such path; there are /v1/host, /v1/tree, /v1/charging, /v1/groups, /v1/vms, \
+                 /v1/vms/NAME/group and /v1/vms/NAME/limits",
             ),
         }
     }
@@ -72,13 +78,20 @@ fn start(fleet: &mut Fleet, request: &Request) -> Response {
     let Some(starter) = request.client.and_then(host::status) else {
         return error(Status::Conflict, "who asks to start a microVM must live until it has");
     };
-    change(fleet, request, |fleet, vm: StartRequest| fleet.admit(&vm, starter.process))
+    let admit = |fleet: &mut Fleet, vm: StartRequest| fleet.admit(&vm, starter.process);
+    change(fleet, request, admit, |_, scope| StartDocument { scope })
 }
 
-fn change<T: DeserializeOwned>(
+fn to_host(fleet: &Fleet, (): ()) -> HostDocument {
+    fleet.host()
+}
+
+/// Does what the document of `request` asks for by `change`, and answers with what `answer` makes of that.
+fn change<T: DeserializeOwned, R, A: Serialize>(
     fleet: &mut Fleet,
     request: &Request,
-    change: impl FnOnce(&mut Fleet, T) -> Result<(), Error>,
+    change: impl FnOnce(&mut Fleet, T) -> Result<R, Error>,
+    answer: impl FnOnce(&Fleet, R) -> A,
 ) -> Response {
     let document = match serde_json::from_slice(&request.body) {
         Ok(document) => document,
@@ -89,8 +102,9 @@ fn change<T: DeserializeOwned>(
         }
     };
     match change(fleet, document) {
-        Ok(()) => Response::json(Status::Ok, &fleet.host()),
+        Ok(done) => Response::json(Status::Ok, &answer(fleet, done)),
         Err(Error::Gone) => error(Status::NotFound, "no microVM of that name is known to ballastd"),
+        Err(refusal @ Error::NoGroup { .. }) => error(Status::NotFound, refusal.to_string()),
         Err(refusal) => error(Status::Unprocessable, refusal.to_string()),
     }
 }

@@ -13,4 +13,4 @@ pub mod smaps;
 pub use host::{Extent, Host, Survey};
 pub use page_cache::{FileMapping, PageCache};
 pub use scanner::{Residency, Scanner};
-pub use smaps::{Mapping, parse_smaps};
+pub use smaps::{FileId, Mapping, parse_smaps};

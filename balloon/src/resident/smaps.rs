@@ -3,6 +3,17 @@
 //! Reads the text of `/proc/PID/smaps` (`fs/proc/task_mmu.c`); pure, the caller reads the file. Walking it
 //! costs the kernel a page-table walk of the whole process: a slow-cadence reading, not a hot path.
 
+/// A file, as mappings name it: on overlayfs and btrfs its device is not the one that stat(2) tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileId {
+    /// Major number of its device.
+    pub major: u32,
+    /// Minor number of its device.
+    pub minor: u32,
+    /// Its number there.
+    pub inode: u64,
+}
+
 /// One mapping of `/proc/PID/smaps`. Sizes are in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mapping {
@@ -10,6 +21,8 @@ pub struct Mapping {
     pub start: u64,
     /// One past the last address.
     pub end: u64,
+    /// Of a file, what tells it from others: major and minor number of its device, and its inode. Zero of others.
+    pub file: FileId,
     /// File, `[heap]`, `[anon:NAME]` or nothing.
     pub name: String,
     /// Resident, shared pages counted whole.
@@ -30,7 +43,7 @@ impl Mapping {
     }
 }
 
-/// Parses the text of a `smaps` file. Lines of unknown kind are skipped, as newer kernels add some.
+/// Parses the text of a `smaps` file, or of the `maps` file, which has no numbers. Lines of unknown kind are skipped, as newer kernels add some.
 #[must_use]
 pub fn parse_smaps(text: &str) -> Vec<Mapping> {
     let mut mappings: Vec<Mapping> = Vec::new();
@@ -56,8 +69,11 @@ fn parse_header(line: &str) -> Option<Mapping> {
     let (start, end) = words.next()?.split_once('-')?;
     let start = u64::from_str_radix(start, 16).ok()?;
     let end = u64::from_str_radix(end, 16).ok()?;
-    let name = words.skip(4).collect::<Vec<_>>().join(" ");
-    Some(Mapping { start, end, name, ..Mapping::default() })
+    let (major, minor) = words.nth(2)?.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, 16).ok();
+    let file = FileId { major: number(major)?, minor: number(minor)?, inode: words.next()?.parse().ok()? };
+    let name = words.collect::<Vec<_>>().join(" ");
+    Some(Mapping { start, end, file, name, ..Mapping::default() })
 }
 
 /// `Pss:                 396 kB`
@@ -93,6 +109,7 @@ AnonHugePages:    131072 kB
         let mappings = parse_smaps(TEXT);
         assert_eq!(mappings.len(), 2);
         assert_eq!(mappings[0].name, "/usr/bin/a program");
+        assert_eq!(mappings[0].file, FileId { major: 0xfe, minor: 0, inode: 1234 });
         assert_eq!((mappings[0].bytes(), mappings[0].rss, mappings[0].pss), (1 << 20, 512 << 10, 256 << 10));
         assert_eq!(mappings[1].name, "[anon:guest memory]");
         assert_eq!((mappings[1].anonymous, mappings[1].huge), (256 << 20, 128 << 20));

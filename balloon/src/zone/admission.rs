@@ -3,8 +3,9 @@
 use super::node::Role;
 use super::preorder::Preorder;
 use super::tree::wrong_kind;
-use super::{Error, Id, Limits, MAX_BYTES, Tree};
+use super::{Charging, Error, Id, Limits, MAX_BYTES, Tree};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The memory that Ballast may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,41 @@ impl Tree {
         pool.check()?;
         let old = std::mem::replace(&mut self.pool, pool);
         self.admit(Claims::default()).inspect_err(|_| self.pool = old)
+    }
+
+    /// Makes the pool and its groups what a configuration says, all or nothing. Groups that it does not name stay
+    /// without limits while something is in them.
+    ///
+    /// # Errors
+    /// A path is none, limits contradict each other, or what would be promised does not fit: anything, if the pool
+    /// changes, else more than before. Nothing has changed then.
+    pub fn configure(
+        &mut self,
+        pool: Pool,
+        groups: &[(&str, Limits, Option<Charging>)],
+    ) -> Result<(), Error> {
+        pool.check()?;
+        let before = if pool == self.pool { self.claims() } else { Claims::default() };
+        let mut next = self.clone();
+        next.pool = pool;
+        let mut named = BTreeSet::new();
+        for (path, limits, chosen) in groups {
+            limits.check(path)?;
+            let id = next.find_or_create_group(path)?;
+            let Some(node) = next.nodes.get_mut(id) else { continue };
+            let Role::Group { configured, charging } = &mut node.role else { return Err(wrong_kind(node)) };
+            (*configured, *charging, node.limits) = (true, *chosen, *limits);
+            named.insert(id);
+        }
+        for id in next.groups.values().copied().collect::<Vec<_>>() {
+            let Some(node) = next.nodes.get_mut(id).filter(|_| !named.contains(&id)) else { continue };
+            let Role::Group { configured, charging } = &mut node.role else { continue };
+            (*configured, *charging, node.limits) = (false, None, Limits::default());
+            next.prune(id);
+        }
+        next.admit(before)?;
+        *self = next;
+        Ok(())
     }
 
     /// What has been promised.

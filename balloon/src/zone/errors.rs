@@ -1,6 +1,6 @@
 //! What the tree refuses, with the numbers that decided it.
 
-use super::{Kind, MAX_BYTES, WEIGHTS};
+use super::{Kind, MAX_BYTES, Share, WEIGHTS};
 use crate::size::Size;
 
 /// A request that the tree refuses. It has changed nothing.
@@ -26,7 +26,7 @@ pub enum Error {
     /// Not a name.
     #[error(
         "'{name}' cannot name a {kind}: use letters, digits, '-', '_' and '.', a letter or digit first, at most 64 in \
-         all; parts of a group's path are joined by '/'"
+         all; parts of a group's path are joined by '/', at most 240 in all"
     )]
     Name {
         /// What was to be named.
@@ -61,6 +61,26 @@ pub enum Error {
         scope: String,
         /// The shared zone.
         zone: String,
+    },
+    /// A group that is neither configured nor in use.
+    #[error("there is no group '{path}': it appears with its first VM, or when it is configured")]
+    NoGroup {
+        /// Its path.
+        path: String,
+    },
+    /// Wider sharing than a group allows.
+    #[error(
+        "VM '{vm}' cannot share its image so widely: {} says share = \"{}\"; wish for no more, or have that changed",
+        if group.is_empty() { "the pool".into() } else { format!("group '{group}'") },
+        match bound { Share::Vm => "vm", Share::Group => "group", Share::Host => "host" }
+    )]
+    Share {
+        /// The VM.
+        vm: String,
+        /// The group that is configured so; the empty path is the pool.
+        group: String,
+        /// How far it lets its VMs share.
+        bound: Share,
     },
     /// More than any memory.
     #[error("{bytes} bytes are more than any memory: at most {MAX_BYTES} can be counted")]

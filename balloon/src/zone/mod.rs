@@ -57,6 +57,7 @@ mod limits;
 mod node;
 mod preorder;
 mod protection;
+pub mod scope;
 mod settle;
 mod sharing;
 #[cfg(test)]
@@ -72,5 +73,6 @@ pub use forest::Id;
 pub use limits::{DEFAULT_WEIGHT, Limits, WEIGHTS};
 pub use node::{Kind, Node};
 pub use protection::{Effective, Protection};
+pub use scope::{Scope, Share};
 pub use settle::Settled;
 pub use tree::{BOOT_ZONE, MAX_BYTES, MAX_ZONES, Tree};

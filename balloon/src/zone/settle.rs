@@ -15,6 +15,9 @@ pub enum Settled {
     Merged(i64),
 }
 
+/// A node, what it lay in, and what came after it there.
+pub(super) type Undo = (Id, Option<Id>, Option<Id>);
+
 impl Tree {
     /// The main zone: what is left of the pool. Less than nothing if the tree holds more than the pool has.
     ///
@@ -72,12 +75,7 @@ impl Tree {
         let Some(left) = self.nodes.parent(vm).filter(|left| *left != group) else { return Ok(()) };
         let before = self.claims();
         let mut undo = vec![self.reparent(vm, group, None)];
-        for zone in maps {
-            let home = self.nodes.parent(zone).filter(|home| !self.nodes.is_within(vm, *home));
-            if let Some(wider) = home.and_then(|home| self.nodes.common_ancestor(home, vm)) {
-                undo.push(self.reparent(zone, wider, None));
-            }
-        }
+        undo.extend(maps.into_iter().filter_map(|zone| self.widen(zone, vm)));
         if let Err(refusal) = self.admit(before) {
             for (id, parent, next) in undo.into_iter().rev() {
                 if let Some(parent) = parent {
@@ -130,8 +128,15 @@ impl Tree {
         Ok(self.nodes.get(id).map_or(0, |node| node.charge_bytes))
     }
 
+    /// Moves the home of a shared zone up until it contains `vm`; returns what undoes it if it did not yet.
+    pub(super) fn widen(&mut self, zone: Id, vm: Id) -> Option<Undo> {
+        let home = self.nodes.parent(zone).filter(|home| !self.nodes.is_within(vm, *home))?;
+        let wider = self.nodes.common_ancestor(home, vm)?;
+        Some(self.reparent(zone, wider, None))
+    }
+
     /// Moves a node and its charge; returns what undoes it.
-    fn reparent(&mut self, id: Id, parent: Id, next: Option<Id>) -> (Id, Option<Id>, Option<Id>) {
+    fn reparent(&mut self, id: Id, parent: Id, next: Option<Id>) -> Undo {
         let undo = (id, self.nodes.parent(id), self.nodes.next_sibling(id));
         let charge = self.nodes.get(id).map_or(0, |node| node.charge_bytes);
         if let Some(old) = undo.1 {

@@ -50,6 +50,25 @@ impl Tree {
         Ok(zone)
     }
 
+    /// As [`Self::map`] for a VM that maps the zone already, as the host shows: whom the zone's home does not contain, it is
+    /// widened for, for good. See the module.
+    ///
+    /// # Errors
+    /// There is no such VM or scope, or the name is none. Nothing has changed then.
+    pub fn adopt_map(&mut self, vm: Id, scope: Id, name: &str) -> Result<Id, Error> {
+        self.living_vm(vm)?;
+        // It contains the VM, and so it stays, whatever goes with the zone's move.
+        let scope = self.nodes.common_ancestor(scope, vm).ok_or(Error::Gone)?;
+        if let Some(zone) = self.shared(name) {
+            let left = self.nodes.parent(zone);
+            self.widen(zone, vm);
+            if let Some(left) = left {
+                self.prune(left);
+            }
+        }
+        self.map(vm, scope, name)
+    }
+
     /// Takes note that `vm` does not map `zone` any longer. A zone that nobody maps is an orphan: what the host still
     /// caches of it stays charged where it was, until it is settled to nothing.
     ///

@@ -16,6 +16,9 @@ pub const MAX_ZONES: usize = 16;
 pub const MAX_BYTES: u64 = i64::MAX as u64;
 
 const LONGEST_NAME: usize = 64;
+/// Each group on a path is a node that has all of its own path: without a bound, one request would be gigabytes. With what
+/// it is put after it names a directory, too.
+const LONGEST_PATH: usize = 240;
 
 /// Pool, groups, VMs and zones, with their limits and charges.
 #[derive(Clone, Debug)]
@@ -23,7 +26,7 @@ pub struct Tree {
     pub(super) nodes: Forest<Node>,
     pub(super) root: Id,
     pub(super) pool: Pool,
-    groups: BTreeMap<String, Id>,
+    pub(super) groups: BTreeMap<String, Id>,
     vms: BTreeMap<String, Id>,
     pub(super) shared: BTreeMap<String, Id>,
 }
@@ -219,9 +222,10 @@ impl Tree {
         if let Some(id) = self.group(path) {
             return Ok(id);
         }
-        for part in path.split('/') {
-            check_name(Kind::Group, part)
-                .map_err(|_| Error::Name { kind: Kind::Group, name: path.into() })?;
+        let is_good =
+            path.len() <= LONGEST_PATH && path.split('/').all(|part| check_name(Kind::Group, part).is_ok());
+        if !is_good {
+            return Err(no_name(Kind::Group, path));
         }
         let mut parent = self.root;
         let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
@@ -271,5 +275,10 @@ fn check_name(kind: Kind, name: &str) -> Result<(), Error> {
     let good = name.len() <= LONGEST_NAME
         && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    if good { Ok(()) } else { Err(Error::Name { kind, name: name.into() }) }
+    if good { Ok(()) } else { Err(no_name(kind, name)) }
+}
+
+/// Of what is no name as much is repeated as a name may have.
+fn no_name(kind: Kind, name: &str) -> Error {
+    Error::Name { kind, name: name.chars().take(LONGEST_PATH).collect() }
 }

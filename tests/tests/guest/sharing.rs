@@ -1,8 +1,31 @@
-//! Guests of one image share the host's copy of it.
+//! Guests of one image share the host's copy of it, within their scope, and nobody pays for a neighbour's share.
 
-use balloon::resident::Mapping;
+use balloon::control::fleet::{ChargingDocument, TreeDocument};
+use balloon::resident::{FileId, Mapping};
+use balloon::zone::Kind;
+use balloon::zone::scope::{SCOPES as SCOPES_DIRECTORY, state_name};
 use serde_json::Value;
-use tests::{process, setup};
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use tests::daemon::Daemon;
+use tests::memory::MIB;
+use tests::run::{Running, until};
+use tests::{Ballast, is_long, process, setup};
+
+/// What a guest has mapped of image layers.
+fn layers(guest: &Running) -> Vec<Mapping> {
+    let mappings = process::mappings(guest.vmm()).into_iter();
+    mappings.filter(|mapping| mapping.name.contains(".erofs")).collect()
+}
+
+fn sum(mappings: &[Mapping], bytes: impl Fn(&Mapping) -> u64) -> u64 {
+    mappings.iter().map(bytes).sum()
+}
+
+fn files(guest: &Running) -> BTreeSet<FileId> {
+    layers(guest).iter().map(|layer| layer.file).collect()
+}
 
 /// Reads most of the image's bytes and stays.
 const SCRIPT: &str = "cat /usr/lib/x86_64-linux-gnu/*.so* /usr/bin/* > /dev/null 2>&1; echo read; sleep 1000";
@@ -50,4 +73,171 @@ fn two_guests_hold_one_copy() {
     };
     assert_eq!(names("one"), names("two"));
     assert!(names("one").len() > 1, "private and shared");
+}
+
+/// Every file of an image of 220 MiB, which takes an emulated host minutes a guest: two guests, or with full counts eight.
+#[test]
+fn guests_of_an_image_hold_one_copy_of_all_of_it() {
+    let ballast = setup();
+    let count = if is_long() { 8 } else { 2 };
+    let script = "find /usr /etc /var -xdev -type f -exec cat {} + > /dev/null 2>&1; echo read; sleep 1000";
+    let start = |number: usize| {
+        let run = ballast.run("debian", &["sh", "-c", script]);
+        run.options(["-m", "160m", "--name", &format!("guest{number}")]).start()
+    };
+    let guests: Vec<Running> = (0..count).map(start).collect();
+    guests.iter().for_each(|guest| guest.wait_for("read"));
+    let all: Vec<Vec<Mapping>> = guests.iter().map(layers).collect();
+    let (file, one) = (sum(&all[0], |layer| layer.end - layer.start), sum(&all[0], |layer| layer.rss));
+    let shares: u64 = all.iter().map(|layers| sum(layers, |layer| layer.pss)).sum();
+    println!(
+        "{count} guests of an image of {} MiB: {} KiB in one, {shares} KiB in all by their shares",
+        file / MIB,
+        one >> 10,
+        shares = shares >> 10
+    );
+    assert!(file >= 200 * MIB && one >= 180 * MIB, "{one} bytes of an image of {file} are read");
+    assert!(shares.abs_diff(one) <= one / 20, "{count} guests hold {shares} bytes of {one}");
+}
+
+/// An image of the first layer only of the one in `tests/fixtures`, as `docker save` writes it.
+fn base_of_layers(ballast: &Ballast) -> std::path::PathBuf {
+    let fixture = std::env::var("BALLAST_TEST_FIXTURES").unwrap() + "/oci/docker.tar";
+    let work = ballast.path("base");
+    fs::create_dir(&work).unwrap();
+    let tar = |arguments: &[&str]| {
+        assert!(Command::new("tar").current_dir(&work).args(arguments).status().unwrap().success());
+    };
+    tar(&["-xf", &fixture]);
+    let read = |name: &str| -> Value { serde_json::from_slice(&fs::read(work.join(name)).unwrap()).unwrap() };
+    let mut manifest = read("manifest.json");
+    let mut config = read(manifest[0]["Config"].as_str().unwrap());
+    config["rootfs"]["diff_ids"].as_array_mut().unwrap().truncate(1);
+    config.as_object_mut().unwrap().remove("history");
+    manifest[0]["Layers"].as_array_mut().unwrap().truncate(1);
+    manifest[0]["Config"] = "base.json".into();
+    manifest[0]["RepoTags"] = Value::Null;
+    fs::write(work.join("base.json"), config.to_string()).unwrap();
+    fs::write(work.join("manifest.json"), manifest.to_string()).unwrap();
+    tar(&["-cf", "../base.tar", "."]);
+    ballast.path("base.tar")
+}
+
+#[test]
+fn two_images_hold_a_common_layer_once() {
+    let ballast = setup();
+    let base = base_of_layers(&ballast);
+    let script = ["sh", "-c", "cat /bin/busybox > /dev/null; echo read; sleep 1000"];
+    let guests = [ballast.run("layers", &script), ballast.run(&base, &script)].map(|run| run.start());
+    guests.iter().for_each(|guest| guest.wait_for("read"));
+    let [above, below] = guests.each_ref().map(files);
+    assert!(above.len() > below.len() && below.len() == 1, "{above:?} {below:?}");
+    assert!(below.is_subset(&above), "{above:?} {below:?}");
+    for guest in &guests {
+        let common: Vec<Mapping> =
+            layers(guest).into_iter().filter(|layer| below.contains(&layer.file)).collect();
+        let (rss, pss) = (sum(&common, |layer| layer.rss), sum(&common, |layer| layer.pss));
+        assert!(rss > MIB && pss <= rss * 60 / 100, "{pss} of {rss} bytes");
+    }
+}
+
+const SCOPES: &str = "[pool]\ncapacity = '4g'\n[groups.ci]\ncharging = 'first-touch'\n
+    [groups.web]\nmax = '300m'\nshare = 'host'\n[groups.ops]\nshare = 'host'\n";
+
+/// What the microVMs of `group` hold beside what is shared.
+fn private(tree: &TreeDocument, group: &str) -> u64 {
+    let within = tree.nodes.iter().skip_while(|node| node.name != group).skip(1);
+    let within = within.take_while(|node| node.depth > 1);
+    within.filter(|node| node.kind == Kind::Vm).map(|node| node.charge_bytes).sum()
+}
+
+fn charge(tree: &TreeDocument, name: &str) -> u64 {
+    tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
+}
+
+#[test]
+fn scopes_share_no_page_and_nobody_pays_for_a_neighbour() {
+    let ballast = setup();
+    let daemon = Daemon::start(&ballast, SCOPES);
+    let start = |name: &str, options: &[&str]| {
+        let run =
+            ballast.run("busybox", &["sh", "-c", "cat /bin/busybox > /dev/null; echo read; sleep 1000"]);
+        let guest = run.options(["-m", "128m", "--name", name]).options(options).start();
+        guest.wait_for("read");
+        guest
+    };
+    let (one, two) = (start("one", &["--group", "ci"]), start("two", &["--group", "web"]));
+    // The same layer, of the same content, read by both: no page is common.
+    assert!(files(&one).is_disjoint(&files(&two)));
+    for guest in [&one, &two] {
+        let layers = layers(guest);
+        let (rss, pss) = (sum(&layers, |layer| layer.rss), sum(&layers, |layer| layer.pss));
+        assert!(rss > MIB && pss == rss, "{pss} of {rss} bytes");
+    }
+    let charging = || -> ChargingDocument {
+        let list = ballast.command(&["zones", "--charging", "--format", "json"]).end().exits(0);
+        serde_json::from_slice(&list.stdout).unwrap()
+    };
+    until(|| charging().zones.len() == 2, || format!("{:#?}", charging()));
+    let document = charging();
+    for view in ["--charging", "--tree"] {
+        println!("{}", ballast.command(&["zones", view]).end().exits(0));
+    }
+    assert_eq!(document.zones[0].name, document.zones[1].name);
+    for zone in &document.zones {
+        // The page cache of each file has what its guest has read.
+        assert!(zone.resident_bytes > MIB && zone.vms == 1, "{zone:#?}");
+        let sums = zone.shares.iter().fold([0; 3], |[a, b, c], share| {
+            [a + share.proportional_bytes, b + share.first_touch_bytes, c + share.common_bytes]
+        });
+        assert_eq!(sums, [zone.resident_bytes; 3], "{zone:#?}");
+    }
+    let homes: BTreeSet<&str> = document.zones.iter().map(|zone| zone.home.as_str()).collect();
+    assert_eq!(homes, BTreeSet::from(["", "ci"]));
+    let tree = daemon.tree();
+    assert!(charge(&tree, "ci") >= private(&tree, "ci") + MIB, "{tree:#?}");
+
+    // A neighbour begins to share what 'two' has, and ceases to: 'web' has not a byte of it, before, meanwhile or after.
+    let nothing_of_it =
+        |tree: &TreeDocument| assert_eq!(charge(tree, "web"), private(tree, "web"), "{tree:#?}");
+    nothing_of_it(&tree);
+    let three = start("three", &["--group", "ops"]);
+    assert_eq!(files(&two), files(&three));
+    until(|| charging().zones.iter().any(|zone| zone.vms == 2), || format!("{:#?}", charging()));
+    nothing_of_it(&daemon.tree());
+    let share = |name: &str| {
+        let shares: Vec<_> = charging().zones.into_iter().flat_map(|zone| zone.shares).collect();
+        shares.iter().find(|share| share.name == name).map_or(0, |share| share.proportional_bytes)
+    };
+    let (halved, other) = (share("two"), share("three"));
+    assert!(halved > MIB / 2 && other > MIB / 2, "{:#?}", charging());
+    drop(three);
+    until(|| share("three") == 0 && share("two") > halved, || format!("{:#?}", charging()));
+    nothing_of_it(&daemon.tree());
+
+    // Limits of a group reach its microVMs with the next lease.
+    ballast.command(&["set", "--group", "web", "--memory-high", "200m"]).end().exits(0).prints("web\n");
+    let socket = tests::control::socket(&ballast, "two");
+    let high = || {
+        let (_, content) = tests::control::ask(&socket, "GET", "/v1/vm", "").unwrap();
+        let vm: Value = serde_json::from_str(&content).unwrap();
+        vm["arbiter"]["envelope"]["high_bytes"].as_u64()
+    };
+    until(|| high() == Some(200 * MIB), || format!("{:?}", high()));
+
+    // With its last user a copy goes, also if that was killed: then with the next start.
+    let state = fs::canonicalize(ballast.path("state")).unwrap();
+    let scopes = ballast.data().join(SCOPES_DIRECTORY).join(state_name(state.to_str().unwrap()));
+    let copies = || fs::read_dir(&scopes).map_or(0, Iterator::count);
+    assert_eq!(copies(), 1);
+    let vmm = one.vmm();
+    drop(one);
+    process::wait_until_gone(vmm);
+    let own = start("own", &["--share", "vm"]);
+    assert!(files(&own).is_disjoint(&files(&two)));
+    daemon.wait_until(|tree| charge(tree, "ci") == 0);
+    assert!(copies() == 1 && scopes.join("vm:own").is_dir());
+    own.signal(rustix::process::Signal::TERM);
+    let _ = own.end();
+    assert!(!scopes.exists());
 }

@@ -1,5 +1,8 @@
 //! The daemon admits, refuses and is the only one; nothing here boots a guest.
 
+use balloon::control::fleet::TreeDocument;
+use balloon::zone::Limits;
+use rustix::process::{Pid, Signal, kill_process};
 use std::process::{Command, Output, Stdio};
 use tests::Ballast;
 use tests::daemon::{Daemon, command};
@@ -62,4 +65,47 @@ fn a_configuration_that_is_none_is_refused_with_its_line() {
         let said = fails(&mut command(&ballast, text));
         assert!(said.contains(words) && said.starts_with("ballastd: "), "{said}");
     }
+}
+
+#[test]
+fn limits_of_groups_change_while_the_daemon_runs() {
+    let ballast = Ballast::empty();
+    let daemon = Daemon::start(&ballast, "[pool]\ncapacity = '4g'\n[groups.ci]\nmax = '2g'\nlow = '1g'\n");
+    let limits = |tree: &TreeDocument, group: &str| {
+        tree.nodes.iter().find(|node| node.name == group).map(|node| node.limits)
+    };
+    let set = |options: &[&str]| ballast.command(&["set", "--group", "ci"]).options(options).end();
+    set(&["--memory-max", "3g", "--memory-low", "0", "--weight", "7"]).exits(0).prints("ci\n");
+    let ci = Limits { max: Some(3 << 30), weight: 7, ..Limits::default() };
+    assert_eq!(limits(&daemon.tree(), "ci"), Some(ci));
+    // All or nothing.
+    let _ = set(&["--memory-high", "1g", "--memory-min", "5g"]).exits(125).says("min");
+    let _ = set(&["--memory-ceiling", "1g"]).exits(125).says("limits of the group");
+    let none = ballast.command(&["set", "--group", "web", "--memory-max", "1g"]).end();
+    let _ = none.exits(125).says("no group 'web'");
+    assert_eq!(limits(&daemon.tree(), "ci"), Some(ci));
+
+    // The configuration has the last word, if it can be had.
+    let reload = |text: &str| {
+        let _ = ballast.file("ballastd.toml", text.as_bytes());
+        let pid = i32::try_from(daemon.tree().host.pid).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::HUP).unwrap();
+    };
+    reload("[groups.ci]\nmax = '5 apples'\n");
+    reload("[pool]\ncapacity = '1g'\n[groups.ci]\nmin = '2g'\n");
+    reload("[pool]\ncapacity = '8g'\n[groups.web]\nhigh = '1g'\n");
+    let tree = daemon.wait_until(|tree| tree.host.capacity_bytes == 8 << 30);
+    assert_eq!(limits(&tree, "ci"), None, "nobody is in it");
+    assert_eq!(limits(&tree, "web").unwrap().high, Some(1 << 30));
+}
+
+#[test]
+fn who_would_share_more_widely_than_its_group_is_refused() {
+    let ballast = Ballast::empty();
+    let ended = ballast.run("nothing", &["true"]).options(["--share", "group"]).end();
+    let _ = ended.exits(125).says("--share group needs an arbiter");
+    let daemon = Daemon::start(&ballast, "[groups.ci]\nshare = 'vm'\n");
+    let ended = ballast.run("nothing", &["true"]).options(["--group", "ci", "--share", "host"]).end();
+    let _ = ended.exits(125).says("group 'ci' says share = \"vm\"");
+    assert_eq!(daemon.tree().nodes.len(), 2);
 }

@@ -4,6 +4,7 @@
 
 mod arbiter;
 mod archives;
+mod hostile_links;
 mod interrupted;
 mod nobody_runs;
 mod refusals;

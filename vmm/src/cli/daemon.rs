@@ -2,8 +2,11 @@
 
 use super::format::printable;
 use balloon::control::client::{self, Error as Asked};
-use balloon::control::fleet::{GroupRequest, HostDocument, SOCKET, StartRequest, TreeDocument};
-use balloon::zone::Limits;
+use balloon::control::fleet::{
+    ChargingDocument, GroupLimitsRequest, GroupRequest, HostDocument, SOCKET, StartDocument, StartRequest,
+    TreeDocument,
+};
+use balloon::zone::{Limits, Scope};
 use serde::Serialize;
 use std::path::Path;
 
@@ -35,12 +38,13 @@ impl<'a> Daemon<'a> {
     }
 
     /// Has a microVM admitted that is about to start; `need` names what only a daemon can give it, if anything.
-    /// Returns whether there is a daemon.
+    /// Returns within what it shares its image, if there is a daemon to say so.
     ///
     /// # Errors
     /// It is not admitted, or there is a need and no daemon.
-    pub fn admit(self, request: &StartRequest, need: Option<&'static str>) -> Result<bool, Error> {
-        admitted(self.send("POST", "/v1/vms", request), need)
+    pub fn admit(self, request: &StartRequest, need: Option<&'static str>) -> Result<Option<Scope>, Error> {
+        let start: Option<StartDocument> = admitted(self.send("POST", "/v1/vms", request), need)?;
+        Ok(start.map(|start| start.scope))
     }
 
     /// The zone tree, which `need` needs.
@@ -49,6 +53,22 @@ impl<'a> Daemon<'a> {
     /// There is no daemon, or it does not answer.
     pub fn tree(self, need: &'static str) -> Result<TreeDocument, Error> {
         client::get(&self.state.join(SOCKET), "/v1/tree").map_err(|error| explain(error, need))
+    }
+
+    /// Who pays for what is shared, which `need` needs.
+    ///
+    /// # Errors
+    /// There is no daemon, or it does not answer.
+    pub fn charging(self, need: &'static str) -> Result<ChargingDocument, Error> {
+        client::get(&self.state.join(SOCKET), "/v1/charging").map_err(|error| explain(error, need))
+    }
+
+    /// Changes limits of a group, all or none.
+    ///
+    /// # Errors
+    /// There is no daemon, or it refuses.
+    pub fn change_group(self, request: &GroupLimitsRequest) -> Result<HostDocument, Error> {
+        self.send("PUT", "/v1/groups", request).map_err(|error| explain(error, "--group"))
     }
 
     /// Moves a microVM into another group.
@@ -67,7 +87,8 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// They are not admitted, or there is a need and no daemon.
     pub fn change(self, name: &str, limits: Limits, need: Option<&'static str>) -> Result<(), Error> {
-        admitted(self.send("PUT", &format!("/v1/vms/{name}/limits"), &limits), need).map(drop)
+        let answer = self.send("PUT", &format!("/v1/vms/{name}/limits"), &limits);
+        admitted::<HostDocument>(answer, need).map(|_| ())
     }
 
     fn send<T: serde::de::DeserializeOwned>(
@@ -80,11 +101,11 @@ impl<'a> Daemon<'a> {
     }
 }
 
-/// Whether there is a daemon, which then has admitted what it was asked.
-fn admitted(result: Result<HostDocument, Asked>, need: Option<&'static str>) -> Result<bool, Error> {
+/// The answer of a daemon that has admitted what it was asked; nothing where there is none.
+fn admitted<T>(result: Result<T, Asked>, need: Option<&'static str>) -> Result<Option<T>, Error> {
     match (result, need) {
-        (Ok(_), _) => Ok(true),
-        (Err(Asked::Absent | Asked::Ended), None) => Ok(false),
+        (Ok(answer), _) => Ok(Some(answer)),
+        (Err(Asked::Absent | Asked::Ended), None) => Ok(None),
         (Err(error), need) => Err(explain(error, need.unwrap_or_default())),
     }
 }

@@ -1,5 +1,6 @@
 //! The command line of `ballast`: one file a verb. Only [`main`] is called from outside.
 
+mod charging;
 pub mod client;
 mod completion;
 pub mod daemon;

@@ -15,6 +15,7 @@ use super::supervisor::{self, Logging, Supervisor};
 use super::terminal::{self, RawMode};
 use super::{doctor, install, signal_name, timings, workload, zone_argument};
 use crate::config::ZoneConfig;
+use crate::image::Store;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::kernel;
@@ -25,7 +26,7 @@ use balloon::BLOCK_BYTES;
 use balloon::control::fleet::StartRequest;
 use balloon::device::{FEATURE_NAMES, OFFERED, named_features};
 use balloon::size::Size;
-use balloon::zone::Limits;
+use balloon::zone::{Limits, Scope, Share};
 use proto::{Spec, WindowSize};
 use std::error::Error as StdError;
 use std::ffi::{OsStr, OsString};
@@ -83,8 +84,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let mut registration = Registration::new(&dirs.state, args.name.as_deref())?;
     let record = record(args, &registration, &dirs);
     registration.record(&record)?;
-    admit(args, &dirs.state, &registration)?;
-    let prepared = prepare(args, &attachments, &dirs, &registration)?;
+    let scope = admit(args, &dirs.state, &registration)?;
+    let prepared = prepare(args, &attachments, &dirs, &registration, &scope)?;
     registration.record(&Record { stop_signal: prepared.stop_signal, ..record.clone() })?;
 
     // From here on signals are the workload's; until here they end this program, which leaves nothing half done.
@@ -97,13 +98,15 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     };
     let raw = (args.tty && logging.is_none()).then(RawMode::set).transpose()?;
     let listener = registration.listen()?;
-    let machine = prepared.machine(args, balloon_features, guest_ends, listener)?;
+    let (machine, store) = prepared.machine(args, balloon_features, guest_ends, listener)?;
     let cgroup = claim_cgroup(&machine)?;
     let vmm = launch::start(&install::vmm()?, machine, cgroup.as_ref())?;
     let mut session = Session::new(vmm);
     session.follow(&signals, logging.as_mut())?;
     // Its ends of the pipes close with it.
     let status = session.wait()?;
+    // With the VMM its mappings are gone: who was the last of a scope leaves no copy of the image.
+    store.sweep_scopes();
     let ending = cgroup.as_ref().and_then(HostCgroup::ending);
     drop(cgroup);
     let delivered = match session.outcome {
@@ -161,17 +164,21 @@ fn check(args: &RunArgs) -> Result<(), Refusal> {
     zones(args).map(|_| ())
 }
 
-/// Has the microVM admitted by `ballastd`, if there is one or what is wanted needs one.
-fn admit(args: &RunArgs, state: &Path, registration: &Registration) -> Result<(), Box<dyn StdError>> {
+/// Has the microVM admitted by `ballastd`, if there is one or what is wanted needs one; and says within what it shares
+/// its image.
+fn admit(args: &RunArgs, state: &Path, registration: &Registration) -> Result<Scope, Box<dyn StdError>> {
     let needs = [
         ("--group", args.group.is_some()),
+        ("--share group", args.share == Some(Share::Group)),
         ("--memory-min", args.memory_min.is_some()),
         ("--memory-low", args.memory_low.is_some()),
     ];
     let need = needs.into_iter().find_map(|(option, is_there)| is_there.then_some(option));
     let group = args.group.clone().unwrap_or_default();
-    let request = StartRequest { name: registration.name().into(), group, limits: limits(args)? };
-    Ok(Daemon::of(state).admit(&request, need).map(drop)?)
+    let name = registration.name().to_owned();
+    let request = StartRequest { name: name.clone(), group, limits: limits(args)?, share: args.share };
+    let scope = Daemon::of(state).admit(&request, need)?;
+    Ok(scope.unwrap_or(if args.share == Some(Share::Vm) { Scope::Vm(name) } else { Scope::Host }))
 }
 
 /// Its limits in the zone tree: all of guest memory is its max.
@@ -231,6 +238,7 @@ struct Prepared {
     name: String,
     kernel: kernel::GuestKernel,
     layers: Vec<Layer>,
+    store: Store,
     disks: Vec<Disk>,
     spec: Vec<u8>,
     stop_signal: u8,
@@ -241,6 +249,7 @@ fn prepare(
     attachments: &Attachments,
     dirs: &Dirs,
     registration: &Registration,
+    scope: &Scope,
 ) -> Result<Prepared, Box<dyn StdError>> {
     let search = kernel::Search::on_this_host(args.kernel.clone(), args.modules.clone(), &dirs.data);
     let source = kernel::find(&search)?;
@@ -251,6 +260,8 @@ fn prepare(
 
     let store = super::image::open_store(dirs)?;
     let image = store.resolve(&ImageRef::parse(&args.image), &ProgressBars::on_stderr())?;
+    store.sweep_scopes();
+    let layers = store.scoped(image.layers, &dirs.state, scope)?;
 
     let stop_signal = image.config.stop_signal.as_deref().and_then(|name| signal_name::parse(name).ok());
     let tty = args.tty.then(|| terminal::size().unwrap_or((24, 80)));
@@ -261,7 +272,7 @@ fn prepare(
     spec.zone = u8::try_from(workload_zone(args, &zones)?)?;
     spec.memory_bytes = zones.iter().fold(0, |sum, zone| sum.saturating_add(zone.bytes));
     spec.zones = zones.into_iter().map(|zone| zone.name).collect();
-    spec.layers = image.layers.iter().map(|layer| layer.uuid).collect();
+    spec.layers = layers.iter().map(|layer| layer.uuid).collect();
     // What the agent would not take is refused before a volume is made for it.
     spec.encode()?;
     let disks = open_disks(attachments, dirs, &mut spec)?;
@@ -269,7 +280,8 @@ fn prepare(
     Ok(Prepared {
         name: registration.name().into(),
         kernel,
-        layers: image.layers.into_iter().map(|layer| Layer { file: layer.file, name: layer.name }).collect(),
+        layers: layers.into_iter().map(|layer| Layer { file: layer.file, name: layer.name }).collect(),
+        store,
         disks,
         spec: spec.encode()?,
         // What an image says there may be nonsense.
@@ -313,10 +325,10 @@ impl Prepared {
         balloon_features: u64,
         streams: streams::GuestEnds,
         listener: UnixListener,
-    ) -> Result<Machine, Box<dyn StdError>> {
+    ) -> Result<(Machine, Store), Box<dyn StdError>> {
         let zones = zones(args)?;
         let command_line = kernel::command_line(args.boot_log, zones.len());
-        Ok(Machine {
+        let machine = Machine {
             name: self.name,
             group: args.group.clone().unwrap_or_default(),
             limits: limits(args)?,
@@ -335,7 +347,8 @@ impl Prepared {
             balloon_features,
             reclaim: reclaim(args),
             boot_log: args.boot_log,
-        })
+        };
+        Ok((machine, self.store))
     }
 }
 

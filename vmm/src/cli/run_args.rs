@@ -2,6 +2,7 @@
 
 use super::reclaim_argument::{Mode, StallBudget, WorkingSetAge};
 use balloon::size::Size;
+use balloon::zone::Share;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -54,6 +55,11 @@ pub struct RunArgs {
     /// Group whose limits hold for the microVM, such as ci/linux; needs ballastd
     #[arg(long, value_name = "PATH")]
     pub group: Option<String>,
+
+    /// Share the host's copy of the image with all microVMs of this user, those of the group, or with none; by default as
+    /// ballastd says, else with all
+    #[arg(long, value_name = "host|group|vm", value_parser = share)]
+    pub share: Option<Share>,
 
     /// Host memory that is never taken from the microVM; needs ballastd
     #[arg(long, value_name = "SIZE")]
@@ -157,6 +163,15 @@ const LEAST_LOG: u64 = 1 << 20;
 fn log_size(text: &str) -> Result<Size, String> {
     let size: Size = text.parse().map_err(|error: balloon::size::ParseSizeError| error.to_string())?;
     if size.bytes() < LEAST_LOG { Err("a log takes at least 1m".into()) } else { Ok(size) }
+}
+
+fn share(text: &str) -> Result<Share, String> {
+    match text {
+        "host" => Ok(Share::Host),
+        "group" => Ok(Share::Group),
+        "vm" => Ok(Share::Vm),
+        _ => Err("use host, group or vm".into()),
+    }
 }
 
 fn cpus(text: &str) -> Result<u8, String> {

@@ -7,6 +7,7 @@ use super::output::Output;
 use super::reclaim_argument::{StallBudget, WorkingSetAge};
 use super::state::Known;
 use balloon::control::api::{CeilingRequest, MemoryDocument};
+use balloon::control::fleet::GroupLimitsRequest;
 use balloon::control::orders::{LimitsDocument, LimitsRequest, MoveDocument, MoveRequest};
 use balloon::control::reclaim::{ReclaimDocument, ReclaimRequest};
 use balloon::size::{ParseSizeError, Size};
@@ -17,12 +18,14 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-/// Change a running microVM
+/// Change a running microVM, or with --group and without its name the limits of a group
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
 pub struct SetArgs {
-    /// Name of the microVM
-    name: String,
+    /// Name of the microVM; without it --group names a group, whose limits are changed until ballastd reads its
+    /// configuration anew
+    #[arg(required_unless_present = "group")]
+    name: Option<String>,
     /// Memory that the guest may have from now on: 512m, 1g, 1GiB; auto leaves it to Ballast again
     #[arg(long, value_name = "SIZE|auto", group = "change")]
     memory_ceiling: Option<Ceiling>,
@@ -105,8 +108,9 @@ impl FromStr for Limit {
 /// There is no such microVM, or it refuses.
 pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
     let state = Dirs::find()?.state;
-    let vm = client::find(&state, &args.name)?;
     let daemon = Daemon::of(&state);
+    let Some(name) = &args.name else { return change_group(args, daemon) };
+    let vm = client::find(&state, name)?;
     if let Some(group) = &args.group {
         daemon.move_vm(&vm.name, group.trim_matches('/'))?;
     }
@@ -139,6 +143,27 @@ pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(Output::lock(), "{}", vm.name)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sets limits of a group, all or none, and prints its path.
+fn change_group(args: &SetArgs, daemon: Daemon<'_>) -> Result<ExitCode, Box<dyn Error>> {
+    let group = args.group.as_deref().unwrap_or_default().trim_matches('/');
+    if args.memory_ceiling.is_some() || args.moved.is_some() || !args.changes_limits() {
+        return Err("without the name of a microVM, --group takes limits of the group: --memory-max, -high, -low, -min \
+                    or --weight"
+            .into());
+    }
+    let protection = |size: Size| Some(size.bytes()).filter(|bytes| *bytes > 0);
+    daemon.change_group(&GroupLimitsRequest {
+        group: group.into(),
+        min: args.memory_min.map(protection),
+        low: args.memory_low.map(protection),
+        high: args.memory_high.map(Limit::bytes),
+        max: args.memory_max.map(Limit::bytes),
+        weight: args.weight,
+    })?;
+    writeln!(Output::lock(), "{group}")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -232,5 +257,8 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
         assert!(parse(&["--move", "5", "--zone", "a"]).is_ok());
+        let line = Line::try_parse_from(["set", "--group", "ci", "--memory-max", "1g"]).unwrap();
+        assert_eq!((line.args.name, line.args.group.as_deref()), (None, Some("ci")));
+        assert!(Line::try_parse_from(["set", "--memory-max", "1g"]).is_err());
     }
 }

@@ -6,11 +6,12 @@ use balloon::size::Size;
 use balloon::zone::Kind;
 
 /// Headings of the table.
-pub const HEADINGS: [&str; 9] = ["NAME", "KIND", "HELD", "MIN", "LOW", "HIGH", "MAX", "WEIGHT", "PROTECTED"];
+pub const HEADINGS: [&str; 10] =
+    ["NAME", "KIND", "HELD", "FOOTPRINT", "MIN", "LOW", "HIGH", "MAX", "WEIGHT", "PROTECTED"];
 
 /// One node, further to the right the deeper it lies.
 #[must_use]
-pub fn row(node: &NodeDocument) -> [String; 9] {
+pub fn row(node: &NodeDocument) -> [String; 10] {
     let size = |bytes: u64| Size::from_bytes(bytes).to_string();
     let limit = |bytes: Option<u64>| bytes.map_or_else(|| "-".into(), size);
     // Zones of a microVM bear no limits of their own.
@@ -29,6 +30,7 @@ pub fn row(node: &NodeDocument) -> [String; 9] {
         format!("{}{}", "  ".repeat(node.depth), printable(name)),
         kind,
         size(node.charge_bytes),
+        if node.kind == Kind::Shared { "-".into() } else { size(node.footprint_bytes) },
         limit(node.limits.min),
         limit(node.limits.low),
         limit(node.limits.high),
@@ -68,6 +70,7 @@ mod tests {
             orphan: false,
             limits: Limits::default(),
             charge_bytes: 3 << 20,
+            footprint_bytes: 4 << 20,
             effective_min_bytes: 0,
             effective_low_bytes: 0,
             linked: None,
@@ -95,13 +98,15 @@ mod tests {
     #[test]
     fn nodes_stand_below_what_they_lie_in() {
         let line = |node: &NodeDocument| row(node).join("|");
-        assert_eq!(line(&node("", Kind::Pool, 0)), "host|pool|3 MiB|-|-|-|-|-|-");
+        assert_eq!(line(&node("", Kind::Pool, 0)), "host|pool|3 MiB|4 MiB|-|-|-|-|-|-");
         let limits = Limits { min: Some(1 << 20), max: Some(1 << 30), ..Limits::default() };
         let group = NodeDocument { limits, ..node("ci/linux", Kind::Group, 2) };
-        assert_eq!(line(&group), "    linux|group|3 MiB|1 MiB|-|-|1 GiB|100|0 B");
+        assert_eq!(line(&group), "    linux|group|3 MiB|4 MiB|1 MiB|-|-|1 GiB|100|0 B");
         let vm = NodeDocument { linked: Some(false), ..node("web", Kind::Vm, 1) };
-        assert_eq!(line(&vm), "  web|VM, starting|3 MiB|-|-|-|-|100|0 B");
+        assert_eq!(line(&vm), "  web|VM, starting|3 MiB|4 MiB|-|-|-|-|100|0 B");
         let orphan = NodeDocument { orphan: true, ..node("ram", Kind::Zone, 3) };
-        assert_eq!(line(&orphan), "      ram|orphan zone|3 MiB|-|-|-|-|-|0 B");
+        let layer = node("0123456789ab", Kind::Shared, 1);
+        assert_eq!(line(&layer), "  0123456789ab|shared zone|3 MiB|-|-|-|-|-|-|0 B");
+        assert_eq!(line(&orphan), "      ram|orphan zone|3 MiB|4 MiB|-|-|-|-|-|0 B");
     }
 }

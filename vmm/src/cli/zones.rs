@@ -6,7 +6,7 @@ use super::dirs::Dirs;
 use super::format::{Format, write_list, write_table};
 use super::output::Output;
 use super::state::Known;
-use super::zone_tree;
+use super::{charging, zone_tree};
 use balloon::control::api::{VmDocument, ZoneDocument, ZoneKind, ZonesDocument};
 use balloon::resident::{Mapping, parse_smaps};
 use balloon::size::Size;
@@ -26,6 +26,9 @@ pub struct ZonesArgs {
     /// Show how the host's memory is divided: pool, groups, microVMs and zones, with their limits; needs ballastd
     #[arg(long, conflicts_with = "name")]
     tree: bool,
+    /// Show the image layers that microVMs share and who pays for them, in each of the three ways; needs ballastd
+    #[arg(long, conflicts_with_all = ["name", "tree"])]
+    charging: bool,
     /// How to write the list
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -53,6 +56,9 @@ pub fn run(args: &ZonesArgs) -> Result<ExitCode, Box<dyn Error>> {
     let state = Dirs::find()?.state;
     if args.tree {
         return tree(args.format, &state);
+    }
+    if args.charging {
+        return charging(args.format, &state);
     }
     let listed = match &args.name {
         Some(name) => {
@@ -102,6 +108,19 @@ fn tree(format: Format, state: &Path) -> Result<ExitCode, Box<dyn Error>> {
         }
         Format::Json => {
             serde_json::to_writer(&mut output, &tree)?;
+            writeln!(output)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn charging(format: Format, state: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let document = Daemon::of(state).charging("--charging")?;
+    let mut output = Output::lock();
+    match format {
+        Format::Table => write_table(charging::HEADINGS, &charging::rows(&document), &mut output)?,
+        Format::Json => {
+            serde_json::to_writer(&mut output, &document)?;
             writeln!(output)?;
         }
     }

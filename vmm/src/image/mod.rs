@@ -18,6 +18,8 @@
 //! erofs             mkfs.erofs, opaque marks renamed, padded to 2 MiB, checked  <-----------------+
 //!   |
 //! store             published by link: layers/<key>.erofs, images/<id>.json, names/, memo/
+//!   |
+//! scoped            a copy of the layers for each scope that does not share them with all of the host
 //! ```
 //!
 //! What holds:
@@ -59,6 +61,7 @@ pub mod progress;
 pub mod progress_bars;
 mod records;
 pub mod reference;
+mod scoped;
 mod source;
 mod stack;
 pub mod store;

@@ -5,6 +5,7 @@
 //! ```text
 //! layers/<key>.erofs   one layer, read-only, never changed in place
 //! images/<id>.json     an image: configuration and the keys of its layers
+//! scopes/              copies of layers for those who share them with some only: see `scoped`
 //! names/<name>.json    a name of an image
 //! memo/<path>.json     which image a file was when it was last read
 //! locks/               held while a layer or directory is built

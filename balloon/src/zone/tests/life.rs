@@ -217,3 +217,50 @@ fn what_a_vm_is_promised_holds_in_a_group_that_nobody_configured() {
     tree.change(&[(ci, low(0))]).unwrap();
     assert_eq!(lows(&tree), [0, 0], "as in the kernel");
 }
+
+#[test]
+fn a_configuration_holds_whole_or_not_at_all() {
+    let mut tree = tree(1000, false);
+    tree.create_vm("ci/x", "a", limits(100, 400)).unwrap();
+    let pool = Pool { capacity_bytes: 1000, overcommit: false };
+    let common = Some(Charging::Common);
+    tree.configure(pool, &[("ci", limits(200, 900), common), ("web", limits(0, 50), None)]).unwrap();
+    let ci = tree.group("ci").unwrap();
+    assert_eq!((tree.get(ci).unwrap().limits(), tree.charging(ci)), (&limits(200, 900), Charging::Common));
+    let before = format!("{tree:?}");
+    let less = Pool { capacity_bytes: 100, ..pool };
+    for (pool, groups) in [
+        (pool, &[("ci", limits(200, 900), None), ("web", limits(900, 900), None)][..]),
+        (pool, &[("ci", limits(9, 8), None)]),
+        (pool, &[("web", limits(1, 8), None), ("a//b", limits(0, 1), None)]),
+        (pool, &[("", limits(0, 1), None)]),
+        (less, &[]),
+    ] {
+        assert!(tree.configure(pool, groups).is_err(), "{groups:?}");
+        assert_eq!(format!("{tree:?}"), before);
+    }
+    // What is named no longer goes on without limits, or goes.
+    tree.configure(pool, &[("new/one", Limits::default(), None)]).unwrap();
+    assert_eq!(
+        (tree.get(ci).unwrap().limits(), tree.charging(ci)),
+        (&Limits::default(), Charging::Proportional)
+    );
+    assert_eq!((tree.group("web"), tree.group("new/one").is_some()), (None, true));
+    // What has been promised already is no reason to refuse the same again.
+    tree.adopt_vm("ci", "b", max(5000)).unwrap();
+    tree.configure(pool, &[("new/one", Limits::default(), None)]).unwrap();
+    assert_eq!(tree.check(), Ok(()));
+}
+
+#[test]
+fn a_path_of_groups_is_bounded() {
+    let mut tree = tree(GIB, true);
+    let long = vec!["a"; 121].join("/");
+    assert_eq!(long.len(), 241);
+    for path in [long.as_str(), &"a/".repeat(30_000), &"x".repeat(60_000)] {
+        let Err(refused @ Error::Name { .. }) = tree.create_vm(path, "a", max(1)) else { panic!() };
+        assert!(refused.to_string().len() < 1000);
+    }
+    tree.create_vm(&long[2..], "a", max(1)).unwrap();
+    assert_eq!(tree.check(), Ok(()));
+}

@@ -163,3 +163,41 @@ fn a_move_that_is_refused_leaves_shared_zones_where_they_were() {
     assert_eq!((tree.group("web"), charge(&tree, home)), (None, 40));
     assert_eq!(tree.check(), Ok(()));
 }
+
+#[test]
+fn who_shares_already_is_taken_in_and_widens_the_home() {
+    let mut tree = tree(GIB, true);
+    let [a, b, c, d] = vms(&mut tree);
+    let ci = tree.group("ci").unwrap();
+    let linux = tree.group("ci/linux").unwrap();
+    let zone = tree.adopt_map(c, linux, "layer").unwrap();
+    tree.settle(zone, 1, 100).unwrap();
+    let charges = |tree: &Tree| [linux, ci, tree.root()].map(|id| charge(tree, id));
+    assert_eq!(charges(&tree), [100, 100, 100]);
+    assert_eq!(tree.adopt_map(a, linux, "layer"), Ok(zone));
+    assert_eq!(charges(&tree), [0, 100, 100]);
+    assert_eq!(tree.adopt_map(d, d, "layer"), Ok(zone));
+    assert_eq!((charges(&tree), tree.parent(zone)), ([0, 0, 100], Some(tree.root())));
+    // Of a scope that it is not in, the lowest node that contains both is its home.
+    let other = tree.adopt_map(b, d, "other").unwrap();
+    assert_eq!(tree.parent(other), Some(tree.root()));
+    let own = tree.adopt_map(b, b, "own").unwrap();
+    assert_eq!(tree.parent(own), Some(b));
+    tree.retire(d).unwrap();
+    assert_eq!(tree.adopt_map(d, ci, "layer"), Err(Error::Gone));
+    assert_eq!(tree.check(), Ok(()));
+}
+
+#[test]
+fn a_scope_that_holds_nothing_but_the_zone_goes_when_it_is_taken_in_elsewhere() {
+    let mut tree = tree(GIB, true);
+    let a = tree.create_vm("ci", "a", max(GIB)).unwrap();
+    let d = tree.create_vm("web", "d", max(GIB)).unwrap();
+    let ci = tree.group("ci").unwrap();
+    let zone = tree.adopt_map(a, ci, "layer").unwrap();
+    tree.settle(zone, 1, 100).unwrap();
+    tree.retire(a).unwrap();
+    assert_eq!(tree.adopt_map(d, ci, "layer"), Ok(zone));
+    assert_eq!((tree.group("ci"), tree.parent(zone)), (None, Some(tree.root())));
+    assert_eq!(tree.check(), Ok(()));
+}

@@ -1,0 +1,67 @@
+//! What the daemon tells of its fleet. Pure.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use super::fleet::Fleet;
+use crate::control::fleet::{ChargingDocument, HostDocument, NodeDocument, TreeDocument};
+use crate::zone::Kind;
+
+impl Fleet {
+    /// The host as a whole.
+    #[must_use]
+    pub fn host(&self) -> HostDocument {
+        let (pool, claims) = (self.tree.pool(), self.tree.claims());
+        HostDocument {
+            pid: std::process::id(),
+            capacity_bytes: pool.capacity_bytes,
+            overcommit: pool.overcommit,
+            main_bytes: self.tree.main_bytes(),
+            protected_bytes: claims.protected_bytes,
+            committed_bytes: claims.committed_bytes,
+            vms: self.vms.values().filter(|member| member.linked).count(),
+            orphans: self.orphans.len(),
+        }
+    }
+
+    /// The zone tree, from the pool downwards, each node before those in it.
+    #[must_use]
+    pub fn document(&mut self) -> TreeDocument {
+        self.protect();
+        self.footprints.compute(&self.tree, None);
+        let mut nodes = Vec::new();
+        let mut next = vec![(self.tree.root(), 0)];
+        while let Some((id, depth)) = next.pop() {
+            let Some(node) = self.tree.get(id) else { continue };
+            let effective = self.protection.get(id).unwrap_or_default();
+            nodes.push(NodeDocument {
+                name: self.layers.label(id).unwrap_or(node.name()).into(),
+                kind: node.kind(),
+                depth,
+                orphan: node.is_orphan(),
+                limits: *node.limits(),
+                charge_bytes: node.charge_bytes(),
+                footprint_bytes: self.footprints.get(id).unwrap_or(0),
+                effective_min_bytes: effective.min,
+                effective_low_bytes: effective.low,
+                linked: match node.kind() {
+                    Kind::Vm => {
+                        self.vms.get(node.name()).filter(|member| member.id == id).map(|vm| vm.linked)
+                    }
+                    _ => None,
+                },
+            });
+            let mut children: Vec<_> =
+                self.tree.children(id).map(|id| (id, depth.saturating_add(1))).collect();
+            children.reverse();
+            next.extend(children);
+        }
+        TreeDocument { host: self.host(), nodes }
+    }
+
+    /// What is shared, and who pays for it.
+    #[must_use]
+    pub fn charging(&self) -> ChargingDocument {
+        ChargingDocument { zones: self.layers.documents(&self.tree) }
+    }
+}
