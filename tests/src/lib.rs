@@ -24,6 +24,7 @@ pub mod memory;
 pub mod probe;
 pub mod process;
 pub mod run;
+pub mod simulate;
 pub mod terminal;
 
 /// Whether full counts are run instead of a few: `ci/test --long`.

@@ -28,6 +28,14 @@ pub fn agent() -> Result<PathBuf, Missing> {
     find("agent")
 }
 
+/// The simulator.
+///
+/// # Errors
+/// It is nowhere.
+pub fn simulator() -> Result<PathBuf, Missing> {
+    find("ballast-simulate")
+}
+
 fn find(program: &'static str) -> Result<PathBuf, Missing> {
     let own = std::env::current_exe().unwrap_or_default();
     let beside = own.parent().map(PathBuf::from).unwrap_or_default();

@@ -28,6 +28,7 @@ pub mod session;
 mod set;
 pub mod signal_name;
 pub mod signals;
+mod simulate;
 pub mod state;
 mod stop;
 pub mod streams;
@@ -82,6 +83,7 @@ enum Verb {
     Volume(volume::VolumeVerb),
     Doctor(doctor::DoctorArgs),
     Completion(completion::CompletionArgs),
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Runs `ballast` and gives its exit code.
@@ -136,6 +138,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Volume(verb) => volume::run(&verb),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Completion(args) => completion::run(&args),
+        Verb::Simulate(args) => simulate::run(&args),
     }
 }
 
@@ -177,6 +180,7 @@ mod tests {
             "volume create x",
             "volume ls",
             "doctor",
+            "simulate --help",
         ] {
             let words = ["ballast"].into_iter().chain(line.split(' '));
             let refused = Line::try_parse_from(words).err().map(|error| error.to_string());

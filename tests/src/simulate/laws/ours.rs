@@ -1,0 +1,70 @@
+//! Ballast's own law, the code that runs in the VMM: this only translates.
+
+use super::{Law, Sight};
+use crate::simulate::command::{Command, Commands};
+use balloon::policy::{Capabilities, Law as Policy, Observation, Orders, Settings, Tuning};
+
+/// Ballast's law, with what a user sets.
+#[derive(Clone, Debug)]
+pub struct Ours {
+    age_ms: u64,
+    budget_ppm: u64,
+    policy: Option<Policy>,
+    orders: Orders,
+}
+
+impl Ours {
+    /// With this stall budget in parts per million, and the default working-set age.
+    #[must_use]
+    pub fn new(budget_ppm: u64) -> Self {
+        Self::with(budget_ppm, Settings::WORKING_SET_AGE_MS)
+    }
+
+    /// With both knobs.
+    #[must_use]
+    pub fn with(budget_ppm: u64, age_ms: u64) -> Self {
+        Self { age_ms, budget_ppm, policy: None, orders: Orders::new() }
+    }
+}
+
+impl Law for Ours {
+    fn booted(&mut self, now_ms: u64, size_bytes: u64, capabilities: Capabilities) {
+        if self.policy.is_none() {
+            let settings = Settings {
+                working_set_age_ms: self.age_ms,
+                stall_budget_ppm: self.budget_ppm,
+                ..Settings::new(size_bytes)
+            };
+            self.policy = Some(Policy::new(now_ms, size_bytes, settings, Tuning::default()));
+        }
+        // After a reboot of the guest the law stays, as the VMM does.
+        if let Some(policy) = &mut self.policy {
+            policy.observe(now_ms, &Observation::Capabilities(capabilities), &mut self.orders);
+        }
+    }
+
+    fn wants_ticks(&self) -> bool {
+        true
+    }
+
+    fn step(&mut self, sight: &Sight<'_>, commands: &mut Commands) {
+        let Self { policy: Some(policy), orders, .. } = self else { return };
+        let now_ms = sight.now_ms;
+        if let Some(envelope) = sight.envelope {
+            policy.observe(now_ms, &Observation::Envelope(envelope), orders);
+        }
+        if let Some(reclaimed) = sight.reclaimed {
+            policy.observe(now_ms, &Observation::Reclaimed(reclaimed), orders);
+        }
+        if let Some(sample) = sight.sample {
+            policy.observe(now_ms, &Observation::Host(sight.host), orders);
+            policy.observe(now_ms, &Observation::Sample(*sample), orders);
+        } else {
+            policy.observe(now_ms, &Observation::Tick, orders);
+        }
+        for decision in orders.iter() {
+            commands.push(Command::Order(decision.order));
+        }
+        orders.clear();
+    }
+}
