@@ -159,7 +159,11 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let rng = transport(Rng::new(host_random), &memory)?;
     slots.attach(&vm, &mut buses, &rng)?;
     events.add_subscriber(Box::new(QueueEvents(rng)));
-    let balloon = transport(Balloon::over(&memory, config.balloon_features)?, &memory)?;
+    let mut balloon = Balloon::over(&memory, config.balloon_features)?;
+    for region in small_regions(config, &ram) {
+        balloon.device().backing_mut().keep_small_pages(region);
+    }
+    let balloon = transport(balloon, &memory)?;
     slots.attach(&vm, &mut buses, &balloon)?;
     for (zone, start) in layers.iter().zip(&starts) {
         let pmem = transport(Pmem::new(*start, zone.bytes()), &memory)?;
@@ -287,6 +291,12 @@ fn private_zones(config: &VmConfig, ram: &Ram) -> Vec<PrivateZone> {
             huge_pages: zone.huge_pages,
         })
         .collect()
+}
+
+/// Regions of guest memory in zones that get no huge pages.
+fn small_regions(config: &VmConfig, ram: &Ram) -> Vec<usize> {
+    let is_small = |zone: usize| config.zones.get(zone).is_some_and(|zone| !zone.huge_pages);
+    (0..).zip(ram.ranges()).filter(|(_, (zone, _))| is_small(*zone)).map(|(region, _)| region).collect()
 }
 
 /// The layers as the control socket tells of them.

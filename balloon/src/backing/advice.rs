@@ -39,7 +39,7 @@ impl<K: Kernel> Backing<K> {
         let mut last = None;
         for run in runs {
             let region = run.region();
-            if !self.mappings.get(region).is_some_and(Mapping::is_anonymous) {
+            if !self.mappings.get(region).is_some_and(Mapping::may_be_huge) {
                 continue;
             }
             for range in HugePages::ranges(*run) {
@@ -68,11 +68,17 @@ impl<K: Kernel> Backing<K> {
         }
         self.huge_pages.clear();
         for region in 0..self.mappings.len() {
-            let mapping = self.mappings.get(region).filter(|mapping| mapping.is_anonymous());
+            let mapping = self.mappings.get(region).filter(|mapping| mapping.may_be_huge());
             if let Some(range) = mapping.and_then(Mapping::whole) {
                 self.advise(range, Advice::Huge);
             }
         }
+    }
+
+    /// Leaves region `region` to small pages, which its mapping was made with: without this it would get huge ones where
+    /// the balloon has been.
+    pub fn keep_small_pages(&mut self, region: usize) {
+        self.mappings.get_mut(region).into_iter().for_each(Mapping::keep_small_pages);
     }
 
     /// Whether the host has huge pages, as far as it has said.
@@ -157,6 +163,19 @@ mod tests {
         assert!(!is_small(&mut subject, runs(&[(0, 0, 1)])[0]));
         assert!(is_small(&mut subject, runs(&[(0, 512, 512)])[0]));
         assert_eq!(subject.calls(), 4, "the other region's changed, too");
+    }
+
+    #[test]
+    fn a_region_of_small_pages_gets_no_advice() {
+        let mut subject = subject(&[]);
+        subject.keep_small_pages(0);
+        for ballooned in [1, 0] {
+            subject.adapt_huge_pages(&layout(), &runs(&[(0, 0, 512), (1, 0, 512)]), |_| ballooned);
+        }
+        assert_eq!(subject.calls(), 2, "both for the other region");
+        subject.adapt_huge_pages(&layout(), &runs(&[(1, 0, 512)]), |_| 1);
+        subject.allow_huge_pages();
+        assert_eq!(subject.calls(), 4, "the same");
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub struct Mapping {
     address: usize,
     bytes: u64,
     kind: Kind,
+    small_pages: bool,
 }
 
 /// Bytes of a mapping of guest memory, whole pages and never empty. Only a [`Mapping`] makes them, which is why
@@ -60,7 +61,7 @@ impl Mapping {
     #[must_use]
     #[expect(unsafe_code)] // The promise that makes every `HostRange` safe to discard.
     pub unsafe fn new(address: usize, bytes: u64, kind: Kind) -> Self {
-        Self { address, bytes, kind }
+        Self { address, bytes, kind, small_pages: false }
     }
 
     /// Its length in bytes.
@@ -80,6 +81,17 @@ impl Mapping {
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         matches!(self.kind, Kind::Anonymous)
+    }
+
+    /// Has the host never use huge pages for it, which it has been told already.
+    pub(super) fn keep_small_pages(&mut self) {
+        self.small_pages = true;
+    }
+
+    /// Whether the host may use huge pages for it where the balloon does not forbid it.
+    #[must_use]
+    pub fn may_be_huge(&self) -> bool {
+        self.is_anonymous() && !self.small_pages
     }
 
     /// The file behind a shared mapping, and where in it `run` begins.
