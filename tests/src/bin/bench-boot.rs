@@ -45,7 +45,7 @@ fn main() -> Result<()> {
 
 impl Bench {
     fn starts(&self, runs: usize) -> Result<()> {
-        let shipped = vmm::kernel::command_line(false, 1);
+        let shipped = vmm::kernel::command_line(false, 1, &[])?;
         let contenders: [(&str, Run<'_>); 4] = [
             ("QEMU microvm, plain command line", &|| self.qemu(PLAIN)),
             ("Ballast, the same command line", &|| self.ballast(PLAIN)),

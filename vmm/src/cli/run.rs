@@ -64,6 +64,8 @@ enum Refusal {
     Workload(#[from] workload::Error),
     #[error(transparent)]
     Zone(#[from] zone_argument::ArgumentError),
+    #[error(transparent)]
+    KernelParameters(#[from] kernel::ParameterError),
 }
 
 /// Runs the verb.
@@ -161,7 +163,8 @@ fn check(args: &RunArgs) -> Result<(), Refusal> {
         return Err(Refusal::TwoInputs);
     }
     workload::check(args)?;
-    zones(args).map(|_| ())
+    kernel::command_line(args.boot_log, zones(args)?.len(), &args.kernel_arg)?;
+    Ok(())
 }
 
 /// Has the microVM admitted by `ballastd`, if there is one or what is wanted needs one; and says within what it shares
@@ -327,7 +330,7 @@ impl Prepared {
         listener: UnixListener,
     ) -> Result<(Machine, Store), Box<dyn StdError>> {
         let zones = zones(args)?;
-        let command_line = kernel::command_line(args.boot_log, zones.len());
+        let command_line = kernel::command_line(args.boot_log, zones.len(), &args.kernel_arg)?;
         let machine = Machine {
             name: self.name,
             group: args.group.clone().unwrap_or_default(),

@@ -138,6 +138,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub modules: Option<PathBuf>,
 
+    /// Add a parameter to the guest kernel's command line
+    #[arg(long, value_name = "PARAMETER", allow_hyphen_values = true, value_parser = crate::kernel::parameter)]
+    pub kernel_arg: Vec<String>,
+
     /// Show the guest kernel's messages from the first line on (slow)
     #[arg(long)]
     pub boot_log: bool,

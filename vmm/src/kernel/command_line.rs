@@ -34,14 +34,42 @@ const NODES: &[&str] = &[
     "numa_balancing=disable",
 ];
 
-/// The command line of a guest with one zone of memory or more; with `boot_log` everything that the kernel has to say also goes to the first serial port,
+/// Longest command line, its final NUL included: `COMMAND_LINE_SIZE` of arch/x86/include/asm/setup.h.
+const COMMAND_LINE_BYTES: usize = 2048;
+
+/// Parameters that no kernel takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParameterError {
+    /// What is behind `--` goes to init, and a blank ends a parameter.
+    #[error("a kernel parameter is printable ASCII without blanks, and not '--'")]
+    Text,
+    /// They do not fit.
+    #[error("a kernel's command line has at most {COMMAND_LINE_BYTES} bytes: use fewer --kernel-arg")]
+    TooLong,
+}
+
+/// A parameter that a user adds, as one word of the command line.
+///
+/// # Errors
+/// It is none, or more than one.
+pub fn parameter(text: &str) -> Result<String, ParameterError> {
+    let is_word = !text.is_empty() && text != "--" && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_word { Ok(text.into()) } else { Err(ParameterError::Text) }
+}
+
+/// The command line of a guest with one zone of memory or more, and with what the user `added`: of two values of a
+/// parameter the last counts. With `boot_log` everything that the kernel has to say also goes to the first serial port,
 /// from the first line on.
-#[must_use]
-pub fn command_line(boot_log: bool, zones: usize) -> String {
+///
+/// # Errors
+/// The kernel would cut it off.
+pub fn command_line(boot_log: bool, zones: usize, added: &[String]) -> Result<String, ParameterError> {
     let log = if boot_log { BOOT_LOG } else { &[] };
     let nodes = if zones > 1 { NODES } else { &[] };
     let parameters = ALWAYS.iter().chain(nodes).filter(|parameter| !boot_log || **parameter != "quiet");
-    log.iter().chain(parameters).copied().collect::<Vec<_>>().join(" ")
+    let added = added.iter().map(String::as_str);
+    let line = log.iter().chain(parameters).copied().chain(added).collect::<Vec<_>>().join(" ");
+    if line.len() < COMMAND_LINE_BYTES { Ok(line) } else { Err(ParameterError::TooLong) }
 }
 
 #[cfg(test)]
@@ -50,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_log_comes_before_the_console_that_the_agent_gets() {
-        let line = command_line(true, 1);
+        let line = command_line(true, 1, &[]).unwrap();
         let serial = line.find("console=ttyS0").unwrap();
         assert!(serial < line.find("console=hvc0").unwrap());
         assert!(!line.split(' ').any(|parameter| parameter == "quiet"));
@@ -58,14 +86,27 @@ mod tests {
 
     #[test]
     fn nothing_is_said_twice_and_nothing_is_long() {
-        for line in [command_line(false, 1), command_line(true, 2)] {
+        for line in [command_line(false, 1, &[]).unwrap(), command_line(true, 2, &[]).unwrap()] {
             let mut parameters: Vec<_> = line.split(' ').collect();
             assert!(parameters.iter().all(|parameter| !parameter.is_empty()));
             parameters.sort_unstable();
             parameters.dedup();
             assert_eq!(parameters.len(), line.split(' ').count());
-            // COMMAND_LINE_SIZE of arch/x86/include/asm/setup.h.
-            assert!(line.len() < 2048);
+        }
+    }
+
+    #[test]
+    fn what_a_user_adds_comes_last_and_fits() {
+        let line = command_line(false, 1, &["init_on_alloc=0".into(), "debug".into()]).unwrap();
+        assert!(line.ends_with(" init_on_alloc=0 debug"), "{line}");
+        assert_eq!(command_line(false, 1, &["x".repeat(2048)]), Err(ParameterError::TooLong));
+    }
+
+    #[test]
+    fn an_added_parameter_is_one_word_for_the_kernel() {
+        assert_eq!(parameter("dyndbg=\"file*+p\"").unwrap(), "dyndbg=\"file*+p\"");
+        for text in ["", "--", "a b", "a\n", "a\0", "\u{e4}"] {
+            assert_eq!(parameter(text), Err(ParameterError::Text), "{text:?}");
         }
     }
 }

@@ -27,7 +27,7 @@ mod prepare;
 mod record;
 mod search;
 
-pub use command_line::command_line;
+pub use command_line::{ParameterError, command_line, parameter};
 pub use error::Error;
 pub use prepare::{GuestKernel, Survey, prepare, survey, verify};
 pub use search::{KernelSource, Origin, Search, find};
