@@ -38,6 +38,7 @@ pub fn run() -> Result<(), Error> {
     early::expedite_rcu(true);
     early::open_standard_streams()?;
     early::protect()?;
+    early::bound_free_lists();
     let mut cgroup = cgroup::create()?;
     let modules = modules::list()?;
     let driver_failures = modules::load(&modules, Condition::Base);

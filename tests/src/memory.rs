@@ -167,6 +167,16 @@ impl Guest {
         (pages * PAGE) as u64
     }
 
+    /// The most free pages that a CPU of the guest's holds back in a list of its own, by the guest's `/proc/zoneinfo`.
+    #[must_use]
+    pub fn pages_per_cpu_list(&mut self) -> u64 {
+        self.does("cat /proc/zoneinfo");
+        let output = self.output();
+        // The zones' watermarks are called so too, without a colon.
+        let lists = output.lines().filter_map(|line| line.trim().strip_prefix("high:"));
+        lists.map(|pages| pages.trim().parse().unwrap()).max().unwrap()
+    }
+
     /// The process of its VMM.
     #[must_use]
     pub fn vmm(&self) -> Pid {
