@@ -1,13 +1,10 @@
 //! Books, driver and host agree after any number of rounds.
 
-use super::guest_without_reporting;
+use super::{WITHOUT_REPORTING, guest_without_zeroing};
 use tests::memory::MIB;
 use tests::{Kernel, is_long, setup};
 
 tests::on_every_kernel!(memory_goes_out_and_in_and_nothing_is_lost);
-
-/// In every so-manieth round the guest first uses most of its memory, which takes long where the host is emulated.
-const USED_EVERY: u32 = 5;
 
 /// A GiB twenty times, or an eighth of it twice.
 fn memory_goes_out_and_in_and_nothing_is_lost(kernel: &Kernel) {
@@ -16,12 +13,10 @@ fn memory_goes_out_and_in_and_nothing_is_lost(kernel: &Kernel) {
     // No file fills what the guest's kernel, its page structures, its agent and its workload hold.
     let filled = size - size / 20 - 108 * MIB;
     let ballast = setup();
-    let mut guest = guest_without_reporting(&ballast, kernel, &size.to_string());
+    let mut guest = guest_without_zeroing(&ballast, kernel, &size.to_string(), WITHOUT_REPORTING);
     for round in 0..rounds {
-        if round % USED_EVERY == 0 {
-            guest.does(&format!("zero file {}", filled / MIB));
-            guest.does("free file");
-        }
+        guest.does(&format!("zero file {}", filled / MIB));
+        guest.does("free file");
         let before = guest.fresh_memory().bytes("resident_bytes");
         let rss_before = guest.smaps_rss();
         guest.set_ceiling(size - moved);

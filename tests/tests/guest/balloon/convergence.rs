@@ -1,6 +1,7 @@
 //! Whatever was asked for before, the last word holds.
 
-use tests::memory::{Guest, MIB};
+use super::{WITHOUT_REPORTING, guest_without_zeroing};
+use tests::memory::MIB;
 use tests::{Kernel, setup};
 
 tests::on_every_kernel!(a_hundred_ceilings_end_at_the_last);
@@ -9,8 +10,7 @@ const SIZE: u64 = 320 * MIB;
 
 fn a_hundred_ceilings_end_at_the_last(kernel: &Kernel) {
     let ballast = setup();
-    let options = kernel.options();
-    let guest = Guest::start_with(&ballast, |run| run.options(options).options(["-m", "320m"]));
+    let guest = guest_without_zeroing(&ballast, kernel, "320m", WITHOUT_REPORTING);
     let mut last = SIZE;
     for step in 0..100_u64 {
         // All over the range, to no even number of pages.

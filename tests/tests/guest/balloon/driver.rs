@@ -1,5 +1,6 @@
 //! A guest may have no balloon driver, lose the one it has, and get another.
 
+use super::WITHOUT_ZEROING;
 use tests::memory::{Guest, MIB};
 use tests::{Kernel, setup};
 
@@ -17,7 +18,7 @@ fn a_driver_comes_and_goes(kernel: &Kernel) {
     let disk = ballast.file("module", &module);
     let disk = format!("{}:ro", disk.display());
     let mut guest = Guest::start_with(&ballast, |run| {
-        run.options(kernel.options()).options(["-m", "256m", "--disk", &disk])
+        run.options(kernel.options()).options(WITHOUT_ZEROING).options(["-m", "256m", "--disk", &disk])
     });
     guest.set_ceiling(CEILING);
     guest.wait_until(|memory| memory.is_settled());

@@ -1,7 +1,8 @@
 //! Queues have the numbers that the guest's kernel gives them, whatever features there are.
 
+use super::guest_without_zeroing;
 use balloon::device::FEATURE_NAMES;
-use tests::memory::{Guest, MIB};
+use tests::memory::MIB;
 use tests::{Kernel, is_long, setup};
 
 tests::on_every_kernel!(every_subset_of_features_works);
@@ -21,9 +22,7 @@ fn every_subset_of_features_works(kernel: &Kernel) {
 fn works(kernel: &Kernel, features: &[&str]) {
     println!("{features:?}");
     let ballast = setup();
-    let mut guest = Guest::start_with(&ballast, |run| {
-        run.options(kernel.options()).options(["-m", "256m"]).env("BALLAST_BALLOON", features.join(","))
-    });
+    let mut guest = guest_without_zeroing(&ballast, kernel, "256m", &features.join(","));
     guest.set_ceiling(CEILING);
     let low = guest.wait_until(|memory| memory.is_settled());
     assert_eq!(low.bytes("guest_bytes"), CEILING, "{features:?}: {low:?}");

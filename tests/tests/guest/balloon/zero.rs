@@ -1,6 +1,6 @@
 //! What was returned to the host reads zero: nothing that the guest wrote is kept or comes back.
 
-use super::guest_without_reporting;
+use super::{WITHOUT_REPORTING, guest_without_zeroing};
 use tests::memory::{Guest, MIB};
 use tests::{Kernel, setup};
 
@@ -11,7 +11,7 @@ const CEILING: u64 = 128 * MIB;
 
 fn inflated_memory_reads_zero(kernel: &Kernel) {
     let ballast = setup();
-    let mut guest = guest_without_reporting(&ballast, kernel, "320m");
+    let mut guest = guest_without_zeroing(&ballast, kernel, "320m", WITHOUT_REPORTING);
     guest.does("pattern file 200");
     guest.does("free file");
     let before = guest.nonzero_bytes();
