@@ -38,7 +38,7 @@ fn the_socket_answers_while_the_workload_floods_its_output() {
 #[test]
 fn inspect_shows_the_memory_and_ps_the_microvm() {
     let ballast = setup();
-    let running = web(&ballast);
+    let _running = web(&ballast);
     let table = ballast.command(&["inspect", "web"]).end().exits(0);
     println!("{table}");
     let text = String::from_utf8_lossy(&table.stdout).into_owned();

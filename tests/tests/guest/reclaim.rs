@@ -20,7 +20,7 @@ fn start(ballast: &Ballast, kernel: &Kernel, options: &[&str]) -> Guest {
 
 fn the_law_hears_of_what_happens_in_the_guest(kernel: &Kernel) {
     let ballast = setup();
-    let mut guest = start(&ballast, kernel, &["-m", "256m", "--working-set-age", "60s"]);
+    let guest = start(&ballast, kernel, &["-m", "256m", "--working-set-age", "60s"]);
     let told = wait_for_law(&guest, "samples", |law| law["samples_total"].as_u64() >= Some(2));
     println!("{told:#}");
     assert!(told["capabilities"]["psi_trigger"] == true && told["capabilities"]["memory_reclaim"] == true);
