@@ -121,7 +121,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
         eprint(&timings::table(start_us, &session.milestones));
     }
     let conclusion = match delivered {
-        Ok(()) => conclude(session.outcome, status, ending),
+        Ok(()) => conclude(session.outcome.take(), status, ending),
         Err(Undelivered::Interrupted(signal)) => Conclusion::quiet(signal.saturating_add(128)),
         Err(error) => return Err(error.into()),
     };

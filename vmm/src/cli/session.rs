@@ -130,6 +130,14 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    /// A VMM that is not followed to its end would wait for this process, and this process for what it may still say.
+    fn drop(&mut self) {
+        // After its end this is an error, and none of ours.
+        let _ = self.vmm.child.kill();
+    }
+}
+
 /// What a run comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conclusion {

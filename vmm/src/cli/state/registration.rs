@@ -56,7 +56,7 @@ pub enum Error {
     },
 }
 
-/// A claimed name; given back when dropped.
+/// A claimed name; given back when dropped, unless its microVM has [ended](Self::end) and is to be kept.
 #[derive(Debug)]
 pub struct Registration {
     name: String,
@@ -64,6 +64,8 @@ pub struct Registration {
     directory: PathBuf,
     /// Where the end is written down.
     exit: Option<File>,
+    /// It has ended, which is written down.
+    ended: bool,
     _lock: File,
 }
 
@@ -117,7 +119,7 @@ impl Registration {
             return Err(Error::SocketPath { bytes });
         }
         let lock = claim(&directory).map_err(host(&directory))?;
-        Ok(lock.map(|lock| Self { name: name.into(), id, directory, exit: None, _lock: lock }))
+        Ok(lock.map(|lock| Self { name: name.into(), id, directory, exit: None, ended: false, _lock: lock }))
     }
 
     /// The claimed name.
@@ -153,7 +155,8 @@ impl Registration {
     }
 
     /// The microVM has ended so. Its directory stays if it is to be kept.
-    pub fn end(self, exit: &Exit) {
+    pub fn end(mut self, exit: &Exit) {
+        self.ended = true;
         if let Some(file) = &self.exit
             && let Err(error) = file.write_all_at(&exit.text(), 0)
         {
@@ -181,7 +184,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if !is_kept(&self.directory) {
+        if !self.ended || !is_kept(&self.directory) {
             remove(&self.directory);
         }
     }

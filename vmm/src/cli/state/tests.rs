@@ -150,3 +150,13 @@ fn one_whose_process_was_killed_was_killed_too() {
     assert_eq!(dead.exit, Some(Exit::killed()));
     assert_eq!(dead.exit.unwrap().code, 137);
 }
+
+#[test]
+fn what_never_ran_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut web = Registration::new(dir.path(), Some("web")).unwrap();
+    web.record(&record(&web, false)).unwrap();
+    drop(web);
+    assert_eq!(names(dir.path()), [""; 0]);
+    Registration::new(dir.path(), Some("web")).unwrap();
+}
