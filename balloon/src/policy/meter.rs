@@ -135,3 +135,96 @@ fn delta(last: &Sample, sample: &Sample) -> Option<Delta> {
         cpu_busy_us: rise(|sample| sample.cpu_busy_us)?,
     })
 }
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "a test may fail by it")]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SIZE: u64 = 1 << 30;
+
+    fn sample(sequence: u64, refault_file: u64) -> Sample {
+        let monotonic_us = sequence.saturating_mul(1_000_000);
+        Sample { sequence, monotonic_us, refault_file, total_bytes: SIZE, ..Sample::default() }
+    }
+
+    #[test]
+    fn counts_what_happened_once() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.take(&sample(1, 5), SIZE), Taken::First);
+        let Taken::Delta(delta) = meter.take(&sample(2, 12), SIZE) else { panic!("no delta") };
+        assert_eq!((delta.refault_file, delta.elapsed_us), (7, 1_000_000));
+        assert_eq!(meter.take(&sample(2, 12), SIZE), Taken::Dropped, "twice");
+        assert_eq!(meter.take(&sample(1, 5), SIZE), Taken::Dropped, "late");
+        let Taken::Delta(delta) = meter.take(&sample(5, 20), SIZE) else { panic!("no delta") };
+        assert_eq!((delta.refault_file, delta.elapsed_us), (8, 3_000_000), "two were lost");
+        assert_eq!(meter.take(&sample(6, 3), SIZE), Taken::Rebased, "a counter fell");
+        let Taken::Delta(delta) = meter.take(&sample(7, 4), SIZE) else { panic!("no delta") };
+        assert_eq!(delta.refault_file, 1);
+        let booted = Sample { boot_id: [1; 16], ..sample(1, 0) };
+        assert_eq!(meter.take(&booted, SIZE), Taken::First);
+        assert_eq!(meter.implausible(), 1);
+    }
+
+    #[test]
+    fn a_stall_is_no_longer_than_the_time_and_not_the_agents_own() {
+        let mut meter = Meter::default();
+        meter.take(&sample(1, 0), SIZE);
+        let stalled = |sequence, memory_some_us, own_stall_us| Sample {
+            memory_some_us,
+            own_stall_us,
+            ..sample(sequence, 0)
+        };
+        let Taken::Delta(delta) = meter.take(&stalled(2, 5_000, 2_000), SIZE) else { panic!("no delta") };
+        assert_eq!(delta.stall_us, 3_000);
+        let Taken::Delta(delta) = meter.take(&stalled(3, u64::MAX, 2_000), SIZE) else { panic!("no delta") };
+        assert_eq!(delta.stall_us, 1_000_000);
+    }
+
+    #[test]
+    fn sizes_that_no_such_machine_has_are_dropped() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.take(&Sample { total_bytes: SIZE + 1, ..sample(1, 0) }, SIZE), Taken::Dropped);
+        assert_eq!(
+            meter.take(&Sample { inactive_file_bytes: SIZE + 1, ..sample(1, 0) }, SIZE),
+            Taken::Dropped
+        );
+        let halves =
+            Sample { inactive_file_bytes: SIZE / 2 + 1, active_anon_bytes: SIZE / 2, ..sample(1, 0) };
+        assert_eq!(meter.take(&halves, SIZE), Taken::Dropped);
+        assert_eq!(meter.implausible(), 3);
+    }
+
+    proptest! {
+        /// Samples of a true course of events, some lost, some repeated, in any order: what is counted is never more
+        /// than what happened, and all of it if the last one comes and none is late.
+        #[test]
+        fn never_counts_more_than_happened(
+            rises in prop::collection::vec(0..1000u64, 1..50),
+            order in prop::collection::vec(0..50usize, 1..200),
+        ) {
+            let mut total = 0;
+            let course: Vec<Sample> = rises
+                .iter()
+                .enumerate()
+                .map(|(number, rise)| {
+                    total += rise;
+                    sample(number as u64 + 1, total)
+                })
+                .collect();
+            let mut meter = Meter::default();
+            let mut counted = 0;
+            let mut first = None;
+            for number in order {
+                let sample = &course[number % course.len()];
+                first = first.or(Some(sample.refault_file));
+                if let Taken::Delta(delta) = meter.take(sample, SIZE) {
+                    counted += delta.refault_file;
+                }
+            }
+            let last = meter.last().unwrap().refault_file;
+            prop_assert_eq!(counted, last - first.unwrap());
+        }
+    }
+}

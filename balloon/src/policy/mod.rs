@@ -21,6 +21,7 @@
 #![deny(clippy::cast_sign_loss)]
 
 mod arithmetic;
+pub mod fleet;
 mod law;
 pub mod meter;
 mod observation;
@@ -28,6 +29,7 @@ mod order;
 mod reason;
 mod sample;
 mod state;
+pub mod trace;
 mod tuning;
 
 pub use law::Law;

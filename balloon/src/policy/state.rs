@@ -1,5 +1,6 @@
 //! What a law is doing, and what of it can be shown.
 
+use super::fleet::{COLD_POINTS, Cold};
 use super::reason::Source;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -59,6 +60,8 @@ pub enum Signal {
     Budget,
     /// What was evicted is needed again and again.
     Thrash,
+    /// Next to nothing is available.
+    Scarce,
 }
 
 impl fmt::Display for Signal {
@@ -69,6 +72,7 @@ impl fmt::Display for Signal {
             Self::OutOfMemory => "its kernel killed for want of memory",
             Self::Budget => "it stalls many times its budget",
             Self::Thrash => "it needs again and again what was evicted",
+            Self::Scarce => "it has next to nothing available",
         })
     }
 }
@@ -85,8 +89,8 @@ pub struct Status {
     pub source: Source,
     /// The footprint that it wants the guest to have.
     pub target_bytes: u64,
-    /// The ceiling that it last ordered, if any.
-    pub ceiling_bytes: Option<u64>,
+    /// The ceiling that the balloon was last told.
+    pub ceiling_bytes: u64,
     /// Working-set age as it stands under pressure.
     pub age_ms: u64,
     /// Memory stall of the window, without the agent's own.
@@ -101,6 +105,10 @@ pub struct Status {
     pub reuse_ms: Option<u64>,
     /// Verified to be older than the working-set age.
     pub cold_bytes: u64,
+    /// How much is unused for how long, for arbitration.
+    pub cold: [Cold; COLD_POINTS],
+    /// What the next step would give back, per second.
+    pub yield_bytes_per_s: u64,
     /// Samples that made no sense.
     pub implausible_samples: u64,
 }

@@ -20,8 +20,8 @@ pub struct Tuning {
     pub gain: u64,
     /// Gain under pressure on the group: the largest step is reached, and no more than that.
     pub pressed_gain: u64,
-    /// Most that a step takes of the lists where nothing is known of age. One per cent is TMO's and Senpai's bound: over
-    /// two periods, which is the time until harm shows, two per cent can be taken too much.
+    /// Most that a step takes of the lists where nothing is known of age. One per cent is TMO's and Senpai's bound:
+    /// over two periods, which is the time until harm shows, two per cent can be taken too much.
     pub unverified_ppm: u64,
     /// Most that a step takes of the lists of an idle guest that has not missed anything for the whole window.
     pub quiet_ppm: u64,
@@ -30,60 +30,120 @@ pub struct Tuning {
     pub cold_ms: u64,
     /// Most that a step takes of verified cold memory: half. A wrong guess costs half.
     pub cold_permille: u64,
-    /// Most bytes that are ordered in a second. What an agent can reclaim beside its guest's work: a tenth of a CPU at
-    /// the 300 MiB/s that reclaim of clean page cache does on one.
+    /// Most bytes that are ordered in a second: 1 GiB takes half a minute. Evicting is work of the guest's, and
+    /// free page reporting cannot keep up with much more.
     pub bytes_per_s: u64,
-    /// Least that is worth an order: one block, what the agent does at a time.
+    /// Least that is worth an order, which costs a message and an answer. At gain 5 it is the step of a guest with
+    /// 100 MiB on its lists.
     pub least_bytes: u64,
     /// Time over which harm is measured. At 0.1 % of six seconds a single slow fault would exceed the budget.
     pub window_ms: u64,
     /// What one refault is taken to cost where the kernel has no pressure statistics: a read of fast flash.
     pub refetch_us: u64,
-    /// Pages below which the memory that was evicted is too little to tell its mean re-use time: 4 MiB.
+    /// Pages below which what was evicted is too little to tell its mean re-use time: 4 MiB.
     pub evidence_pages: u64,
-    /// What was evicted so many working-set ages ago says half as much.
+    /// What was evicted so many working-set ages ago says half as much: what did not come back in four was not needed.
     pub memory_ages: u64,
-    /// No step so long after a start: Google's far memory leaves a job alone for the first minutes, and a boot takes one.
+    /// No step so long after a start, as Google's far memory leaves young jobs alone: what a start reads is not
+    /// what is used.
     pub start_ms: u64,
-    /// First hold after pressure. Longer than the ten seconds of PSI's shortest average.
+    /// First hold after pressure: PSI's shortest average, after which what is over shows as over.
     pub hold_ms: u64,
-    /// Longest hold, and time within which pressure counts as repeated: ten minutes, two periods of Senpai's longest
-    /// back-off.
+    /// Longest hold, and time within which pressure counts as repeated. In the field, balloons that were shrunk and
+    /// given back every five minutes came to rest at ten (arcbox).
     pub longest_hold_ms: u64,
-    /// First rest after trimming brought nothing, doubling up to [`longest_rest_ms`](Self::longest_rest_ms).
+    /// First rest after trimming brought nothing, doubling up to [`longest_rest_ms`](Self::longest_rest_ms). As the
+    /// longest hold: what was futile is futile for a while.
     pub rest_ms: u64,
-    /// Longest rest: an hour.
+    /// Longest rest: an hour, as in the field (arcbox). A guest may be compacted or changed by then.
     pub longest_rest_ms: u64,
-    /// Share of the ceiling that it rises by under pressure.
+    /// Share of the ceiling that it rises by under pressure. A guest that needs more says so again half a second
+    /// later, and then gets all.
     pub raise_permille: u64,
-    /// Least that the ceiling rises by under pressure.
+    /// Least that the ceiling rises by under pressure: what a small guest's runtime takes at its start.
     pub raise_bytes: u64,
-    /// Periods of silence after which no step is made.
+    /// Periods of silence after which no step is made: one sample may be late and one lost.
     pub stale_periods: u64,
-    /// Silence after which the ceiling climbs.
+    /// Silence after which the ceiling climbs: an agent that is starved for memory speaks within that, or never.
     pub silent_ms: u64,
-    /// While safe: share of the size by which the ceiling climbs every [`climb_ms`](Self::climb_ms).
+    /// While safe: share of the size by which the ceiling climbs every [`climb_ms`](Self::climb_ms): from half of
+    /// the size to all of it in 100 s, in which a host sees its pressure rise.
     pub climb_permille: u64,
-    /// While safe: how often the ceiling climbs.
+    /// While safe: how often the ceiling climbs: PSI's shortest average shows what the last rise did to the host.
     pub climb_ms: u64,
-    /// Pressure of the host above which no ceiling climbs or rises beyond a grant: 1 %.
+    /// Pressure of the host above which no ceiling climbs or rises beyond a grant: ten stall budgets, 1 %.
     pub host_stall_ppm: u64,
     /// Available share of the host's memory below which it is short: 4 %, ESX's soft state.
     pub host_available_permille: u64,
-    /// Page cache that may come in unexplained: share of the cache.
+    /// Page cache that may come in unexplained: share of the cache, a 32nd.
     pub stream_permille: u64,
-    /// Page cache that may come in unexplained: at least.
+    /// Page cache that may come in unexplained: at least. A small guest reads a program or two without being
+    /// trimmed for it.
     pub stream_least_bytes: u64,
-    /// Page cache that may come in unexplained: at most.
+    /// Page cache that may come in unexplained: at most. It is what a stream costs for good.
     pub stream_most_bytes: u64,
-    /// Pages by which page cache may grow for each that refaults.
+    /// Pages by which page cache may grow for each that refaults. With one, a set that is read again would need a
+    /// whole pass to fit; with two, half of one. A stream refaults nothing, whatever this is.
     pub growth_per_refault: u64,
-    /// CPU below which a guest is idle, in thousandths of one CPU.
+    /// CPU below which a guest is idle, in thousandths of one CPU: one per cent.
     pub idle_cpu_permille: u64,
-    /// Time between samples of a busy guest.
+    /// Time between samples of a busy guest: six to a step, so that one may be lost.
     pub busy_pace_ms: u64,
-    /// Time between samples of an idle guest.
+    /// Time between samples of an idle guest, which wakes for each.
     pub idle_pace_ms: u64,
+    /// Most by which pressure on the group multiplies the stall budget: sixteen budgets are 1.6 % of the time.
+    /// Beyond that a guest loses more than its neighbours gain.
+    pub most_harm_permille: u64,
+    /// Stall of a sample's interval that is pressure where the kernel takes no trigger: the trigger's 20 ms in 500.
+    pub trigger_ppm: u64,
+    /// Available share of a guest's memory below which waiting for reclaim is pressure: a tenth, above the kernel's
+    /// watermarks by several times.
+    pub scarce_permille: u64,
+    /// Available share of a guest's memory below which that alone is pressure, for a guest without an agent: twice
+    /// the kernel's high watermark.
+    pub empty_permille: u64,
+    /// Time after which an order to reclaim is not waited for any longer: more than any order takes at the bound
+    /// above.
+    pub answer_ms: u64,
+    /// Share of an order below which it brought next to nothing: an eighth.
+    pub fruitful_permille: u64,
+    /// So many orders in a row that brought next to nothing are followed by a rest: one may meet a busy moment.
+    pub fruitless_orders: u64,
+    /// First rest if what was not reclaimed is in use: ten steps.
+    pub short_rest_ms: u64,
+    /// Shortest time in which what the guest freed must have come to the host. Free page reporting takes 2 s, a
+    /// pass over all zones some more.
+    pub gain_ms: u64,
+    /// Least freed memory of which a missing gain tells something: eight blocks.
+    pub gain_bytes: u64,
+    /// Share of what the guest freed that must have come. Half is what whole huge pages bring in published data
+    /// (8.0 of 16 GiB were left after all caches had been dropped); half of that is a sign that something is wrong.
+    pub gain_permille: u64,
+    /// Share of what the host holds that the guest has free, at which pages are compacted and reported finely
+    /// though the guest is busy: 10 s in 150 s cost 1.2 % at the price of fine reporting.
+    pub kept_permille: u64,
+    /// And at least so much: sixteen blocks, below which fine reporting has little to gain.
+    pub kept_bytes: u64,
+    /// Least time for which a lifted ceiling stays: a guest takes two windows to show what it makes of it.
+    pub lifted_ms: u64,
+    /// Least time between two rises of the ceiling: the balloon's driver gives back 1 GiB in it.
+    pub lift_ms: u64,
+    /// Least time between two aging passes: each looks at all page tables.
+    pub least_aging_ms: u64,
+    /// Order of free page reporting while idle, after compaction: every page. In published data of a compile
+    /// (HyperAlloc, EuroSys'25) 0.98 GiB were left with it and 8.0 GiB with order 9.
+    pub fine_order: u8,
+    /// Order of free page reporting while busy: whole huge pages. Finer orders cost 18.6 % of that compile's time.
+    pub coarse_order: u8,
+    /// How long reporting is fine: several of its cycles of 2 s.
+    pub fine_ms: u64,
+    /// Room that a guest without an agent is left above its use: share of that. As for lifted ceilings.
+    pub headroom_permille: u64,
+    /// Room that a guest without an agent is left above its use: at least. What it allocates until the next
+    /// statistics.
+    pub headroom_bytes: u64,
+    /// Share of its page cache that a guest without an agent keeps, as reads of the cache show nowhere.
+    pub cache_permille: u64,
 }
 
 impl Default for Tuning {
@@ -123,6 +183,45 @@ impl Default for Tuning {
             idle_cpu_permille: 10,
             busy_pace_ms: 1000,
             idle_pace_ms: 10_000,
+            most_harm_permille: 16_000,
+            trigger_ppm: 40_000,
+            scarce_permille: 100,
+            empty_permille: 30,
+            answer_ms: 60_000,
+            fruitful_permille: 125,
+            fruitless_orders: 3,
+            short_rest_ms: 60_000,
+            gain_ms: 30_000,
+            gain_bytes: 32 * MIB,
+            gain_permille: 250,
+            kept_permille: 100,
+            kept_bytes: 64 * MIB,
+            lifted_ms: 60_000,
+            lift_ms: 500,
+            least_aging_ms: 5000,
+            fine_order: 0,
+            coarse_order: 9,
+            fine_ms: 10_000,
+            headroom_permille: 50,
+            headroom_bytes: 64 * MIB,
+            cache_permille: 500,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::fleet::FleetTuning;
+
+    #[test]
+    fn the_documentation_names_every_constant() {
+        let text = include_str!("../../../docs/policy.md");
+        let all = [serde_json::to_value(Tuning::default()), serde_json::to_value(FleetTuning::default())];
+        for constants in all {
+            for name in constants.unwrap().as_object().unwrap().keys() {
+                assert!(text.contains(&format!("| `{name}` | ")), "{name}");
+            }
         }
     }
 }

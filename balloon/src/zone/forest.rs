@@ -14,7 +14,7 @@ pub struct Id {
 
 impl Id {
     /// The slot of the node, which after its removal may be another's.
-    pub(super) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.index
     }
 }

@@ -5,7 +5,7 @@ use super::{Id, Tree};
 
 /// Nodes of a subtree in order. Kept, it is filled again without allocation.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Preorder {
+pub(crate) struct Preorder {
     /// Each node with the position of its parent; the first has none.
     rows: Vec<(Id, usize)>,
     /// By slot, where the node in it stands. Stale where the row is another node's.
@@ -14,7 +14,7 @@ pub(super) struct Preorder {
 
 impl Preorder {
     /// Takes in `root` and all in it, and shows each node in its turn.
-    pub(super) fn walk(&mut self, tree: &Tree, root: Id, mut visit: impl FnMut(Id, &Node)) {
+    pub(crate) fn walk(&mut self, tree: &Tree, root: Id, mut visit: impl FnMut(Id, &Node)) {
         self.rows.clear();
         let (mut next, mut parent) = (Some(root), usize::MAX);
         while let Some(id) = next {
@@ -45,23 +45,23 @@ impl Preorder {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 
     /// Where the node stands, if it was taken in.
-    pub(super) fn position(&self, id: Id) -> Option<usize> {
+    pub(crate) fn position(&self, id: Id) -> Option<usize> {
         let position = *self.positions.get(id.index())?;
         self.rows.get(position).filter(|(row, _)| *row == id).map(|_| position)
     }
 
     /// Where the parent of the node at `position` stands.
-    pub(super) fn parent(&self, position: usize) -> Option<usize> {
+    pub(crate) fn parent(&self, position: usize) -> Option<usize> {
         self.rows.get(position).map(|(_, parent)| *parent).filter(|parent| *parent != usize::MAX)
     }
 
     /// Every node after all that lies in it.
-    pub(super) fn upward(&self) -> impl Iterator<Item = (usize, Id)> + '_ {
+    pub(crate) fn upward(&self) -> impl Iterator<Item = (usize, Id)> + '_ {
         self.rows.iter().enumerate().rev().map(|(position, (id, _))| (position, *id))
     }
 }

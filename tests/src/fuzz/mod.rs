@@ -16,6 +16,7 @@ pub mod driver;
 pub mod fenced;
 pub mod http;
 pub mod image_config;
+pub mod policy;
 pub mod size;
 pub mod smaps;
 pub mod spec;
@@ -35,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("console", console::run),
     ("http", http::run),
     ("image_config", image_config::run),
+    ("policy", policy::run),
     ("size", size::run),
     ("smaps", smaps::run),
     ("spec", spec::run),

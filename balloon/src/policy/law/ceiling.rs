@@ -33,11 +33,14 @@ pub(super) struct Ceiling {
     kept_until_ms: u64,
     /// When it last moved by itself.
     moved_ms: u64,
+    /// When pressure last lifted it.
+    lifted_ms: Option<u64>,
+    lifted: bool,
 }
 
 impl Ceiling {
     pub(super) fn new(bytes: u64) -> Self {
-        Self { bytes, kept_until_ms: 0, moved_ms: 0 }
+        Self { bytes, kept_until_ms: 0, moved_ms: 0, lifted_ms: None, lifted: false }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -55,21 +58,38 @@ impl Ceiling {
         self.bound(bounds);
     }
 
-    /// Pressure: up in one step, all the way if it `repeats`; by no more than `granted_bytes` where that bounds it.
+    /// Pressure: up in one step, all the way if it is `repeated`, by no more than `most_bytes`. What is asserted all
+    /// the time lifts twice a second.
     pub(super) fn lift(
         &mut self,
+        now_ms: u64,
         bounds: &Bounds,
-        repeats: bool,
-        granted_bytes: Option<u64>,
+        repeated: bool,
+        most_bytes: Option<u64>,
         kept_until_ms: u64,
         tuning: &Tuning,
     ) {
         self.kept_until_ms = self.kept_until_ms.max(kept_until_ms);
+        if self.lifted_ms.is_some_and(|lifted_ms| now_ms.saturating_sub(lifted_ms) < tuning.lift_ms) {
+            return;
+        }
+        self.lifted_ms = Some(now_ms);
         let raise = permille(self.bytes, tuning.raise_permille).max(tuning.raise_bytes);
-        let raise = if repeats { u64::MAX } else { raise };
-        let raise = raise.min(granted_bytes.unwrap_or(u64::MAX));
+        let raise = if repeated { u64::MAX } else { raise };
+        let raise = raise.min(most_bytes.unwrap_or(u64::MAX));
+        self.lifted |= raise > 0;
         self.bytes = self.bytes.saturating_add(raise).min(bounds.max_bytes).max(self.bytes);
         self.bound(bounds);
+    }
+
+    /// Whether pressure lifted it and it has not come down to where it rests.
+    pub(super) fn is_lifted(&self) -> bool {
+        self.lifted
+    }
+
+    /// It is where limits have it, or is to go there whether it is used or not.
+    pub(super) fn settled(&mut self) {
+        self.lifted = false;
     }
 
     /// Silence: climbs by a part of the size, now and then.
@@ -82,16 +102,25 @@ impl Ceiling {
         self.bytes = self.bytes.saturating_add(raise).min(bounds.max_bytes).max(self.bytes);
     }
 
-    /// Comes down half the way to where it rests, once a step.
-    pub(super) fn settle(&mut self, now_ms: u64, bounds: &Bounds, tuning: &Tuning) {
-        let rest = bounds.rest_bytes();
-        if self.bytes <= rest {
-            // A limit was raised: nothing keeps the guest from it.
-            self.bytes = rest;
+    /// Goes where it is wanted: up at once and no higher than `most_bytes`; down once a step, by half the way and
+    /// no more than `step_bytes`, and not while it is kept.
+    pub(super) fn follow(
+        &mut self,
+        now_ms: u64,
+        wanted_bytes: u64,
+        most_bytes: u64,
+        step_bytes: u64,
+        tuning: &Tuning,
+    ) {
+        if self.bytes <= wanted_bytes {
+            self.bytes = wanted_bytes.min(most_bytes).max(self.bytes);
         } else if now_ms >= self.kept_until_ms && now_ms.saturating_sub(self.moved_ms) >= tuning.step_ms {
-            self.moved_ms = now_ms;
-            let way = self.bytes.saturating_sub(rest);
+            let way = self.bytes.saturating_sub(wanted_bytes);
             let step = if way <= LAST_BYTES { way } else { way.div_euclid(2) };
+            let step = step.min(step_bytes);
+            if step > 0 {
+                self.moved_ms = now_ms;
+            }
             self.bytes = self.bytes.saturating_sub(step);
         }
     }

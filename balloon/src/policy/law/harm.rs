@@ -109,6 +109,16 @@ impl Harm {
         self.sum(|part| part.refaults)
     }
 
+    /// Refaults in the window of what was evicted by order, in pages.
+    pub(super) fn charged(&self) -> u64 {
+        self.sum(|part| part.charged)
+    }
+
+    /// Evicted in the window by the kernel of its own accord, in pages.
+    pub(super) fn stolen(&self) -> u64 {
+        self.sum(|part| part.stolen)
+    }
+
     /// Pages evicted by order that were not needed again.
     pub(super) fn ordered_pages(&self) -> u64 {
         self.ordered

@@ -26,29 +26,26 @@ pub(super) struct Excess {
 impl Stream {
     /// Whatever is there is explained.
     pub(super) fn accept(&mut self, sample: &Sample) {
-        self.explained_bytes = Some(clean_bytes(sample));
+        self.explained_bytes = Some(sample.file_bytes());
     }
 
     /// Takes note of a sample. Each refault explains some growth.
     pub(super) fn passed(&mut self, sample: &Sample, delta: &Delta, tuning: &Tuning) {
-        let clean = clean_bytes(sample);
-        let explained = self.explained_bytes.unwrap_or(clean);
+        let file_bytes = sample.file_bytes();
+        let explained = self.explained_bytes.unwrap_or(file_bytes);
         let refaulted =
             delta.refault_file.saturating_mul(PAGE_BYTES).saturating_mul(tuning.growth_per_refault);
-        self.explained_bytes = Some(explained.saturating_add(refaulted).min(clean));
+        self.explained_bytes = Some(explained.saturating_add(refaulted).min(file_bytes));
     }
 
     /// What is to be recycled now.
     pub(super) fn excess(&self, sample: &Sample, tuning: &Tuning) -> Option<Excess> {
-        let grown_bytes = clean_bytes(sample).saturating_sub(self.explained_bytes?);
+        // What is dirty must be written first.
+        let clean_bytes = sample.file_bytes().saturating_sub(sample.dirty_bytes);
+        let grown_bytes = clean_bytes.saturating_sub(self.explained_bytes?);
         let allowance_bytes = permille(sample.file_bytes(), tuning.stream_permille)
             .clamp(tuning.stream_least_bytes, tuning.stream_most_bytes);
         let bytes = grown_bytes.saturating_sub(allowance_bytes.div_euclid(2));
         (grown_bytes > allowance_bytes).then_some(Excess { grown_bytes, allowance_bytes, bytes })
     }
-}
-
-/// Page cache that can be dropped.
-fn clean_bytes(sample: &Sample) -> u64 {
-    sample.file_bytes().saturating_sub(sample.dirty_bytes)
 }

@@ -2,7 +2,8 @@
 
 use crate::policy::Tuning;
 use crate::policy::arithmetic::{permille, ppm, scale};
-use crate::policy::sample::{Capabilities, Sample};
+use crate::policy::fleet::{COLD_POINTS, Cold};
+use crate::policy::sample::{Capabilities, Generation, Sample};
 
 /// What is known when a step is due.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +22,7 @@ impl Lists {
         // tmpfs stands on the anonymous lists; what is dirty must be written first.
         let clean_bytes = sample.file_bytes().saturating_sub(sample.dirty_bytes);
         let lru_bytes = clean_bytes.saturating_add(anon_bytes);
-        let cold = |(generation, younger): (&crate::policy::Generation, &crate::policy::Generation)| {
+        let cold = |(generation, younger): (&Generation, &Generation)| {
             if younger.age_ms < age_ms {
                 return 0;
             }
@@ -34,6 +35,19 @@ impl Lists {
         let cold_bytes = if capabilities.ages { cold_bytes.min(lru_bytes) } else { 0 };
         Self { lru_bytes, cold_bytes }
     }
+}
+
+/// How much memory is unused for how long: what lies in older generations was last used before each was begun.
+pub(super) fn cold_curve(sample: &Sample) -> [Cold; COLD_POINTS] {
+    let [_, b, c, d] =
+        sample.ages.map(|generation| generation.anon_bytes.saturating_add(generation.file_bytes));
+    let [youngest, young, old, _] = sample.ages;
+    let (beyond_old, beyond_young) = (d, c.saturating_add(d));
+    [
+        Cold { age_ms: youngest.age_ms, bytes: b.saturating_add(beyond_young) },
+        Cold { age_ms: young.age_ms, bytes: beyond_young },
+        Cold { age_ms: old.age_ms, bytes: beyond_old },
+    ]
 }
 
 /// Bytes that a step takes: the greater of a share of the lists and a share of what is verified to be cold, both less

@@ -1,0 +1,164 @@
+//! Between microVMs: how hard each is pressed, what each is to give back, by how much each may grow unasked.
+//!
+//! Called by the daemon, once a tick (2 s). Pure, like the law, and takes no memory once it has seen all nodes.
+//!
+//! ```text
+//! zone tree, host, readings ──> 1. pressure: one number a node, more while it holds more than its goal
+//!                               2. directed take: if that is too slow, the coldest bytes of all in the node
+//!                               3. ceilings: from whom does not follow, or from all if the host is at its end
+//!                               4. grants: what of the host's reserve each may take under pressure of its own
+//! ```
+//!
+//! - A microVM's pressure is the greatest of all nodes above it and its own, divided by its weight. It trims to its
+//!   working-set age divided by that, so that in one group all are trimmed to one age: what is needed soonest stays,
+//!   whoever has it.
+//! - Directed, all give what is older than one age, the age at which it suffices. What no age explains is
+//!   taken in proportion to what each has beyond its protection. First what `low` leaves, then what `min` leaves,
+//!   never more ([`Protection`](crate::zone::Protection), by the kernel's formula, seen from the node that is short).
+//! - While the host is short nobody's target is raised.
+
+mod ages;
+mod grants;
+mod lambda;
+mod take;
+#[cfg(test)]
+mod tests;
+mod tick;
+
+pub use ages::Cold;
+pub use tick::Fleet;
+
+use crate::zone::Id;
+use serde::{Deserialize, Serialize};
+
+/// Points of a guest's cold curve: one for each generation but the oldest.
+pub const COLD_POINTS: usize = 3;
+
+/// What a microVM says of itself, for arbitration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Which.
+    pub vm: Id,
+    /// Its ceiling.
+    pub ceiling_bytes: u64,
+    /// How much of its memory is unused for how long, ages ascending; those of no age are none.
+    pub cold: [Cold; COLD_POINTS],
+    /// What it is giving back, by its law.
+    pub yield_bytes_per_s: u64,
+    /// Whether its guest carries out orders. Who does not is left to the balloon.
+    pub follows: bool,
+}
+
+/// What the host has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// All its memory.
+    pub total_bytes: u64,
+    /// What is available of it.
+    pub available_bytes: u64,
+    /// Its memory pressure, `some avg10`.
+    pub stall_ppm: u64,
+}
+
+/// What a microVM is leased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allotment {
+    /// Which.
+    pub vm: Id,
+    /// Pressure on it: 1000 is none.
+    pub lambda_permille: u64,
+    /// Lowest `max` of it and all above it.
+    pub max_bytes: u64,
+    /// Its ceiling without pressure of its own, if that is less than `max`.
+    pub high_bytes: Option<u64>,
+    /// What it is not taken below.
+    pub floor_bytes: u64,
+    /// By how much it may raise its ceiling under pressure.
+    pub grant_bytes: u64,
+    /// What it is to give back now.
+    pub take_bytes: u64,
+    /// The node that presses it, if one does.
+    pub pressed_by: Option<Id>,
+}
+
+impl Allotment {
+    /// The most that its guest can have without asking.
+    #[must_use]
+    pub fn target_bytes(&self) -> u64 {
+        let high = self.high_bytes.unwrap_or(self.max_bytes);
+        high.saturating_add(self.grant_bytes).min(self.max_bytes)
+    }
+}
+
+/// What a tick came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Pressure on the pool.
+    pub lambda_permille: u64,
+    /// What the pool holds beyond its goal, or the host lacks.
+    pub deficit_bytes: u64,
+    /// What was directed to be given back, in sum.
+    pub directed_bytes: u64,
+    /// What nobody can give: it is protected. The host has to swap, or somebody has to go.
+    pub unmet_bytes: u64,
+    /// Whether the host is short, so that no target was raised.
+    pub short: bool,
+    /// Whether new microVMs are to be refused.
+    pub refuse: bool,
+}
+
+/// Constants of arbitration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetTuning {
+    /// Available share of the host at which pressure is over: ESX's high state.
+    pub enough_permille: u64,
+    /// Below it pressure rises: ESX's soft state.
+    pub short_permille: u64,
+    /// Below it ceilings are lowered in the same tick: ESX's hard state.
+    pub critical_permille: u64,
+    /// Below it no microVM is started: ESX's low state.
+    pub refuse_permille: u64,
+    /// Most by which pressure grows in a tick: by 65 % (e to the power of a half). From none to the cap in ten ticks.
+    pub rise_permille: u64,
+    /// Least by which it grows while there is any excess, so that a small one does not last.
+    pub least_rise_permille: u64,
+    /// By how much it falls in a tick. Slower than it rises: giving back too early means to start again.
+    pub fall_permille: u64,
+    /// Excess at which it falls: so far below the goal. Between that and the goal it stays.
+    pub slack_permille: u64,
+    /// Most pressure: at 150 the default working-set age is two seconds, a tick.
+    pub cap_permille: u64,
+    /// What the laws give back by themselves in this time needs no direction.
+    pub patience_s: u64,
+    /// Share of its ceiling that a microVM may be granted.
+    pub grant_permille: u64,
+    /// What it may be granted at least.
+    pub grant_bytes: u64,
+    /// By how much an imposed ceiling rises in a tick when the host has enough: half of it in seven ticks.
+    pub release_permille: u64,
+    /// Least that is worth directing to one microVM.
+    pub least_take_bytes: u64,
+}
+
+impl Default for FleetTuning {
+    fn default() -> Self {
+        Self {
+            enough_permille: 60,
+            short_permille: 40,
+            critical_permille: 20,
+            refuse_permille: 10,
+            rise_permille: 650,
+            least_rise_permille: 20,
+            fall_permille: 100,
+            slack_permille: 20,
+            cap_permille: 150_000,
+            patience_s: 5,
+            grant_permille: 250,
+            grant_bytes: 128 << 20,
+            release_permille: 100,
+            least_take_bytes: 1 << 20,
+        }
+    }
+}

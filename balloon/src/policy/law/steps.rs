@@ -1,0 +1,186 @@
+//! Orders to reclaim: what the daemon takes, streams, regular steps; and what became of them.
+
+use super::trim::{self, Lists};
+use super::{CALM, Law};
+use crate::PAGE_BYTES;
+use crate::policy::arithmetic::scale;
+use crate::policy::observation::{Reclaimed, Stopped};
+use crate::policy::order::{Memory, Order, Orders};
+use crate::policy::reason::Reason;
+use crate::policy::state::State;
+
+/// Orders that are not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    first: u64,
+    last: u64,
+    /// What they may bring. The kernel may evict more than was asked for; what is claimed beyond twice that is a lie.
+    pages: u64,
+    ordered_pages: u64,
+    since_ms: u64,
+}
+
+impl Law {
+    /// What a step would take now.
+    pub(super) fn planned_bytes(&self, now_ms: u64, lists: Lists) -> u64 {
+        let is_pressed = self.lambda_permille(now_ms) > CALM;
+        let gain = if is_pressed { self.tuning.pressed_gain } else { self.tuning.gain };
+        let is_quiet = self.pace.idle_ms(now_ms) >= self.tuning.window_ms && self.harm.refaults() == 0;
+        let harm = self.harm_permille(now_ms);
+        self.above_floor(trim::step_bytes(lists, self.age_ms(now_ms), gain, is_quiet, harm, &self.tuning))
+    }
+
+    /// As much of `bytes` as the host holds above the floor.
+    fn above_floor(&self, bytes: u64) -> u64 {
+        bytes.min(self.held_bytes().saturating_sub(self.floor_bytes()))
+    }
+
+    pub(super) fn trim(&mut self, now_ms: u64, orders: &mut Orders) {
+        if now_ms >= self.next_step_ms {
+            let step_ms = self.tuning.step_ms;
+            let is_late = now_ms.saturating_sub(self.next_step_ms) >= step_ms;
+            self.next_step_ms = if is_late { now_ms } else { self.next_step_ms }.saturating_add(step_ms);
+            self.harm.turn(self.age_ms(now_ms), &self.tuning);
+            self.step_is_due = true;
+        }
+        if !self.has_agent() {
+            return;
+        }
+        self.direct(now_ms, orders);
+        if self.pending.is_some_and(|pending| now_ms.saturating_sub(pending.since_ms) > self.tuning.answer_ms)
+        {
+            self.pending = None;
+            self.brought(now_ms, 0, Stopped::TimedOut);
+        }
+        if self.state != State::Trimming {
+            self.step_is_due = false;
+        } else if self.pending.is_none() && !self.recycle(now_ms, orders) && self.step_is_due {
+            self.step_is_due = false;
+            self.step(now_ms, orders);
+        }
+    }
+
+    /// What the daemon wants back now, once for each envelope.
+    fn direct(&mut self, now_ms: u64, orders: &mut Orders) {
+        let Some(envelope) = self.leased(now_ms).copied() else { return };
+        if self.taken_sequence == Some(envelope.sequence) {
+            return;
+        }
+        self.taken_sequence = Some(envelope.sequence);
+        let bytes = self.above_floor(envelope.take_bytes);
+        if bytes < self.tuning.least_bytes || matches!(self.state, State::Manual | State::Off | State::Safe) {
+            return;
+        }
+        let reason = Reason::Directed {
+            take_bytes: envelope.take_bytes,
+            resident_bytes: self.held_bytes(),
+            floor_bytes: self.floor_bytes(),
+        };
+        self.reclaim(now_ms, bytes, self.memory(), None, reason, orders);
+    }
+
+    /// Takes what a stream has brought, if there is one: once a sample, as what was taken shows in the next.
+    fn recycle(&mut self, now_ms: u64, orders: &mut Orders) -> bool {
+        if !std::mem::take(&mut self.is_fresh) {
+            return false;
+        }
+        let excess = self.meter.last().and_then(|sample| self.stream.excess(sample, &self.tuning));
+        let Some(excess) = excess else { return false };
+        let most = scale(self.tuning.bytes_per_s, self.tuning.step_ms, 1000);
+        let bytes = self.above_floor(excess.bytes.min(most));
+        if bytes < self.tuning.least_bytes {
+            return false;
+        }
+        let reason = Reason::Stream {
+            grown_bytes: excess.grown_bytes,
+            allowance_bytes: excess.allowance_bytes,
+            refault_pages: self.harm.refaults(),
+        };
+        self.reclaim(now_ms, bytes, Memory::File, None, reason, orders);
+        true
+    }
+
+    fn step(&mut self, now_ms: u64, orders: &mut Orders) {
+        let age_ms = self.age_ms(now_ms);
+        let lists = self.lists(age_ms);
+        let bytes = self.planned_bytes(now_ms, lists);
+        if bytes < self.tuning.least_bytes {
+            return;
+        }
+        let reason = Reason::Step {
+            lru_bytes: lists.lru_bytes,
+            cold_bytes: lists.cold_bytes,
+            age_ms,
+            stall_ppm: self.harm.stall_ppm(&self.tuning),
+            refault_millis: self.harm.charged_millis(&self.tuning),
+            harm_permille: self.harm_permille(now_ms),
+            lambda_permille: self.lambda_permille(now_ms),
+        };
+        let older_than_ms = (lists.cold_bytes >= bytes).then_some(age_ms);
+        self.reclaim(now_ms, bytes, self.memory(), older_than_ms, reason, orders);
+    }
+
+    /// What can be reclaimed at all.
+    fn memory(&self) -> Memory {
+        let swap = self.capabilities.is_some_and(|capabilities| capabilities.swap);
+        if swap { Memory::Both } else { Memory::File }
+    }
+
+    fn reclaim(
+        &mut self,
+        now_ms: u64,
+        bytes: u64,
+        memory: Memory,
+        older_than_ms: Option<u64>,
+        reason: Reason,
+        orders: &mut Orders,
+    ) {
+        self.number = self.number.saturating_add(1);
+        let (number, ordered) = (self.number, bytes.div_euclid(PAGE_BYTES));
+        let before = self.pending;
+        self.pending = Some(Pending {
+            first: before.map_or(number, |pending| pending.first),
+            last: number,
+            pages: ordered.saturating_mul(2).saturating_add(before.map_or(0, |pending| pending.pages)),
+            ordered_pages: ordered.saturating_add(before.map_or(0, |pending| pending.ordered_pages)),
+            since_ms: now_ms,
+        });
+        orders.push(now_ms, Order::Reclaim { number, bytes, memory, older_than_ms }, reason);
+    }
+
+    pub(super) fn reclaimed(&mut self, now_ms: u64, reclaimed: &Reclaimed) {
+        let Some(mut pending) = self.pending else { return };
+        if reclaimed.number < pending.first || reclaimed.number > pending.last {
+            return;
+        }
+        let pages = reclaimed.file_pages.saturating_add(reclaimed.anon_pages).min(pending.pages);
+        self.harm.evicted(pages);
+        pending.first = reclaimed.number.saturating_add(1);
+        pending.pages = pending.pages.saturating_sub(pages);
+        self.pending = (reclaimed.number < pending.last).then_some(pending);
+        if self.pending.is_none() {
+            let share = scale(pages, 1000, pending.ordered_pages.max(1));
+            self.brought(now_ms, share, reclaimed.stopped);
+        }
+    }
+
+    /// An order brought so many thousandths of what it was for. After several in a row that brought next to nothing
+    /// there is a rest: scanning costs the guest too.
+    fn brought(&mut self, now_ms: u64, share_permille: u64, stopped: Stopped) {
+        let tuning = self.tuning;
+        if share_permille >= tuning.fruitful_permille {
+            self.fruitless = 0;
+            return;
+        }
+        self.fruitless = self.fruitless.saturating_add(1);
+        if self.fruitless < tuning.fruitless_orders {
+            return;
+        }
+        let orders = std::mem::take(&mut self.fruitless);
+        // A kernel that does not do what it says will not tomorrow; memory in use may be idle in a minute.
+        let broken = matches!(stopped, Stopped::Unmoved | Stopped::Failed | Stopped::TimedOut);
+        let first_ms = if broken { tuning.rest_ms } else { tuning.short_rest_ms };
+        let longest_ms = if broken { tuning.longest_rest_ms } else { tuning.rest_ms };
+        self.rest.begin(now_ms, first_ms, longest_ms, |_, until_ms| Reason::NoYield { orders, until_ms });
+    }
+}
