@@ -18,6 +18,8 @@ pub mod laws;
 pub mod meter;
 pub mod mixes;
 pub mod plot;
+#[cfg(test)]
+mod promises;
 pub mod random;
 pub mod series;
 pub mod table;
