@@ -7,7 +7,8 @@ use crate::run::{Ended, Run, Running, until};
 use balloon::resident::Mapping;
 use rustix::process::Pid;
 use serde_json::Value;
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io::Write;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -175,6 +176,51 @@ impl Guest {
         // The zones' watermarks are called so too, without a colon.
         let lists = output.lines().filter_map(|line| line.trim().strip_prefix("high:"));
         lists.map(|pages| pages.trim().parse().unwrap()).max().unwrap()
+    }
+
+    /// Bytes of guest memory on each of the host's first `nodes` NUMA nodes, by `/proc/PID/numa_maps`.
+    #[must_use]
+    pub fn bytes_on_nodes(&self, nodes: usize) -> Vec<u64> {
+        let maps = fs::read_to_string(format!("/proc/{}/numa_maps", self.running.vmm())).unwrap();
+        let mut bytes = vec![0; nodes];
+        for line in maps.lines() {
+            let mut words = line.split(' ');
+            let start = words.next().and_then(|start| u64::from_str_radix(start, 16).ok());
+            if !start.is_some_and(|start| self.ram.iter().any(|ram| ram.contains(&start))) {
+                continue;
+            }
+            for (node, pages) in words.filter_map(|word| word.strip_prefix('N')?.split_once('=')) {
+                bytes[node.parse::<usize>().unwrap()] += pages.parse::<u64>().unwrap() * balloon::PAGE_BYTES;
+            }
+        }
+        bytes
+    }
+
+    /// Host addresses of resident pages of guest memory that hold nothing but repetitions of `pattern`.
+    #[must_use]
+    pub fn resident_pages_of(&self, pattern: &[u8]) -> BTreeSet<u64> {
+        const PAGE: usize = balloon::PAGE_BYTES as usize;
+        const PRESENT: u64 = 1 << 63;
+        let open = |name| File::open(format!("/proc/{}/{name}", self.running.vmm())).unwrap();
+        let (pagemap, memory) = (open("pagemap"), open("mem"));
+        let expected: Vec<u8> = pattern.iter().copied().cycle().take(PAGE + pattern.len()).collect();
+        let mut page = [0; PAGE];
+        let mut found = BTreeSet::new();
+        for ram in &self.ram {
+            let mut entries = vec![0; (ram.end - ram.start) as usize / PAGE * 8];
+            pagemap.read_exact_at(&mut entries, ram.start / PAGE as u64 * 8).unwrap();
+            for (address, entry) in ram.clone().step_by(PAGE).zip(entries.chunks_exact(8)) {
+                if u64::from_ne_bytes(entry.try_into().unwrap()) & PRESENT == 0 {
+                    continue;
+                }
+                memory.read_exact_at(&mut page, address).unwrap();
+                // It may begin anywhere in the pattern.
+                if (0..pattern.len()).any(|skip| expected[skip..skip + PAGE] == page) {
+                    found.insert(address);
+                }
+            }
+        }
+        found
     }
 
     /// The process of its VMM.

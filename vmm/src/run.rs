@@ -4,6 +4,7 @@ use crate::cgroup::HostCgroup;
 use crate::config::{ReclaimConfig, VmConfig, ZoneConfig};
 use crate::control::agent::Linked;
 use crate::control::ballooned::{Ballooned, PrivateZone};
+use crate::control::host_nodes::HostNodes;
 use crate::control::limits::Held;
 use crate::control::orders::Orders;
 use crate::control::service::MicroVm;
@@ -218,8 +219,12 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     events.add_subscriber(Box::new(streams));
     // SAFETY: as above.
     let host_cgroup = config.host_cgroup.as_ref().map(|cgroup| Rc::new(unsafe { HostCgroup::adopt(cgroup) }));
-    let ballooned = Ballooned::new(Arc::clone(&balloon), private_zones(config, &ram), share(&answered)?)
+    let private = private_zones(config, &ram);
+    let ranges = private.iter().map(|zone| memory::host_ranges(&memory, &zone.regions));
+    let nodes = HostNodes::new(ranges.collect());
+    let ballooned = Ballooned::new(Arc::clone(&balloon), private, share(&answered)?)
         .with_host(host_cgroup.clone())
+        .with_nodes(nodes)
         .with_shared(shared_zones(config, &layers));
     let ticks = Ticks::new().map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(TickEvents { ticks: ticks.clone(), event: share(&answered)? }));

@@ -50,6 +50,14 @@ impl HostRange {
     pub fn bytes(self) -> usize {
         self.bytes
     }
+
+    /// At most `bytes` bytes of it from its byte `offset` on, if it has any there. Both are multiples of the page size.
+    #[must_use]
+    pub fn part(self, offset: usize, bytes: usize) -> Option<Self> {
+        let bytes = self.bytes.checked_sub(offset)?.min(bytes);
+        let address = self.address.checked_add(offset)?;
+        (bytes > 0).then_some(Self { address, bytes })
+    }
 }
 
 impl Mapping {

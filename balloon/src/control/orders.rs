@@ -1,4 +1,4 @@
-//! The JSON documents about what a microVM's agent is ordered to do: limits, trims, moves. Pure types, as
+//! The JSON documents about what a microVM is ordered to do: limits, trims, moves. Pure types, as
 //! [`super::api`]'s.
 
 #![forbid(unsafe_code)]
@@ -134,5 +134,30 @@ pub struct MoveDocument {
     /// In the zone that it moved to.
     pub there_bytes: u64,
     /// In others: what other processes map as well stays where it was.
+    pub elsewhere_bytes: u64,
+}
+
+/// `POST /v1/zones/node`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeRequest {
+    /// Name of a private zone.
+    pub zone: String,
+    /// Node of the host to move it to; null: its memory may come from any from now on, and stays where it is.
+    pub node: Option<u32>,
+}
+
+/// What came of moving a zone to a node of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDocument {
+    /// The zone.
+    pub zone: String,
+    /// Where its memory comes from now; null: from any node.
+    pub node: Option<u32>,
+    /// What was moved.
+    pub moved_bytes: u64,
+    /// What of it lies on the node.
+    pub there_bytes: u64,
+    /// What could not be moved: in somebody's hands all the while, or the node is full.
     pub elsewhere_bytes: u64,
 }

@@ -9,6 +9,7 @@ mod control;
 mod crashes;
 mod exit_codes;
 mod host_limits;
+mod host_nodes;
 mod images;
 mod kernels;
 mod leftovers;

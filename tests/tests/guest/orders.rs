@@ -9,12 +9,21 @@ tests::on_every_kernel!(
     a_lower_max_holds_and_who_exceeds_it_is_killed
 );
 
+/// Whole pages of 4,000,000 bytes, wherever those begin.
+const SERVICE_PAGES: usize = 4_000_000 / 4096 - 1;
+
 /// A guest of two zones whose command runs in the second, with a volume.
 fn two_zones(ballast: &Ballast, kernel: &Kernel, volume: &str) -> Guest {
     Guest::start_with(ballast, |run| {
         let run = run.options(kernel.options()).options(["-m", "256m", "--zone", "name=cache,size=256m"]);
         run.options(["--in-zone", "cache", "-v", volume])
     })
+}
+
+/// What the guest said last behind `word`, up to a point.
+fn number_after(guest: &Guest, word: &str) -> String {
+    let output = guest.output();
+    output.rsplit_once(word).and_then(|(_, rest)| rest.split_once('.')).unwrap().0.to_owned()
 }
 
 fn resident(guest: &Guest) -> [u64; 2] {
@@ -26,9 +35,17 @@ fn resident(guest: &Guest) -> [u64; 2] {
 fn a_trimmed_zone_gives_back_its_own_memory(kernel: &Kernel) {
     let ballast = setup();
     let mut guest = two_zones(&ballast, kernel, "to-trim:/files");
+    // A small service in the other zone: moved before it takes its memory, which is so charged there.
+    let service = r#"until [ -e /tmp/go ]; do sleep 0.1; done; a=$(yes BALLAST-SERVICE- | head -c 4000000); echo on; read x < /tmp/fifo; echo "$a" | md5sum"#;
+    guest.does(&format!("eval mkfifo /tmp/fifo; sh -c '{service}' > /tmp/service & echo \"pid $!.\""));
+    let pid = number_after(&guest, "pid ");
+    ballast.command(&["set", "guest", "--move", &pid, "--zone", "ram"]).end().exits(0);
+    guest.does("eval echo > /tmp/go; until [ -s /tmp/service ]; do sleep 0.1; done");
     guest.does("eval dd if=/dev/zero of=/files/cached bs=1M count=120 2> /dev/null");
     guest.does("sync");
     let before = resident(&guest);
+    let services = guest.resident_pages_of(b"BALLAST-SERVICE-\n");
+    assert!(services.len() >= SERVICE_PAGES, "{} pages are the service's", services.len());
     let ended = ballast.command(&["trim", "guest", "--zone", "cache", "--format", "json"]).end().exits(0);
     let trims: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
     let after = resident(&guest);
@@ -36,6 +53,18 @@ fn a_trimmed_zone_gives_back_its_own_memory(kernel: &Kernel) {
     let [ram, cache] = [0, 1].map(|zone| before[zone].saturating_sub(after[zone]));
     assert!(cache > 90 * MIB, "{ended}");
     assert!(cache * 100 >= (cache + ram) * 95, "{cache} and {ram} bytes came back");
+    let left = guest.resident_pages_of(b"BALLAST-SERVICE-\n");
+    let stayed = services.intersection(&left).count();
+    println!(
+        "of {} pages with the service's text in the other zone {stayed} are where they were",
+        services.len()
+    );
+    // Beside those that it uses there may be freed ones from when it made its text.
+    assert!(stayed >= SERVICE_PAGES, "the other zone's pages are not this one's");
+    let told = "[ \"$(tail -n 1 /tmp/service)\" = \"$({ yes BALLAST-SERVICE- | head -c 4000000; echo; } | md5sum)\" ]";
+    guest.does(&format!(
+        "eval echo > /tmp/fifo; until [ $(wc -l < /tmp/service) = 2 ]; do sleep 0.1; done; {told}"
+    ));
     // And what was said is that.
     let trim = &trims[0];
     let said = trim["before_bytes"].as_u64().unwrap() - trim["after_bytes"].as_u64().unwrap();
@@ -55,8 +84,7 @@ fn a_moved_task_has_its_pages_in_its_new_zone(kernel: &Kernel) {
     guest.does(
         "eval sh -c 'held=$(head -c 20000000 /dev/zero | tr \"\\0\" a); sleep 1000; :' & echo \"pid $!.\"",
     );
-    let output = guest.output();
-    let pid = output.rsplit_once("pid ").and_then(|(_, rest)| rest.split_once('.')).unwrap().0.to_owned();
+    let pid = number_after(&guest, "pid ");
     // Where its private memory lies, by its own page tables.
     let pages = |guest: &mut Guest, node: u8| {
         let count = "awk '{ n += $2 } END { print \"pages \" n + 0 \".\" }'";

@@ -8,7 +8,9 @@ use super::reclaim_argument::{StallBudget, WorkingSetAge};
 use super::state::Known;
 use balloon::control::api::{CeilingRequest, MemoryDocument};
 use balloon::control::fleet::GroupLimitsRequest;
-use balloon::control::orders::{LimitsDocument, LimitsRequest, MoveDocument, MoveRequest};
+use balloon::control::orders::{
+    LimitsDocument, LimitsRequest, MoveDocument, MoveRequest, NodeDocument, NodeRequest,
+};
 use balloon::control::reclaim::{ReclaimDocument, ReclaimRequest};
 use balloon::size::{ParseSizeError, Size};
 use balloon::zone::WEIGHTS;
@@ -21,6 +23,7 @@ use std::str::FromStr;
 /// Change a running microVM, or with --group and without its name the limits of a group
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("zone_change").args(["moved", "node"])))]
 pub struct SetArgs {
     /// Name of the microVM; without it --group names a group, whose limits are changed until ballastd reads its
     /// configuration anew
@@ -56,8 +59,12 @@ pub struct SetArgs {
     /// Move a process of the guest, by its number there, and its memory to the zone that --zone names
     #[arg(long = "move", value_name = "PID", group = "change", requires = "zone")]
     moved: Option<u32>,
-    /// The zone that --move is about
-    #[arg(long, value_name = "NAME", requires = "moved")]
+    /// Take the zone that --zone names from this NUMA node of the host from now on, and move there what it holds; any
+    /// has the host choose, and moves nothing
+    #[arg(long, value_name = "N|any", group = "change", requires = "zone", conflicts_with = "moved")]
+    node: Option<Node>,
+    /// The zone that --move or --node is about
+    #[arg(long, value_name = "NAME", requires = "zone_change")]
     zone: Option<String>,
 }
 
@@ -76,6 +83,29 @@ impl FromStr for Ceiling {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.trim().eq_ignore_ascii_case("auto") { Ok(Self::Auto) } else { text.parse().map(Self::Size) }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Node {
+    Number(u32),
+    Any,
+}
+
+impl Node {
+    fn number(self) -> Option<u32> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Any => None,
+        }
+    }
+}
+
+impl FromStr for Node {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().eq_ignore_ascii_case("any") { Ok(Self::Any) } else { text.parse().map(Self::Number) }
     }
 }
 
@@ -131,6 +161,12 @@ pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
         };
         let _: MemoryDocument = client::put(&vm, "/v1/memory/ceiling", &request)?;
     }
+    if let (Some(node), Some(zone)) = (args.node, &args.zone) {
+        let request = NodeRequest { zone: zone.clone(), node: node.number() };
+        let placed: NodeDocument = client::order(&vm, "/v1/zones/node", &request)?;
+        writeln!(Output::lock(), "{}: {}", vm.name, describe(&placed))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let (Some(pid), Some(zone)) = (args.moved, &args.zone) {
         let moved: MoveDocument = client::order(&vm, "/v1/move", &MoveRequest { pid, zone: zone.clone() })?;
         let (there, elsewhere) =
@@ -149,7 +185,8 @@ pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
 /// Sets limits of a group, all or none, and prints its path.
 fn change_group(args: &SetArgs, daemon: Daemon<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let group = args.group.as_deref().unwrap_or_default().trim_matches('/');
-    if args.memory_ceiling.is_some() || args.moved.is_some() || !args.changes_limits() {
+    if args.memory_ceiling.is_some() || args.moved.is_some() || args.node.is_some() || !args.changes_limits()
+    {
         return Err("without the name of a microVM, --group takes limits of the group: --memory-max, -high, -low, -min \
                     or --weight"
             .into());
@@ -165,6 +202,21 @@ fn change_group(args: &SetArgs, daemon: Daemon<'_>) -> Result<ExitCode, Box<dyn 
     })?;
     writeln!(Output::lock(), "{group}")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What came of a zone's move, for people.
+fn describe(placed: &NodeDocument) -> String {
+    let NodeDocument { zone, node, moved_bytes, there_bytes, elsewhere_bytes } = placed;
+    let Some(node) = node else { return format!("zone {zone} is taken from any node from now on") };
+    let [moved, there, elsewhere] =
+        [moved_bytes, there_bytes, elsewhere_bytes].map(|bytes| Size::from_bytes(*bytes));
+    let rest = match elsewhere_bytes {
+        0 => String::new(),
+        _ => format!(
+            "; {elsewhere} could not be moved, as it was in use all the while or node {node} is full: try again later"
+        ),
+    };
+    format!("zone {zone} has {there} on node {node}, {moved} of it moved there now{rest}")
 }
 
 impl SetArgs {
@@ -253,12 +305,38 @@ mod tests {
 
     #[test]
     fn something_is_set_and_a_move_has_a_zone() {
-        for bad in [&[][..], &["--move", "5"], &["--zone", "a"], &["--weight", "0"], &["--weight", "10001"]] {
+        for bad in [
+            &[][..],
+            &["--move", "5"],
+            &["--zone", "a"],
+            &["--weight", "0"],
+            &["--weight", "10001"],
+            &["--node", "1"],
+            &["--node", "-1", "--zone", "a"],
+            &["--node", "1", "--move", "5", "--zone", "a"],
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
         assert!(parse(&["--move", "5", "--zone", "a"]).is_ok());
         let line = Line::try_parse_from(["set", "--group", "ci", "--memory-max", "1g"]).unwrap();
         assert_eq!((line.args.name, line.args.group.as_deref()), (None, Some("ci")));
         assert!(Line::try_parse_from(["set", "--memory-max", "1g"]).is_err());
+        let node = |word| parse(&["--node", word, "--zone", "a"]).unwrap().node.unwrap().number();
+        assert_eq!((node("1"), node("Any")), (Some(1), None));
+    }
+
+    #[test]
+    fn what_could_not_be_moved_is_said() {
+        let placed = NodeDocument {
+            zone: "cache".into(),
+            node: Some(1),
+            moved_bytes: 6 << 20,
+            there_bytes: 8 << 20,
+            elsewhere_bytes: 0,
+        };
+        assert_eq!(describe(&placed), "zone cache has 8 MiB on node 1, 6 MiB of it moved there now");
+        let stuck = NodeDocument { elsewhere_bytes: 1 << 20, ..placed.clone() };
+        assert!(describe(&stuck).contains("; 1 MiB could not be moved"), "{}", describe(&stuck));
+        assert!(describe(&NodeDocument { node: None, ..placed }).contains("any node"));
     }
 }

@@ -1,6 +1,7 @@
 //! A running VM's memory as its balloon tells of it. Wiring between the control socket and the balloon's transport.
 
-use super::memory::{Ceiling, Memory, Refusal};
+use super::host_nodes::HostNodes;
+use super::memory::{Ceiling, Memory, NodeError, Refusal};
 use super::shared::SharedZones;
 use crate::cgroup::{Charge, HostCgroup};
 use crate::virtio::balloon::{Balloon, Look, RegionLook};
@@ -12,8 +13,10 @@ use balloon::control::api::{
     ZoneKind, ZonesDocument,
 };
 use balloon::device::{self, CeilingError, RequestError};
+use balloon::numa::Placed;
 use balloon::policy::HostReading;
 use std::collections::BTreeMap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
@@ -29,6 +32,7 @@ pub struct Ballooned<K> {
     statistics: EventFd,
     host: Option<Rc<HostCgroup>>,
     shared: SharedZones,
+    nodes: HostNodes,
 }
 
 /// A private zone of guest memory, as it was made.
@@ -56,6 +60,7 @@ impl<K: Kernel> Ballooned<K> {
             statistics,
             host: None,
             shared: SharedZones::default(),
+            nodes: HostNodes::default(),
         }
     }
 
@@ -69,6 +74,12 @@ impl<K: Kernel> Ballooned<K> {
     #[must_use]
     pub fn with_shared(self, shared: SharedZones) -> Self {
         Self { shared, ..self }
+    }
+
+    /// The same, its zones lying where `nodes` knows.
+    #[must_use]
+    pub fn with_nodes(self, nodes: HostNodes) -> Self {
+        Self { nodes, ..self }
     }
 
     fn host(&self) -> Option<HostDocument> {
@@ -103,6 +114,17 @@ impl<K: Kernel> Memory for Ballooned<K> {
 
     fn shared_zones(&mut self) -> Vec<ZoneDocument> {
         self.shared.documents()
+    }
+
+    fn set_node(&mut self, zone: usize, node: Option<u32>) -> Result<(), NodeError> {
+        let Some(of) = self.zones.get_mut(zone) else { return Ok(()) };
+        self.nodes.begin(zone, node, of.host_node)?;
+        of.host_node = node;
+        Ok(())
+    }
+
+    fn move_on(&mut self) -> Option<io::Result<Placed>> {
+        self.nodes.go_on()
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {

@@ -2,9 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+pub use super::host_nodes::Error as NodeError;
 pub use crate::virtio::balloon::Refusal;
 use balloon::control::api::{GuestStatistics, MemoryDocument, ZoneDocument, ZonesDocument};
+use balloon::numa::Placed;
 use balloon::policy::HostReading;
+use std::io;
 use vmm_sys_util::eventfd::EventFd;
 
 /// A ceiling that is asked for.
@@ -28,6 +31,17 @@ pub trait Memory {
     fn shared_zones(&mut self) -> Vec<ZoneDocument> {
         Vec::new()
     }
+
+    /// Has a private zone, by its number, taken from a node of the host from now on, or from any. What it holds on others
+    /// is moved by [`Self::move_on`].
+    ///
+    /// # Errors
+    /// There is no such node, or a zone is on its way; nothing changed.
+    fn set_node(&mut self, zone: usize, node: Option<u32>) -> Result<(), NodeError>;
+
+    /// Moves on, for some milliseconds. Where the zone lies once all of it has been tried; nothing before that, or if no
+    /// zone is on its way.
+    fn move_on(&mut self) -> Option<io::Result<Placed>>;
 
     /// Sets the ceiling. Whether to take [`Ceiling::Auto`] without a driver is the implementer's to say: one that
     /// was set by hand for a driver that is gone must be possible to undo.

@@ -5,7 +5,9 @@ use super::orders_tests::{Bench, TRIMMED, limited, max, refused};
 use super::routes::{self, ROUTES};
 use super::scripted::{Scripted, ask, envelope};
 use balloon::control::api::{ArbiterDocument, CeilingRequest, DriverState, GuestStatistics};
-use balloon::control::orders::{LimitsRequest, MoveRequest, SignalRequest, TrimEnd, TrimRequest};
+use balloon::control::orders::{
+    LimitsRequest, MoveRequest, NodeRequest, SignalRequest, TrimEnd, TrimRequest,
+};
 use balloon::device::Values;
 use proto::Done;
 use serde_json::{Value, json};
@@ -165,6 +167,7 @@ fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
     const TRIM: (&str, &str) = ("/v1/trim", "{}");
     const MOVE: (&str, &str) = ("/v1/move", r#"{"pid": 7, "zone": "cache"}"#);
     const SIGNAL: &str = "/v1/signal";
+    const NODE: (&str, &str) = ("/v1/zones/node", r#"{"zone": "cache", "node": 1}"#);
     let moved = Done::Moved { there_bytes: 1, elsewhere_bytes: 2 };
     let low = max(256);
     let mut bench = Bench::new();
@@ -199,16 +202,29 @@ fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
         ("POST", MOVE.0, MOVE.1, Some(refused())),
         ("POST", MOVE.0, MOVE.1, None),
         ("POST", MOVE.0, MOVE.1, Some(moved)),
+        ("POST", NODE.0, "x", None),
+        ("POST", NODE.0, r#"{"zone": "no", "node": 1}"#, None),
+        ("POST", NODE.0, r#"{"zone": "cache", "node": 7}"#, None),
+        ("POST", NODE.0, r#"{"zone": "cache", "node": null}"#, None),
+        ("POST", NODE.0, NODE.1, None),
     ] {
         check_one(&mut bench, method, path, body, does);
     }
+    bench.memory.move_ends = Err(libc::ENOMEM);
+    check_one(&mut bench, "POST", NODE.0, NODE.1, None);
+    bench.begin("POST", NODE.0, NODE.1, None).unwrap_err();
+    check_one(&mut bench, "POST", NODE.0, NODE.1, None);
+    bench.pass(10_000);
     let stale = bench.begin("PUT", LIMITS, &low, Some("\"99\"")).unwrap();
     while bench.begin("POST", MOVE.0, MOVE.1, None).is_err() {}
-    for (method, path, body) in [("PUT", LIMITS, &*low), ("POST", TRIM.0, TRIM.1), ("POST", MOVE.0, MOVE.1)] {
+    for (method, path, body) in
+        [("PUT", LIMITS, &*low), ("POST", TRIM.0, TRIM.1), ("POST", MOVE.0, MOVE.1), ("POST", NODE.0, NODE.1)]
+    {
         check_one(&mut bench, method, path, body, None);
     }
     bench.guest.borrow_mut().absent = true;
     check_one(&mut bench, "POST", SIGNAL, r#"{"signal": 15}"#, None);
+    given.insert((NODE.0.into(), "post".into(), bench.orders.give_up(0).status.code().to_string()));
     given.insert((LIMITS.into(), "put".into(), stale.status.code().to_string()));
     given
 }
@@ -260,6 +276,10 @@ fn what_may_be_sent_and_every_state_is_as_described() {
     );
     let moving = MoveRequest { pid: 1, zone: "a".into() };
     check(&openapi, &schemas["MoveRequest"], &serde_json::to_value(moving).unwrap(), "request");
+    for node in [None, Some(1)] {
+        let request = NodeRequest { zone: "a".into(), node };
+        check(&openapi, &schemas["NodeRequest"], &serde_json::to_value(request).unwrap(), "request");
+    }
     use TrimEnd::{Ineffective, NoSwap, NothingLeft, OutOfTime, Reached};
     let ends = [Reached, NothingLeft, NoSwap, Ineffective, OutOfTime].map(|end| json!(end));
     assert_eq!(schemas["Trim"]["properties"]["ended"]["enum"], json!(ends));

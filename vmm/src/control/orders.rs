@@ -1,4 +1,5 @@
-//! What the control socket wants of the guest's agent: requests that take their time, each under a ticket. Pure.
+//! What the control socket wants of the guest's agent and of the host: requests that take their time, each under a
+//! ticket. Pure.
 //!
 //! A client that is gone changes nothing: what was begun is brought to its end, and its answer kept for a while.
 
@@ -7,12 +8,15 @@
 #![deny(clippy::cast_sign_loss)]
 
 use super::agent::{Agent, Nobody};
+use super::host_nodes::TURN;
 use super::limits::{Change, Held, HostLimit, Outside};
-use super::memory::Memory;
+use super::memory::{Memory, NodeError};
 use super::routes::Answer;
 use super::trim::{AGENT_MS, LIMIT_MS, Reading, Trim, Wanted};
 use balloon::control::http::{Request, Response, Status};
-use balloon::control::orders::{LimitsRequest, MoveDocument, MoveRequest, SignalRequest, TrimRequest};
+use balloon::control::orders::{
+    LimitsRequest, MoveDocument, MoveRequest, NodeDocument, NodeRequest, SignalRequest, TrimRequest,
+};
 use balloon::control::service::error;
 use balloon::zone::Limits;
 use proto::{Done, Order};
@@ -23,11 +27,13 @@ use std::time::Duration;
 const MOST: usize = 16;
 /// How long an answer waits for its client.
 const KEPT_MS: u64 = 5000;
+/// Between two looks at what the agent does.
+const TICK: Duration = Duration::from_millis(250);
 
 /// How long a client is asked to wait at most.
 pub const LIMIT: Duration = Duration::from_millis(LIMIT_MS + 1000);
 
-/// Everything that is asked of the agent.
+/// Everything that is asked of the agent, and moves of zones on the host.
 pub struct Orders {
     agent: Box<dyn Agent>,
     held: Held,
@@ -40,6 +46,7 @@ enum Job {
     Trim(Trim),
     Change(Change),
     Move { id: u32, until_ms: u64 },
+    Node { zone: String, node: u32 },
     Over { answer: Response, since_ms: u64 },
 }
 
@@ -57,10 +64,11 @@ impl Orders {
         Self::new(Box::new(Nobody), Held::new(Limits::default(), size_bytes), Box::new(|_| Ok(())))
     }
 
-    /// Whether anything is under way for which time counts.
+    /// How far apart [`Self::advance`] is to be called; without it, nothing is under way for which time counts.
     #[must_use]
-    pub fn are_under_way(&self) -> bool {
-        !self.jobs.is_empty()
+    pub fn pace(&self) -> Option<Duration> {
+        let moves = self.jobs.values().any(|job| matches!(job, Job::Node { .. }));
+        if moves { Some(TURN) } else { (!self.jobs.is_empty()).then_some(TICK) }
     }
 
     /// The answer of a ticket, once and if it is known.
@@ -74,6 +82,20 @@ impl Orders {
         }
     }
 
+    /// What a client hears that has waited for [`LIMIT`].
+    #[must_use]
+    pub fn give_up(&self, ticket: u64) -> Response {
+        let message = match self.jobs.get(&ticket) {
+            Some(Job::Node { zone, node }) => format!(
+                "zone {zone} is still on its way to node {node} and goes on; `ballast zones` shows where its memory comes \
+                 from"
+            ),
+            // Each request to the agent has limits of its own within this one.
+            _ => "the guest's agent did not answer in time".into(),
+        };
+        error(Status::GuestTimeout, message)
+    }
+
     /// Goes on with everything.
     pub fn advance(&mut self, now_ms: u64, memory: &mut dyn Memory) {
         let Self { agent, held, host_limit, jobs, .. } = self;
@@ -85,6 +107,7 @@ impl Orders {
                     change.step(now_ms, held, &mut outside)
                 }
                 Job::Move { id, until_ms } => moved(*id, now_ms, *until_ms, &mut **agent),
+                Job::Node { zone, node } => placed(zone, *node, memory),
                 Job::Over { .. } => None,
             };
             if let Some(answer) = answer {
@@ -221,6 +244,51 @@ impl Orders {
             Err(why) => refuse(Status::Conflict, why.to_string()),
         }
     }
+
+    /// `POST /v1/zones/node`.
+    pub fn set_node(&mut self, request: &Request, memory: &mut dyn Memory) -> Answer {
+        let NodeRequest { zone, node } = match parse(&request.body, r#"send {"zone": NAME, "node": N}"#) {
+            Ok(wanted) => wanted,
+            Err(answer) => return answer,
+        };
+        if let Some(answer) = self.is_full() {
+            return answer;
+        }
+        let (number, zone) = match find(memory, zone) {
+            Ok(zone) => zone,
+            Err(answer) => return answer,
+        };
+        match (memory.set_node(number.into(), node), node) {
+            (Ok(()), Some(node)) => self.begin(Job::Node { zone, node }),
+            (Ok(()), None) => {
+                Answer::Now(Response::json(Status::Ok, &NodeDocument { zone, ..NodeDocument::default() }))
+            }
+            (Err(why @ NodeError::Busy), _) => refuse(Status::Conflict, why.to_string()),
+            (Err(why @ NodeError::Host(_)), _) => refuse(Status::Unprocessable, why.to_string()),
+        }
+    }
+}
+
+/// How a zone's move to a node ends, once it does.
+fn placed(zone: &mut String, node: u32, memory: &mut dyn Memory) -> Option<Response> {
+    Some(match memory.move_on()? {
+        Ok(placed) => Response::json(
+            Status::Ok,
+            &NodeDocument {
+                zone: std::mem::take(zone),
+                node: Some(node),
+                moved_bytes: placed.moved,
+                there_bytes: placed.there,
+                elsewhere_bytes: placed.elsewhere,
+            },
+        ),
+        Err(fault) => {
+            let message = format!(
+                "the host moved a part only ({fault}); what the zone takes from now on comes from node {node}"
+            );
+            error(Status::Internal, message)
+        }
+    })
 }
 
 fn moved(id: u32, now_ms: u64, until_ms: u64, agent: &mut dyn Agent) -> Option<Response> {

@@ -70,7 +70,7 @@ impl Agent for ScriptedAgent {
 pub struct Bench {
     pub guest: Rc<RefCell<Guest>>,
     pub memory: Scripted,
-    orders: Orders,
+    pub orders: Orders,
     now_ms: u64,
     pub host_refuses: Rc<Cell<bool>>,
     host_max: Rc<Cell<u64>>,
@@ -306,6 +306,28 @@ fn what_cannot_be_trimmed_or_moved_is_said() {
 }
 
 #[test]
+fn a_zone_moves_in_short_turns_and_where_it_lies_is_told() {
+    let mut bench = Bench::new();
+    let body = r#"{"zone": "cache", "node": 1}"#;
+    let ticket = bench.begin("POST", "/v1/zones/node", body, None).unwrap_err();
+    assert_eq!(bench.orders.pace(), Some(super::host_nodes::TURN));
+    bench.pass(500);
+    assert_eq!(bench.take(ticket), None);
+    // One zone at a time, and a client that waited long enough is told that it goes on.
+    assert_eq!(bench.begin("POST", "/v1/zones/node", body, None).unwrap().status.code(), 409);
+    let late = String::from_utf8(bench.orders.give_up(ticket).body).unwrap();
+    assert!(late.contains("still on its way to node 1"), "{late}");
+    bench.pass(250);
+    let there = json!({ "zone": "cache", "node": 1, "moved_bytes": 8192, "there_bytes": 8192, "elsewhere_bytes": 4096 });
+    assert_eq!(bench.take(ticket), Some((200, there)));
+    assert_eq!(bench.orders.pace(), None);
+    let anywhere = bench.ask("POST", "/v1/zones/node", r#"{"zone": "cache", "node": null}"#, None);
+    assert_eq!((anywhere.0, &anywhere.1["node"]), (200, &Value::Null));
+    assert_eq!(bench.memory.moving, None);
+    assert!(bench.guest.borrow().given.is_empty(), "the guest does not notice");
+}
+
+#[test]
 fn clients_that_go_away_leave_nothing_behind() {
     let mut bench = Bench::new();
     let mut begun = 0;
@@ -317,7 +339,7 @@ fn clients_that_go_away_leave_nothing_behind() {
     };
     assert_eq!((full.status.code(), begun), (503, 16));
     bench.pass(200_000);
-    assert!(!bench.orders.are_under_way());
+    assert_eq!(bench.orders.pace(), None);
     assert_eq!(bench.guest.borrow().forgotten.len(), begun);
 }
 

@@ -70,6 +70,11 @@ pub const ROUTES: &[Route] = &[
         serve: |request, parts| Answer::Now(set_ceiling(&request.body, parts.memory)),
     },
     Route { path: "/v1/zones", allow: "GET, HEAD", serve: |_, parts| Answer::Now(zones(parts.memory)) },
+    Route {
+        path: "/v1/zones/node",
+        allow: "POST",
+        serve: |request, parts| parts.orders.set_node(request, parts.memory),
+    },
     Route { path: "/v1/statistics", allow: "GET, HEAD", serve: |_, parts| request_statistics(parts.memory) },
     Route {
         path: "/v1/limits",

@@ -1,6 +1,6 @@
 //! A VM whose memory does as a test says, and questions to it without a socket.
 
-use super::memory::{Ceiling, Memory, Refusal};
+use super::memory::{Ceiling, Memory, NodeError, Refusal};
 use super::orders::Orders;
 use super::routes::{self, Answer, Parts};
 use crate::reclaim::owner::Owner;
@@ -8,8 +8,10 @@ use balloon::control::api::*;
 use balloon::control::http::Request;
 use balloon::control::link::Envelope;
 use balloon::device::{CeilingError, RequestError, Values};
+use balloon::numa::Placed;
 use balloon::policy::HostReading;
 use serde_json::Value;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vmm_sys_util::eventfd::EventFd;
@@ -24,6 +26,10 @@ pub struct Scripted {
     /// A request is answered at once.
     pub prompt: bool,
     pub event: EventFd,
+    /// Steps that are left of a zone's move, and how it ends.
+    pub moving: Option<(u32, Result<Placed, i32>)>,
+    /// How the next one ends.
+    pub move_ends: Result<Placed, i32>,
 }
 
 pub const MIB: u64 = 1 << 20;
@@ -74,6 +80,8 @@ impl Scripted {
             pending: Arc::default(),
             prompt: true,
             event: EventFd::new(libc::EFD_NONBLOCK).unwrap(),
+            moving: None,
+            move_ends: Ok(Placed { there: 8192, elsewhere: 4096, moved: 8192 }),
         }
     }
 
@@ -144,6 +152,27 @@ impl Memory for Scripted {
             ballooned_bytes: 0,
             reported_bytes: 0,
         }]
+    }
+
+    /// There is one other node, 1.
+    fn set_node(&mut self, _: usize, node: Option<u32>) -> Result<(), NodeError> {
+        if self.moving.is_some() {
+            return Err(NodeError::Busy);
+        }
+        match node {
+            None => {}
+            Some(0 | 1) => self.moving = Some((3, self.move_ends)),
+            Some(_) => return Err(io::Error::from_raw_os_error(libc::EINVAL).into()),
+        }
+        Ok(())
+    }
+
+    fn move_on(&mut self) -> Option<io::Result<Placed>> {
+        let (left, end) = self.moving.as_mut()?;
+        *left -= 1;
+        let end = (*left == 0).then_some(*end)?;
+        self.moving = None;
+        Some(end.map_err(io::Error::from_raw_os_error))
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {

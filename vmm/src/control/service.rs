@@ -10,9 +10,9 @@ use crate::reclaim::host::Files;
 use crate::reclaim::owner::{Owner, Sides};
 use crate::virtio::balloon::monotonic_ms;
 use balloon::control::api::VmDocument;
-use balloon::control::http::{Request, Response, Status};
+use balloon::control::http::{Request, Response};
 use balloon::control::link::{self, Hello};
-use balloon::control::service::{Answer, Service, error};
+use balloon::control::service::{Answer, Service};
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
@@ -101,7 +101,7 @@ impl MicroVm {
         // A daemon that comes later hears what holds then.
         self.arbiter.borrow_mut().set_limits(self.orders.limits_in_force());
         if let Some(ticks) = &self.ticks {
-            ticks.set(self.orders.are_under_way());
+            ticks.set(self.orders.pace());
         }
     }
 }
@@ -146,8 +146,7 @@ impl Service for MicroVm {
     fn give_up(&mut self, ticket: u64) -> Response {
         match ticket {
             STATISTICS => routes::statistics(&mut **self.memory.borrow_mut()),
-            // Each request has limits of its own within this one.
-            _ => error(Status::GuestTimeout, "the guest's agent did not answer in time"),
+            ticket => self.orders.give_up(ticket),
         }
     }
 

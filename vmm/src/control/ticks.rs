@@ -8,12 +8,9 @@ use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
-/// Between two looks.
-const TICK: Duration = Duration::from_millis(250);
-
 /// Switches the clock on and off.
 #[derive(Clone)]
-pub struct Ticks(Rc<RefCell<(TimerFd, bool)>>);
+pub struct Ticks(Rc<RefCell<(TimerFd, Option<Duration>)>>);
 
 impl Ticks {
     /// A clock that is off.
@@ -21,17 +18,17 @@ impl Ticks {
     /// # Errors
     /// The host has no more descriptors.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(Rc::new(RefCell::new((TimerFd::new()?, false)))))
+        Ok(Self(Rc::new(RefCell::new((TimerFd::new()?, None)))))
     }
 
-    /// Has it tick or not.
-    pub fn set(&self, on: bool) {
-        let (timer, is_on) = &mut *self.0.borrow_mut();
-        if *is_on == on {
+    /// Has it tick so far apart, or not at all.
+    pub fn set(&self, apart: Option<Duration>) {
+        let (timer, is) = &mut *self.0.borrow_mut();
+        if *is == apart {
             return;
         }
-        match timer.reset(if on { TICK } else { Duration::ZERO }, None) {
-            Ok(()) => *is_on = on,
+        match timer.reset(apart.unwrap_or_default(), None) {
+            Ok(()) => *is = apart,
             Err(error) => log::error!("cannot set the clock of the control socket: {error}"),
         }
     }
@@ -53,10 +50,10 @@ impl MutEventSubscriber for TickEvents {
     }
 
     fn process(&mut self, _: Events, _: &mut EventOps) {
-        let (timer, is_on) = &mut *self.ticks.0.borrow_mut();
+        let (timer, is) = &mut *self.ticks.0.borrow_mut();
         // Setting the timer also forgets that it has expired, without waiting for one that was set anew since.
-        if *is_on {
-            *is_on = timer.reset(TICK, None).is_ok();
+        if let Some(apart) = *is {
+            *is = timer.reset(apart, None).is_ok().then_some(apart);
             // The counter of an eventfd cannot overflow by ones.
             let _ = self.event.write(1);
         }

@@ -6,13 +6,15 @@
 
 use super::layout::Ram;
 use crate::virtio::device::Memory;
+use balloon::backing::{HostRange, Kind, Mapping};
+use balloon::numa::{self, Nodes};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
 /// Size of a transparent huge page of x86.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -82,9 +84,6 @@ pub fn map_ram(ram: &Ram, zones: &[Zone]) -> Result<Memory, Error> {
         let size = usize::try_from(range.bytes).map_err(|e| layout_error(e.into()))?;
         let address = map_anonymous(size, *number, zone.huge_pages)
             .map_err(|source| Error::MapRam { bytes, source })?;
-        if let Some(node) = zone.host_node {
-            prefer_node(address, size, node).map_err(|source| Error::Node { node, source })?;
-        }
         // SAFETY: `map_anonymous` returned a mapping of exactly `size` bytes that nothing else uses and that
         // stays until the process ends.
         let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(address.cast()) };
@@ -95,25 +94,26 @@ pub fn map_ram(ram: &Ram, zones: &[Zone]) -> Result<Memory, Error> {
             .map_err(|e| layout_error(e.into()))?;
         let region = GuestRegionMmap::new(region, GuestAddress(range.start))
             .ok_or_else(|| layout_error("a region does not fit 64 bits".into()))?;
+        if let (Some(node), Some(range)) = (zone.host_node, host_range(&region)) {
+            let preferred = numa::Host::default().prefer(range, Some(node));
+            preferred.map_err(|source| Error::Node { node, source })?;
+        }
         regions.push(region);
     }
     GuestMemoryMmap::from_regions(regions).map(Arc::new).map_err(|e| layout_error(e.into()))
 }
 
-/// Has the host take the memory of a mapping from its node `node` while that has some (set_mempolicy(2),
-/// `MPOL_PREFERRED`): a zone that must not leave its node would be killed when the node is full.
-fn prefer_node(address: *mut libc::c_void, size: usize, node: u32) -> io::Result<()> {
-    const WORD_BITS: u32 = u64::BITS;
-    let mut nodes = [0u64; 16];
-    let word = nodes.get_mut(node as usize / WORD_BITS as usize);
-    *word.ok_or(io::ErrorKind::InvalidInput)? |= 1 << (node % WORD_BITS);
-    // The kernel takes one bit less than it is told.
-    let bits = nodes.len() * WORD_BITS as usize + 1;
-    // SAFETY: the mask outlives the call; a policy changes no content.
-    let result = unsafe {
-        libc::syscall(libc::SYS_mbind, address, size, libc::MPOL_PREFERRED, nodes.as_ptr(), bits, 0)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Where regions of RAM, by number, lie in this process.
+#[must_use]
+pub fn host_ranges(memory: &Memory, regions: &[usize]) -> Vec<HostRange> {
+    let chosen = memory.iter().enumerate().filter(|(number, _)| regions.contains(number));
+    chosen.filter_map(|(_, region)| host_range(region)).collect()
+}
+
+fn host_range(region: &GuestRegionMmap<()>) -> Option<HostRange> {
+    // SAFETY: mapped by `map_ram`, page-aligned and private, until the process ends; it is guest memory, on whose contents
+    // nobody here relies.
+    unsafe { Mapping::new(region.as_ptr() as usize, region.len(), Kind::Anonymous) }.whole()
 }
 
 /// All shared zones at their guest addresses as one memory that must only be read: it is mapped read-only.
@@ -239,7 +239,7 @@ pub(crate) fn ram(bytes: u64) -> Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion};
+    use vm_memory::Bytes;
 
     #[test]
     fn ram_lies_around_the_hole_and_reads_zero() {
