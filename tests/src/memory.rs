@@ -58,7 +58,13 @@ impl Guest {
     /// As [`Self::start`], with whatever `describe` adds to the run.
     #[must_use]
     pub fn start_with(ballast: &Ballast, describe: impl FnOnce(Run) -> Run) -> Self {
-        let run = ballast.run("busybox", &["sh", "-c", SCRIPT]).options(["-i", "--name", "guest"]);
+        Self::start_as("guest", ballast, describe)
+    }
+
+    /// As [`Self::start_with`], with a name of its own, for who needs several.
+    #[must_use]
+    pub fn start_as(name: &str, ballast: &Ballast, describe: impl FnOnce(Run) -> Run) -> Self {
+        let run = ballast.run("busybox", &["sh", "-c", SCRIPT]).options(["-i", "--name", name]);
         let running = describe(run).start();
         running.wait_for("ready\n");
         let ram = process::mappings(running.vmm())
@@ -66,7 +72,7 @@ impl Guest {
             .filter(|mapping| is_ram(mapping))
             .map(addresses)
             .collect();
-        Self { running, socket: socket(ballast, "guest"), ordered: 0, ram }
+        Self { running, socket: socket(ballast, name), ordered: 0, ram }
     }
 
     /// Has the guest do `order` and waits until it has.

@@ -60,6 +60,19 @@ fn the_vmm_is_alone_in_a_cgroup_with_room_for_all_of_its_guest() {
 fn a_guest_that_heeds_no_balloon_stays_below_its_limit_and_its_end_is_told() {
     const LIMIT: u64 = 256 * MIB;
     let ballast = setup();
+    let mut neighbour = Guest::start_as("neighbour", &ballast, |run| run.options(["-m", "160m"]));
+    neighbour.does("pattern a 24");
+    neighbour.does("pattern b 24");
+    // What it holds, and for how long its processes on the host have ever waited for memory.
+    let neighbours = HostCgroup::of(neighbour.vmm());
+    let held = || neighbours.value("memory.stat", "anon");
+    let stalled_us = || {
+        let pressure = neighbours.read("memory.pressure");
+        let total = pressure.lines().next().and_then(|line| line.rsplit_once("total="));
+        total.unwrap().1.parse::<u64>().unwrap()
+    };
+    let (held_before, stalled_before) = (held(), stalled_us());
+
     let mut guest = guest(&ballast, &["-m", "512m"]);
     let cgroup = HostCgroup::of(guest.vmm());
     guest.does("zero some 32");
@@ -69,6 +82,15 @@ fn a_guest_that_heeds_no_balloon_stays_below_its_limit_and_its_end_is_told() {
     println!("{ended}");
     let _ = ended.says("it reached its limit on the host, 256 MiB").says("-m");
     assert!(!cgroup.path().exists(), "{cgroup:?} is left");
+
+    let (held_after, stalled_after) = (held(), stalled_us());
+    println!(
+        "the neighbour: {held_before} bytes and {stalled_before} us stalled, then {held_after} and {stalled_after}"
+    );
+    assert!(held_after.abs_diff(held_before) < 4 * MIB, "{held_before} {held_after}");
+    assert!(stalled_after - stalled_before < 1000, "its neighbour waited for memory");
+    neighbour.does("cmp /tmp/taken/a /tmp/taken/b");
+    neighbour.end();
 }
 
 /// The host charges a page of an image to whoever touched it first.
