@@ -127,8 +127,10 @@ fn base_of_layers(ballast: &Ballast) -> std::path::PathBuf {
 fn two_images_hold_a_common_layer_once() {
     let ballast = setup();
     let base = base_of_layers(&ballast);
-    let script = ["sh", "-c", "cat /bin/busybox > /dev/null; echo read; sleep 1000"];
-    let guests = [ballast.run("layers", &script), ballast.run(&base, &script)].map(|run| run.start());
+    // One of them has an entry point of its own.
+    let script = ["-c", "cat /bin/busybox > /dev/null; echo read; sleep 1000"];
+    let guests = [ballast.run("layers", &script), ballast.run(&base, &script)]
+        .map(|run| run.options(["--entrypoint", "sh"]).start());
     guests.iter().for_each(|guest| guest.wait_for("read"));
     let [above, below] = guests.each_ref().map(files);
     assert!(above.len() > below.len() && below.len() == 1, "{above:?} {below:?}");
