@@ -119,7 +119,8 @@ fn base_of_layers(ballast: &Ballast) -> std::path::PathBuf {
     manifest[0]["RepoTags"] = Value::Null;
     fs::write(work.join("base.json"), config.to_string()).unwrap();
     fs::write(work.join("manifest.json"), manifest.to_string()).unwrap();
-    tar(&["-cf", "../base.tar", "."]);
+    // As in archives of docker's the first member says what it is.
+    tar(&["-cf", "../base.tar", "manifest.json", "base.json", manifest[0]["Layers"][0].as_str().unwrap()]);
     ballast.path("base.tar")
 }
 
