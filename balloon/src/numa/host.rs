@@ -17,13 +17,14 @@ pub trait Nodes {
     /// The host's answer: there is no such node, or no nodes at all. Nothing changed.
     fn prefer(&mut self, range: HostRange, node: Option<u32>) -> io::Result<()>;
 
-    /// Moves what `range` holds to `node`, as far as that can be done.
+    /// Moves what `range` holds to `node`, as far as that can be done; says whether that was all of it.
     ///
     /// # Errors
     /// The host's answer. A part may have moved.
-    fn move_to(&mut self, range: HostRange, node: u32) -> io::Result<()>;
+    fn move_to(&mut self, range: HostRange, node: u32) -> io::Result<bool>;
 
-    /// Pages that `range` holds on `node`, and on others.
+    /// Pages that `range` holds on `node`, and on others. Not among them is what the host watches for its automatic
+    /// NUMA balancing (`pmd_protnone()`: follow_page() does not see it), until it is touched or moved.
     ///
     /// # Errors
     /// The host's answer.
@@ -40,7 +41,9 @@ pub struct Host {
 /// Nodes that a mask has room for: `MAX_NUMNODES` of the largest distribution kernels.
 const NODES: usize = 1024;
 const WORD_BITS: usize = u64::BITS as usize;
-/// Of include/uapi/linux/mempolicy.h: pages that this process alone maps are moved.
+/// Of include/uapi/linux/mempolicy.h: what does not move is an error (`EIO`).
+const MPOL_MF_STRICT: libc::c_int = 1;
+/// Pages that this process alone maps are moved.
 const MPOL_MF_MOVE: libc::c_int = 1 << 1;
 
 impl Nodes for Host {
@@ -48,8 +51,12 @@ impl Nodes for Host {
         bind(range, node, 0)
     }
 
-    fn move_to(&mut self, range: HostRange, node: u32) -> io::Result<()> {
-        bind(range, Some(node), MPOL_MF_MOVE)
+    fn move_to(&mut self, range: HostRange, node: u32) -> io::Result<bool> {
+        match bind(range, Some(node), MPOL_MF_MOVE | MPOL_MF_STRICT) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn count(&mut self, range: HostRange, node: u32) -> io::Result<(u64, u64)> {
@@ -123,7 +130,7 @@ mod tests {
             Err(error) if no_nodes(&error) => return,
             result => result.unwrap(),
         }
-        host.move_to(range, 0).unwrap();
+        assert!(host.move_to(range, 0).unwrap());
         let (there, elsewhere) = host.count(range, 0).unwrap();
         assert_eq!(there + elsewhere, 5);
         assert!((3..8).all(|page| scratch.byte(page) == 7));

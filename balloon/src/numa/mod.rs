@@ -6,7 +6,7 @@
 //! | step | call | while it lasts |
 //! |---|---|---|
 //! | what is touched from now on | `mbind(MPOL_PREFERRED)` of the whole zone | microseconds |
-//! | what there is | `mbind(MPOL_PREFERRED, MPOL_MF_MOVE)` a piece | a guest that touches a page on its way waits for it |
+//! | what there is | `mbind(MPOL_PREFERRED, MPOL_MF_MOVE, MPOL_MF_STRICT)` a piece | a guest that touches a page on its way waits for it |
 //! | where it lies now | `move_pages` without nodes, which moves nothing | nobody waits |
 //!
 //! A page keeps its content and its guest-physical address: the kernel unmaps it, KVM's mappings included, copies it, and
