@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Nothing that a test starts takes longer, even emulated; what does has hung. With full counts it moves gigabytes.
 pub(crate) fn limit() -> Duration {
-    Duration::from_secs(if crate::is_long() { 1800 } else { 240 })
+    Duration::from_secs(if crate::is_long() { 1800 } else { 600 })
 }
 
 const POLL: Duration = Duration::from_millis(20);
