@@ -6,7 +6,8 @@ use tests::{Kernel, is_long, setup};
 
 tests::on_every_kernel!(memory_goes_out_and_in_and_nothing_is_lost);
 
-/// A GiB twenty times, or an eighth of it twice.
+/// A GiB twenty times, or an eighth of it twice; in every fifth round of them the guest has touched all of it before, which
+/// takes an emulated guest as long as moving it.
 fn memory_goes_out_and_in_and_nothing_is_lost(kernel: &Kernel) {
     let (rounds, moved) = if is_long() { (20, 1024 * MIB) } else { (2, 128 * MIB) };
     let size = moved + 256 * MIB;
@@ -15,8 +16,10 @@ fn memory_goes_out_and_in_and_nothing_is_lost(kernel: &Kernel) {
     let ballast = setup();
     let mut guest = guest_without_zeroing(&ballast, kernel, &size.to_string(), WITHOUT_REPORTING);
     for round in 0..rounds {
-        guest.does(&format!("zero file {}", filled / MIB));
-        guest.does("free file");
+        if round % 5 == 0 {
+            guest.does(&format!("zero file {}", filled / MIB));
+            guest.does("free file");
+        }
         let before = guest.fresh_memory().bytes("resident_bytes");
         let rss_before = guest.smaps_rss();
         guest.set_ceiling(size - moved);
