@@ -7,7 +7,8 @@
 
 use serde::Deserialize;
 
-use super::container::{Blobs, ContainerError, Contents, contents};
+use super::blobs::Blobs;
+use super::container::{ContainerError, Contents, contents};
 use super::digest::Digest;
 use super::reference::Name;
 

@@ -11,14 +11,13 @@
     clippy::cast_sign_loss
 )]
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use rustix::fs::FileType;
 use thiserror::Error;
 
 use super::member::Mtime;
+use super::read_at::ReadAt;
 
 /// Where the superblock starts.
 pub const SUPERBLOCK_OFFSET: u64 = 1024;
@@ -59,30 +58,6 @@ pub enum ErofsError {
 }
 
 const TRUNCATED: ErofsError = ErofsError::Malformed("it is too short");
-
-/// Bytes by position.
-pub trait ReadAt {
-    /// Fills the buffer.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` where there are no bytes.
-    fn fill_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
-}
-
-impl ReadAt for File {
-    fn fill_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.read_exact_at(buffer, offset)
-    }
-}
-
-impl ReadAt for [u8] {
-    fn fill_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-        let end = start.checked_add(buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buffer.copy_from_slice(self.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-}
 
 /// What an inode says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::blobs::{Blobs, Extent};
 use super::compression::Compression;
 use super::config::ImageConfig;
-use super::container::{Blobs, ContainerError, Contents, Extent, LayerBlob};
+use super::container::{ContainerError, Contents, LayerBlob};
 use super::digest::{Digest, Tally};
 use super::erofs::Build;
 use super::error::{Error, is_full};
@@ -27,7 +28,7 @@ use super::store::Store;
 use super::tree::Tree;
 use super::unpack::{Summary, UnpackError};
 use super::workspace::{KeyLock, Workspace};
-use super::{docker_archive, merge, oci_layout, records, user_namespace};
+use super::{docker_archive, id_map, merge, oci_layout, records};
 
 /// The latest time that an image gets: ext4's own limit, in the year 2446. Archives may claim any.
 const NEWEST_MAX: i64 = (1 << 34) - 1 - (1 << 31);
@@ -365,7 +366,7 @@ impl Import<'_> {
                 self.write_error(source, bytes.saturating_mul(2))
             }
             UnpackError::Owner { path, uid, gid } => {
-                Error::Owner { what, path, uid, gid, remedy: user_namespace::remedy(uid.max(gid)) }
+                Error::Owner { what, path, uid, gid, remedy: id_map::remedy(uid.max(gid)) }
             }
             source => Error::Archive { what, source },
         }

@@ -4,8 +4,8 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::blobs::Extent;
 use super::compression::{Compression, MAGIC_BYTES};
-use super::container::Extent;
 use super::digest::{Digest, Tally};
 use super::limits::Limits;
 use super::progress::{Event, Progress};

@@ -39,6 +39,7 @@
 //!
 //! The program that uses this module must call [`helper_main`] first thing in `main`.
 
+mod blobs;
 mod catalogue;
 mod compression;
 pub mod config;
@@ -50,6 +51,7 @@ mod entry;
 mod erofs;
 mod erofs_image;
 pub mod error;
+mod id_map;
 mod import;
 mod layer;
 mod limits;
@@ -59,6 +61,7 @@ mod oci_layout;
 mod pax;
 pub mod progress;
 pub mod progress_bars;
+mod read_at;
 mod records;
 pub mod reference;
 mod scoped;

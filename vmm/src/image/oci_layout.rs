@@ -6,8 +6,9 @@
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
+use super::blobs::{Blobs, blob_name};
 use super::config::{self, PLATFORM};
-use super::container::{Blobs, ContainerError, Contents, blob_name, contents};
+use super::container::{ContainerError, Contents, contents};
 use super::digest::Digest;
 use super::reference::Name;
 

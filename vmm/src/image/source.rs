@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::blobs::{Blobs, Extent};
 use super::compression::{Compression, MAGIC_BYTES};
-use super::container::{Blobs, Extent};
 use super::entry::LayerPath;
 use super::error::Error;
 use super::limits::{LimitError, Limits};

@@ -1,11 +1,9 @@
 //! Imports by users other than root: a helper process in a user namespace, so that file owners survive.
 //!
 //! Files of an image belong to many ids, and only root may create such files. So the store starts this program
-//! once more as a helper; it enters a new user namespace, the parent maps ids into it, and the helper does the
-//! import there as that namespace's root. The user's own id is mapped to 0, and the subordinate ids that
-//! `/etc/subuid` and `/etc/subgid` grant follow from 1 on, by `newuidmap` and `newgidmap`. Without such a grant
-//! only id 0 is mapped, which suffices for images whose files all belong to root; any other owner is then refused
-//! with what to do about it. Owners are never changed.
+//! once more as a helper; it enters a new user namespace, the parent maps ids into it ([`super::id_map`]), and the
+//! helper does the import there as that namespace's root. Owners are never changed: one without an id in the
+//! namespace is refused, with what to do about it.
 //!
 //! ```text
 //! parent                                   helper
@@ -17,17 +15,18 @@
 //! Both speak JSON lines over a socket pair, the helper's standard output.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::digest::Digest;
+use super::id_map;
 use super::import::Import;
 use super::progress::{Event, Progress};
 use super::reference::Name;
@@ -179,7 +178,7 @@ fn converse(
         match message {
             // In its own namespace of process ids a helper may have another number.
             Message::Ready(_) => {
-                map_ids(pid)?;
+                id_map::write(pid)?;
                 answer.write_all(b"\n").map_err(NamespaceError::Start)?;
             }
             Message::Event(event) => progress.report(event),
@@ -187,110 +186,6 @@ fn converse(
             Message::Failed(chain) => return Err(NamespaceError::from_chain(chain)),
         }
     }
-}
-
-/// A run of ids granted to a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Range {
-    start: u32,
-    count: u32,
-}
-
-fn map_ids(pid: u32) -> Result<(), NamespaceError> {
-    let uid = rustix::process::getuid().as_raw();
-    let gid = rustix::process::getgid().as_raw();
-    let name = user_name(uid);
-    let granted = |file: &str| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        subordinate_ids(&text, uid, name.as_deref())
-    };
-    let (uids, gids) = (granted("/etc/subuid"), granted("/etc/subgid"));
-    if uids.is_empty() || gids.is_empty() || !has_tool("newuidmap") || !has_tool("newgidmap") {
-        return map_own(pid, uid, gid);
-    }
-    run_tool("newuidmap", pid, uid, &uids)?;
-    run_tool("newgidmap", pid, gid, &gids)
-}
-
-/// The grants to a user in a file like `/etc/subuid`: `NAME-OR-ID:START:COUNT`.
-fn subordinate_ids(text: &str, uid: u32, name: Option<&str>) -> Vec<Range> {
-    let uid = uid.to_string();
-    let mut ranges = Vec::new();
-    for line in text.lines() {
-        let mut fields = line.trim().split(':');
-        let (Some(who), Some(start), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        if (who == uid || Some(who) == name)
-            && let (Ok(start), Ok(count @ 1..)) = (start.parse(), count.parse())
-        {
-            ranges.push(Range { start, count });
-        }
-    }
-    ranges
-}
-
-fn user_name(uid: u32) -> Option<String> {
-    let uid = uid.to_string();
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let listed = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
-    // Users of a directory service; a wrong name only makes `newuidmap` refuse.
-    listed.or_else(|| std::env::var("USER").ok())
-}
-
-fn has_tool(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
-}
-
-fn run_tool(tool: &'static str, pid: u32, own: u32, ranges: &[Range]) -> Result<(), NamespaceError> {
-    let mut command = Command::new(tool);
-    command.arg(pid.to_string()).args(["0".to_owned(), own.to_string(), "1".to_owned()]);
-    let mut next = 1u32;
-    for range in ranges {
-        let count = range.count.min(u32::MAX - next);
-        command.args([next.to_string(), range.start.to_string(), count.to_string()]);
-        next += count;
-    }
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(|error| NamespaceError::Map { tool, words: error.to_string() })?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(NamespaceError::Map {
-            tool,
-            words: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        }),
-    }
-}
-
-/// Maps only the user's own ids, which needs no grant.
-fn map_own(pid: u32, uid: u32, gid: u32) -> Result<(), NamespaceError> {
-    let process = Path::new("/proc").join(pid.to_string());
-    let write = |file: &str, text: String| {
-        let refused = |error: io::Error| NamespaceError::Map { tool: "/proc", words: error.to_string() };
-        fs::write(process.join(file), text).map_err(refused)
-    };
-    // Without this the kernel refuses a map of groups.
-    write("setgroups", "deny".into())?;
-    write("uid_map", format!("0 {uid} 1"))?;
-    write("gid_map", format!("0 {gid} 1"))
-}
-
-/// What a user can do so that files of `id` may be created.
-pub fn remedy(id: u32) -> String {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let mapped: u64 =
-        map.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok()).sum();
-    if mapped <= 1 {
-        return "get subordinate ids (`apt install uidmap`, then as root `usermod --add-subuids 100000-165535 \
-                --add-subgids 100000-165535 USER`), or run as root"
-            .into();
-    }
-    format!("widen this user's ranges in /etc/subuid and /etc/subgid to more than {id} ids, or run as root")
 }
 
 /// If this process was started as a helper, does its work and returns its exit code.
@@ -373,14 +268,6 @@ impl Progress for Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn grants_are_found_by_name_and_by_id() {
-        let text = "root:1:9\nann:100000:65536\n# x\n1000:300000:5\nann:bad:1\nann:7:0\nbob:400000:65536\n";
-        let ranges = subordinate_ids(text, 1000, Some("ann"));
-        assert_eq!(ranges, [Range { start: 100_000, count: 65536 }, Range { start: 300_000, count: 5 }]);
-        assert_eq!(subordinate_ids(text, 1001, None), []);
-    }
 
     #[test]
     fn an_error_crosses_with_its_causes() {
