@@ -4,6 +4,7 @@ use crate::ballast::{Ballast, program};
 use crate::control::ask;
 use crate::run::until;
 use balloon::control::fleet::{SOCKET, TreeDocument};
+use rustix::process::{Pid, Signal};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -39,6 +40,12 @@ impl Daemon {
         self.tree()
     }
 
+    /// Has it read this configuration instead.
+    pub fn reload(&self, ballast: &Ballast, configuration: &str) {
+        configure(ballast, configuration);
+        rustix::process::kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
     /// Kills it as SIGKILL does.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -53,11 +60,15 @@ impl Drop for Daemon {
     }
 }
 
+fn configure(ballast: &Ballast, configuration: &str) -> PathBuf {
+    ballast.file("ballastd.toml", configuration.as_bytes())
+}
+
 /// `ballastd` with this configuration, not started.
 #[must_use]
 pub fn command(ballast: &Ballast, configuration: &str) -> Command {
     let mut command = Command::new(program("ballastd"));
-    command.arg("--config").arg(ballast.file("ballastd.toml", configuration.as_bytes()));
+    command.arg("--config").arg(configure(ballast, configuration));
     command.env("BALLAST_STATE", ballast.path("state")).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

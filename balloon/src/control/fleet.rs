@@ -39,6 +39,14 @@ pub struct HostDocument {
     pub vms: usize,
     /// microVMs that have ended and whose memory is not yet back.
     pub orphans: usize,
+    /// What the host itself has available, microVMs or not.
+    pub available_bytes: u64,
+    /// The pressure on all microVMs, in thousandths: 1000 is none. Their working-set ages are divided by it.
+    pub lambda_permille: u64,
+    /// What they hold too much together, and are made to give back.
+    pub deficit_bytes: u64,
+    /// Whether no microVM is started, as what is lacking is protected or the host is at its end.
+    pub refuses: bool,
 }
 
 /// Pool, groups, microVMs and zones.

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use crate::policy::{COLD_POINTS, Cold};
 use crate::zone::Limits;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,20 @@ pub struct Report {
     pub limits: Limits,
     /// Its private zones.
     pub zones: Vec<ZoneUse>,
+    /// What it can give back.
+    pub offer: Offer,
+}
+
+/// What a microVM can give back, as its law sees it. Nothing is what one without a law offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offer {
+    /// How much of its memory is unused for how long, ages ascending; those of no age are none.
+    pub cold: [Cold; COLD_POINTS],
+    /// What its law gives back unasked.
+    pub yield_bytes_per_s: u64,
+    /// Whether its guest carries out orders. Who does not is left to the balloon.
+    pub follows: bool,
 }
 
 /// What a private zone holds.
@@ -103,16 +118,18 @@ pub struct Envelope {
     pub group: String,
     /// How long it holds.
     pub lease_ms: u64,
-    /// The pressure on its group, in thousandths: 1000 is none.
-    pub lambda_permille: u32,
+    /// The pressure on it, in thousandths: 1000 is none. Its working-set age is divided by it.
+    pub lambda_permille: u64,
     /// Lowest `max` of the microVM and all above it.
     pub max_bytes: u64,
-    /// Lowest `high` of the microVM and all above it, if one is set.
+    /// Lowest `high` of the microVM and all above it, or less while the host is short of memory.
     pub high_bytes: Option<u64>,
     /// What the microVM is not taken below: what is protected of it now.
     pub floor_bytes: u64,
     /// By how much it may raise its ceiling under pressure without asking.
     pub grant_bytes: u64,
+    /// What it is to give back now, whatever that costs it. That of each envelope is given once.
+    pub take_bytes: u64,
 }
 
 /// The other end does not speak this protocol.
@@ -192,6 +209,7 @@ mod tests {
             high_bytes: None,
             floor_bytes: 0,
             grant_bytes: 1,
+            take_bytes: 2,
         })
     }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use super::arbitration::CALM_PERMILLE;
 use super::fleet::Fleet;
 use crate::control::fleet::{ChargingDocument, HostDocument, NodeDocument, TreeDocument};
 use crate::zone::Kind;
@@ -12,6 +13,7 @@ impl Fleet {
     #[must_use]
     pub fn host(&self) -> HostDocument {
         let (pool, claims) = (self.tree.pool(), self.tree.claims());
+        let (host, verdict) = (&self.arbitration.host, &self.arbitration.verdict);
         HostDocument {
             pid: std::process::id(),
             capacity_bytes: pool.capacity_bytes,
@@ -21,6 +23,10 @@ impl Fleet {
             committed_bytes: claims.committed_bytes,
             vms: self.vms.values().filter(|member| member.linked).count(),
             orphans: self.orphans.len(),
+            available_bytes: host.available_bytes,
+            lambda_permille: verdict.lambda_permille.max(CALM_PERMILLE),
+            deficit_bytes: verdict.deficit_bytes,
+            refuses: verdict.refuse,
         }
     }
 

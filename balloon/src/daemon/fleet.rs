@@ -12,11 +12,13 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use super::arbitration::Arbitration;
 use super::config::Config;
 use super::host::{Held, Process};
 use super::layers::{LayerUse, Layers};
 use crate::control::fleet::{GroupLimitsRequest, StartRequest};
-use crate::control::link::{Envelope, Hello, LEASE, Report};
+use crate::control::link::{Hello, Offer, Report};
+use crate::policy::fleet::Allotment;
 use crate::resident::FileId;
 use crate::zone::scope::Sharing;
 use crate::zone::{Error, Footprints, Id, Kind, Limits, MAX_ZONES, Protection, Scope, Tree};
@@ -24,9 +26,6 @@ use std::collections::BTreeMap;
 
 /// Ticks without a report after which a microVM is charged what the host says, whatever it would say itself: a lease.
 pub(super) const SILENT_TICKS: u32 = 5;
-
-/// No pressure, in thousandths.
-const CALM_PERMILLE: u32 = 1000;
 
 /// All microVMs of a host.
 #[derive(Debug)]
@@ -37,6 +36,7 @@ pub struct Fleet {
     pub(super) layers: Layers,
     sharing: Sharing,
     pub(super) protection: Protection,
+    pub(super) arbitration: Arbitration,
     pub(super) footprints: Footprints,
 }
 
@@ -48,11 +48,17 @@ pub(super) struct Member {
     process: Process,
     pub(super) linked: bool,
     /// Number of the last envelope.
-    sequence: u64,
+    pub(super) sequence: u64,
     /// Whether it has been answered.
-    has_answered: bool,
+    pub(super) has_answered: bool,
     /// Ticks since its last report.
-    silent_ticks: u32,
+    pub(super) silent_ticks: u32,
+    /// What its balloon leaves its guest, by its last report.
+    pub(super) ceiling_bytes: u64,
+    /// What it can give back, by the same.
+    pub(super) offer: Offer,
+    /// What the last tick allotted it.
+    pub(super) allotment: Option<Allotment>,
     /// Number of the last snapshot.
     snapshot: u64,
     /// How many of all looks at layers had been taken when its were looked at last.
@@ -61,7 +67,19 @@ pub(super) struct Member {
 
 impl Member {
     fn new(id: Id, process: Process, linked: bool) -> Self {
-        Self { id, process, linked, sequence: 0, has_answered: true, silent_ticks: 0, snapshot: 0, looked: 0 }
+        Self {
+            id,
+            process,
+            linked,
+            sequence: 0,
+            has_answered: true,
+            silent_ticks: 0,
+            ceiling_bytes: 0,
+            offer: Offer::default(),
+            allotment: None,
+            snapshot: 0,
+            looked: 0,
+        }
     }
 }
 
@@ -84,6 +102,7 @@ impl Fleet {
             layers: Layers::default(),
             sharing: Sharing::default(),
             protection: Protection::default(),
+            arbitration: Arbitration::default(),
             footprints: Footprints::default(),
         }
     }
@@ -107,9 +126,10 @@ impl Fleet {
     /// Admits a microVM that `starter` is about to start, and says within what it shares the layers of its image.
     ///
     /// # Errors
-    /// The name is taken, it would share more widely than its group allows, or the pool does not admit its limits.
-    /// Nothing has changed then.
+    /// The host is short of memory, the name is taken, it would share more widely than its group allows, or the pool does
+    /// not admit its limits. Nothing has changed then.
     pub fn admit(&mut self, request: &StartRequest, starter: Process) -> Result<Scope, Error> {
+        self.has_room()?;
         let scope = self.sharing.scope(&request.group, &request.name, request.share)?;
         let id = self.tree.create_vm(&request.group, &request.name, request.limits)?;
         self.vms.insert(request.name.clone(), Member::new(id, starter, false));
@@ -165,6 +185,7 @@ impl Fleet {
         let answers = |member: &&mut Member| report.sequence == member.sequence && !member.has_answered;
         let Some(member) = self.vms.get_mut(name).filter(answers) else { return Ok(0) };
         (member.silent_ticks, member.has_answered) = (0, true);
+        (member.ceiling_bytes, member.offer) = (report.ceiling_bytes, report.offer);
         let id = member.id;
         // They hold there already: nobody can refuse them.
         self.tree.adopt_limits(id, report.limits)?;
@@ -328,33 +349,5 @@ impl Fleet {
     #[must_use]
     pub fn shares(&self, file: FileId) -> bool {
         self.layers.contains(file)
-    }
-
-    /// Computes anew what is protected: once before the envelopes of a tick.
-    pub fn protect(&mut self) {
-        self.protection.compute(&self.tree, self.tree.root(), true);
-    }
-
-    /// The next envelope for a microVM, as of the last [`protect`](Self::protect).
-    pub fn envelope(&mut self, name: &str) -> Option<Envelope> {
-        let member = self.vms.get_mut(name)?;
-        member.sequence = member.sequence.saturating_add(1);
-        member.has_answered = false;
-        let (id, sequence) = (member.id, member.sequence);
-        let highs = self.tree.path(id).filter_map(|id| self.tree.get(id)?.limits().high);
-        Some(Envelope {
-            sequence,
-            group: self
-                .tree
-                .parent(id)
-                .and_then(|id| self.tree.get(id))
-                .map_or_else(String::new, |group| group.name().into()),
-            lease_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
-            lambda_permille: CALM_PERMILLE,
-            max_bytes: self.tree.binding_max(id),
-            high_bytes: highs.min(),
-            floor_bytes: self.protection.get(id).unwrap_or_default().min,
-            grant_bytes: 0,
-        })
     }
 }

@@ -3,7 +3,7 @@
 use super::fleet::{Fleet, SILENT_TICKS};
 use super::host::{Held, Process};
 use crate::control::fleet::{GroupLimitsRequest, StartRequest};
-use crate::control::link::{Hello, Report, ZoneUse};
+use crate::control::link::{Hello, Offer, Report, ZoneUse};
 use crate::daemon::config::Config;
 use crate::daemon::layers::LayerUse;
 use crate::resident::FileId;
@@ -39,7 +39,14 @@ fn hello(name: &str, group: &str, limits: Limits) -> Hello {
 fn report(zones: &[(&str, u64)]) -> Report {
     let zones =
         zones.iter().map(|(name, bytes)| ZoneUse { name: (*name).into(), resident_bytes: Some(*bytes) });
-    Report { sequence: 1, ceiling_bytes: GIB, floor_bytes: 0, limits: limits(0, GIB), zones: zones.collect() }
+    Report {
+        sequence: 1,
+        ceiling_bytes: GIB,
+        floor_bytes: 0,
+        limits: limits(0, GIB),
+        zones: zones.collect(),
+        offer: Offer { follows: true, ..Offer::default() },
+    }
 }
 
 fn held(private_bytes: u64) -> Held {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::policy::fleet::{Host, kib};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,13 @@ pub fn memory_bytes() -> io::Result<u64> {
     kib(&text, "MemTotal").ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// What the host has now. What it does not say is nothing, of which arbitration concludes nothing.
+#[must_use]
+pub fn reading() -> Host {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    Host::parse(&read("/proc/meminfo"), &read("/proc/pressure/memory"))
+}
+
 /// Fields 3, 4 and 22; the name, in parentheses, may contain anything.
 fn parse_stat(pid: u32, text: &str) -> Option<Status> {
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
@@ -100,12 +108,6 @@ fn parse_stat(pid: u32, text: &str) -> Option<Status> {
 fn parse_status(text: &str) -> Held {
     let field = |name| kib(text, name).unwrap_or(0);
     Held { private_bytes: field("RssAnon").saturating_add(field("VmPTE")) }
-}
-
-/// The line `name:  N kB`, in bytes.
-fn kib(text: &str, name: &str) -> Option<u64> {
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    value.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

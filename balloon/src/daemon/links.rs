@@ -80,7 +80,9 @@ impl Links {
             fleet.sweep(host::is_alive, host::held);
             fleet.charge_silent(host::held);
             look_at_layers(&mut fleet, &mut self.files);
-            fleet.protect();
+            if let Some(turn) = fleet.arbitrate(host::reading()) {
+                log::info!("{turn}");
+            }
             for link in self.links.values_mut().filter(|link| link.is_open()) {
                 if let Some(envelope) = fleet.envelope(&link.name) {
                     link::encode(&ToVm::Envelope(envelope), &mut link.unsent);

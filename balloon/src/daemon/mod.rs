@@ -5,11 +5,15 @@
 //! ballast zones -- GET /v1/tree ----> service -+-> Fleet (zone tree) +--- links: one to each microVM's socket
 //! ```
 //!
-//! [`fleet`] and [`layers`] are pure: who there is, what each holds, shares and may hold. [`service`] answers on the
+//! [`fleet`], [`layers`] and [`arbitration`] are pure: who there is, what each holds, shares and may hold, and who gives
+//! back what when memory is short. [`service`] answers on the
 //! daemon's own socket; [`links`] finds microVMs, keeps a link to each and looks at the host, [`page_cache`] at what they
 //! share. One daemon serves one state directory and its
 //! own user's microVMs. It needs none of what it knows: a daemon that starts anew asks the microVMs.
 
+pub mod arbitration;
+#[cfg(test)]
+mod arbitration_tests;
 pub mod config;
 mod documents;
 pub mod fleet;

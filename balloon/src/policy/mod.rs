@@ -32,6 +32,7 @@ mod state;
 pub mod trace;
 mod tuning;
 
+pub use fleet::{COLD_POINTS, Cold};
 pub use law::Law;
 pub use observation::{Envelope, HostReading, Mode, Observation, Reclaimed, Settings, Stopped};
 pub use order::{Decision, MAX_ORDERS, Memory, Order, Orders};

@@ -149,6 +149,22 @@ pub enum Error {
         /// The pool's capacity.
         capacity_bytes: u64,
     },
+    /// A host that has no memory for another VM.
+    #[error(
+        "the host is short of memory: {} too much is held, {} of its {} are available; wait until what is idle has been \
+         taken back, give back at once with `ballast trim --all`, or end a VM",
+        Size::from_bytes(*deficit_bytes),
+        Size::from_bytes(*available_bytes),
+        Size::from_bytes(*total_bytes)
+    )]
+    Short {
+        /// What is held too much.
+        deficit_bytes: u64,
+        /// What the host has available.
+        available_bytes: u64,
+        /// All its memory.
+        total_bytes: u64,
+    },
     /// A VM that could take everything, in a pool that may not be overcommitted.
     #[error(
         "VM '{name}' would have no max, nor would a group above it, and overcommit is off: give one of them a max, or \

@@ -1,5 +1,6 @@
 //! The daemon knows every microVM and what it holds, and needs nothing but them to know it again.
 
+use balloon::control::fleet::TreeDocument;
 use tests::daemon::Daemon;
 use tests::memory::{Guest, MIB};
 use tests::setup;
@@ -11,7 +12,7 @@ fn a_daemon_that_starts_anew_knows_what_runs() {
     let ballast = setup();
     let early = Guest::start_with(&ballast, |run| run.options(["-m", "256m"]));
     let daemon = Daemon::start(&ballast, POOL);
-    let charge = |tree: &balloon::control::fleet::TreeDocument, name: &str| {
+    let charge = |tree: &TreeDocument, name: &str| {
         tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
     };
     // One that was there before.
@@ -50,4 +51,36 @@ fn a_group_holds_what_its_microvms_hold() {
     assert_eq!(vm.0["arbiter"]["envelope"]["max_bytes"], 256 * MIB, "{vm:?}");
     guest.end();
     daemon.wait_until(|tree| tree.host.vms == 0 && tree.host.main_bytes == 4 << 30);
+}
+
+#[test]
+fn what_is_lacking_is_taken_back_and_never_from_who_is_protected() {
+    let ballast = setup();
+    let daemon = Daemon::start(&ballast, POOL);
+    let start = |name: &str, options: &[&str]| {
+        let mut guest = Guest::start_as(name, &ballast, |run| run.options(["-m", "256m"]).options(options));
+        guest.does("zero file 96");
+        guest
+    };
+    let (mut idle, mut kept) = (start("idle", &[]), start("kept", &["--memory-min", "192m"]));
+    let charge = |tree: &TreeDocument, name: &str| {
+        tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
+    };
+    let before = daemon.wait_until(|tree| ["idle", "kept"].iter().all(|name| charge(tree, name) > 120 * MIB));
+    // Less than they hold: what is lacking can only come from the one.
+    let capacity = charge(&before, "") - 64 * MIB;
+    daemon.reload(&ballast, &format!("[pool]\ncapacity = '{capacity}'\n"));
+    let short = daemon.wait_until(|tree| tree.host.deficit_bytes > 0);
+    assert!(short.host.lambda_permille > 1000, "{short:#?}");
+    println!("{}", ballast.command(&["zones", "--tree"]).end().exits(0));
+    let after = daemon.wait_until(|tree| tree.host.main_bytes >= 0);
+    println!("{}", ballast.command(&["zones", "--tree"]).end().exits(0));
+    println!("{}", ballast.command(&["why", "idle"]).end().exits(0));
+    assert!(charge(&after, "idle") <= charge(&before, "idle") - 56 * MIB, "{before:#?} {after:#?}");
+    assert!(charge(&after, "kept") >= charge(&before, "kept") - 4 * MIB, "{before:#?} {after:#?}");
+    for guest in [&mut idle, &mut kept] {
+        guest.does("test -s /tmp/taken/file");
+    }
+    idle.end();
+    kept.end();
 }

@@ -2,7 +2,7 @@
 //! of it.
 
 use balloon::control::fleet::SOCKET;
-use balloon::control::link::{FromVm, Hello, Report, ZoneUse, encode};
+use balloon::control::link::{FromVm, Hello, Offer, Report, ZoneUse, encode};
 use balloon::zone::Limits;
 use std::fs;
 use std::io::{Read, Write};
@@ -58,7 +58,14 @@ fn report(sequence: u64) -> FromVm {
     let zones =
         ["ram", "zone1", "nosuch"].map(|name| ZoneUse { name: name.into(), resident_bytes: Some(1 << 60) });
     let limits = Limits { max: Some(1 << 30), ..Limits::default() };
-    FromVm::Report(Report { sequence, ceiling_bytes: 0, floor_bytes: 0, limits, zones: zones.into() })
+    FromVm::Report(Report {
+        sequence,
+        ceiling_bytes: 0,
+        floor_bytes: 0,
+        limits,
+        zones: zones.into(),
+        offer: Offer::default(),
+    })
 }
 
 /// A child of this process, as a VMM is one of who listens for it.

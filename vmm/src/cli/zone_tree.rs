@@ -48,8 +48,18 @@ pub fn summary(host: &HostDocument) -> String {
         Ok(bytes) => format!("{} in no zone", size(bytes)),
         Err(_) => format!("{} held beyond it", size(host.main_bytes.unsigned_abs())),
     };
+    let short = match (host.deficit_bytes, host.refuses) {
+        (0, false) => String::new(),
+        (bytes, refuses) => format!(
+            "\nMemory is short: {} too much is held and being taken back, at {}.{} times the pressure of a calm host{}.",
+            size(bytes),
+            host.lambda_permille / 1000,
+            host.lambda_permille % 1000 / 100,
+            if refuses { "; no microVM is started meanwhile" } else { "" },
+        ),
+    };
     format!(
-        "The pool has {}, {free}; minimums promised {}, maximums {}; overcommit {}.",
+        "The pool has {}, {free}; minimums promised {}, maximums {}; overcommit {}.{short}",
         size(host.capacity_bytes),
         size(host.protected_bytes),
         size(host.committed_bytes),
@@ -88,11 +98,21 @@ mod tests {
             committed_bytes: 5 << 30,
             vms: 2,
             orphans: 0,
+            available_bytes: 1 << 30,
+            lambda_permille: 1000,
+            deficit_bytes: 0,
+            refuses: false,
         };
         let text =
             "The pool has 4 GiB, 3 GiB in no zone; minimums promised 1 MiB, maximums 5 GiB; overcommit on.";
         assert_eq!(summary(&host), text);
-        assert!(summary(&HostDocument { main_bytes: -4096, ..host }).contains(", 4 KiB held beyond it;"));
+        assert!(
+            summary(&HostDocument { main_bytes: -4096, ..host.clone() }).contains(", 4 KiB held beyond it;")
+        );
+        let short = HostDocument { lambda_permille: 3250, deficit_bytes: 5 << 20, refuses: true, ..host };
+        let text = "on.\nMemory is short: 5 MiB too much is held and being taken back, at 3.2 times the pressure of a \
+                    calm host; no microVM is started meanwhile.";
+        assert!(summary(&short).ends_with(text), "{}", summary(&short));
     }
 
     #[test]

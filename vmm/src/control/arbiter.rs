@@ -8,7 +8,7 @@
 
 use super::memory::Memory;
 use balloon::control::api::ArbiterDocument;
-use balloon::control::link::{self, Decoder, Envelope, FromVm, Hello, Report, ToVm, ZoneUse};
+use balloon::control::link::{self, Decoder, Envelope, FromVm, Hello, Offer, Report, ToVm, ZoneUse};
 use balloon::control::service::Stream;
 use balloon::zone::Limits;
 use std::cell::RefCell;
@@ -22,6 +22,7 @@ const UNREAD_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Arbiter {
     hello: Hello,
+    offer: Offer,
     /// Number of the newest link.
     newest: u64,
     lease: Option<Lease>,
@@ -48,12 +49,17 @@ impl Arbiter {
     /// No link yet. `hello` is how the microVM introduces itself on each.
     #[must_use]
     pub fn new(hello: Hello) -> Self {
-        Self { hello, newest: 0, lease: None }
+        Self { hello, offer: Offer::default(), newest: 0, lease: None }
     }
 
     /// The microVM's limits are these now.
     pub fn set_limits(&mut self, limits: Limits) {
         self.hello.limits = limits;
+    }
+
+    /// The microVM can give back so much.
+    pub fn set_offer(&mut self, offer: Offer) {
+        self.offer = offer;
     }
 
     /// What is shown of the lease at `now`; nothing if none holds.
@@ -97,11 +103,13 @@ impl Link {
         let mut memory = self.memory.borrow_mut();
         let snapshot = memory.snapshot();
         let zones = memory.zones().zones.into_iter();
+        let arbiter = self.arbiter.borrow();
         Report {
             sequence,
             ceiling_bytes: snapshot.ceiling.bytes,
             floor_bytes: snapshot.floor_bytes,
-            limits: self.arbiter.borrow().hello.limits,
+            limits: arbiter.hello.limits,
+            offer: arbiter.offer,
             zones: zones
                 .map(|zone| ZoneUse { name: zone.name, resident_bytes: zone.resident_bytes })
                 .collect(),

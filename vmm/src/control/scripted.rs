@@ -264,6 +264,7 @@ pub fn envelope() -> Envelope {
         high_bytes: None,
         floor_bytes: 4096,
         grant_bytes: 0,
+        take_bytes: 0,
     }
 }
 

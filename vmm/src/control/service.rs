@@ -94,7 +94,9 @@ impl MicroVm {
             high_bytes: self.orders.limits_in_force().high,
             envelope: lease.as_ref().map(|lease| &lease.envelope),
         };
-        self.reclaim.advance(monotonic_ms(), &mut sides);
+        let now_ms = monotonic_ms();
+        self.reclaim.advance(now_ms, &mut sides);
+        self.arbiter.borrow_mut().set_offer(self.reclaim.offer(now_ms));
     }
 
     fn look_after_orders(&self) {

@@ -13,7 +13,8 @@ use crate::control::trim::AGENT_MS;
 use balloon::control::link;
 use balloon::control::reclaim::{DecisionDocument, DecisionsDocument, ReclaimDocument, ReclaimRequest};
 use balloon::policy::{
-    Capabilities, Decision, HostReading, Law, Mode, Observation, Orders, Reclaimed, Settings, Tuning,
+    Capabilities, Decision, HostReading, Law, Mode, Observation, Orders, Reclaimed, Settings, Source, State,
+    Tuning,
 };
 use std::collections::VecDeque;
 
@@ -221,6 +222,20 @@ impl Owner {
     pub fn set(&mut self, wanted: ReclaimRequest) {
         self.wanted.working_set_age_ms = wanted.working_set_age_ms.unwrap_or(self.wanted.working_set_age_ms);
         self.wanted.stall_budget_ppm = wanted.stall_budget_ppm.unwrap_or(self.wanted.stall_budget_ppm);
+    }
+
+    /// What the daemon may count on.
+    #[must_use]
+    pub fn offer(&self, now_ms: u64) -> link::Offer {
+        let status = self.law.status(now_ms);
+        let reclaims = self.capabilities.is_some_and(|guest| guest.memory_reclaim || guest.ages);
+        let hears = matches!(status.source, Source::Agent | Source::AgentWithoutPressure);
+        let obeys = !matches!(status.state, State::Manual | State::Off | State::Safe | State::Stale);
+        link::Offer {
+            cold: status.cold,
+            yield_bytes_per_s: status.yield_bytes_per_s,
+            follows: reclaims && hears && obeys,
+        }
     }
 
     /// What can be shown of it.

@@ -142,11 +142,11 @@ pub fn envelope(of: &link::Envelope) -> policy::Envelope {
     policy::Envelope {
         sequence: of.sequence,
         lease_ms: of.lease_ms,
-        lambda_permille: of.lambda_permille.into(),
+        lambda_permille: of.lambda_permille,
         max_bytes: of.max_bytes,
         high_bytes: of.high_bytes,
         floor_bytes: of.floor_bytes,
         grant_bytes: of.grant_bytes,
-        take_bytes: 0,
+        take_bytes: of.take_bytes,
     }
 }

@@ -19,6 +19,7 @@
 
 mod ages;
 mod grants;
+mod host;
 mod lambda;
 mod take;
 #[cfg(test)]
@@ -26,6 +27,9 @@ mod tests;
 mod tick;
 
 pub use ages::Cold;
+pub use host::Host;
+#[cfg(feature = "daemon")]
+pub(crate) use host::kib;
 pub use tick::Fleet;
 
 use crate::zone::Id;
@@ -47,18 +51,6 @@ pub struct Reading {
     pub yield_bytes_per_s: u64,
     /// Whether its guest carries out orders. Who does not is left to the balloon.
     pub follows: bool,
-}
-
-/// What the host has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Host {
-    /// All its memory.
-    pub total_bytes: u64,
-    /// What is available of it.
-    pub available_bytes: u64,
-    /// Its memory pressure, `some avg10`.
-    pub stall_ppm: u64,
 }
 
 /// What a microVM is leased.

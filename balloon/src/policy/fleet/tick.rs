@@ -4,7 +4,7 @@ use super::grants;
 use super::lambda::{self, CALM};
 use super::take::{Giver, take};
 use super::{Allotment, FleetTuning, Host, Reading, Verdict};
-use crate::policy::arithmetic::{permille, scale};
+use crate::policy::arithmetic::permille;
 use crate::zone::{Id, Kind, Preorder, Protection, Tree};
 
 /// Ticks until what was directed must show in the charge: reclaim, the two seconds of free page reporting, a report.
@@ -380,5 +380,5 @@ impl Memory {
 
 /// Whether so little of the host is available. Of a host that is not known nothing is said.
 fn is_below(host: &Host, thousandths: u64) -> bool {
-    host.total_bytes > 0 && scale(host.available_bytes, 1000, host.total_bytes) < thousandths
+    host.available_permille().is_some_and(|available| available < thousandths)
 }

@@ -1,0 +1,169 @@
+//! Arbitration of what there is: [`crate::policy::fleet`] once a tick, and what comes of it for each microVM. Pure.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use super::fleet::{Fleet, SILENT_TICKS};
+use crate::control::link::{Envelope, LEASE};
+use crate::policy::fleet::{Allotment, Fleet as Law, FleetTuning, Host, Reading, Verdict};
+use crate::zone::{Error, Id};
+use std::fmt;
+
+/// No pressure, in thousandths.
+pub(super) const CALM_PERMILLE: u64 = 1000;
+
+/// What arbitration knows.
+#[derive(Debug)]
+pub(super) struct Arbitration {
+    law: Law,
+    readings: Vec<Reading>,
+    allotments: Vec<Allotment>,
+    pub(super) host: Host,
+    pub(super) verdict: Verdict,
+}
+
+impl Default for Arbitration {
+    fn default() -> Self {
+        Self {
+            law: Law::new(FleetTuning::default()),
+            readings: Vec::new(),
+            allotments: Vec::new(),
+            host: Host::default(),
+            verdict: Verdict::default(),
+        }
+    }
+}
+
+/// What a tick of arbitration came to that is worth telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The microVMs hold more than there is for them.
+    Short {
+        /// By so much.
+        deficit_bytes: u64,
+        /// What the host has available.
+        available_bytes: u64,
+    },
+    /// All that is lacking is protected: from now on nobody is started.
+    Refusing {
+        /// What nobody can give.
+        unmet_bytes: u64,
+    },
+    /// There is enough for all again.
+    Enough,
+}
+
+impl fmt::Display for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use crate::size::Size;
+        match self {
+            Self::Short { deficit_bytes, available_bytes } => write!(
+                f,
+                "memory is short: {} too much is held, {} of the host are available; it is taken back by age",
+                Size::from_bytes(*deficit_bytes),
+                Size::from_bytes(*available_bytes)
+            ),
+            Self::Refusing { unmet_bytes } => write!(
+                f,
+                "memory is short and what is left is protected ({} cannot be had): no microVM is started until one ends, \
+                 gives back or is less protected",
+                Size::from_bytes(*unmet_bytes)
+            ),
+            Self::Enough => f.write_str("there is enough memory for all microVMs again"),
+        }
+    }
+}
+
+impl Fleet {
+    /// Arbitrates anew, on a host that is `host` now: once a tick, before its envelopes. Says what has changed.
+    pub fn arbitrate(&mut self, host: Host) -> Option<Turn> {
+        let before = self.arbitration.verdict;
+        let Arbitration { law, readings, allotments, .. } = &mut self.arbitration;
+        readings.clear();
+        readings.extend(self.vms.values().filter(|member| member.linked).map(|member| Reading {
+            vm: member.id,
+            ceiling_bytes: member.ceiling_bytes,
+            cold: member.offer.cold,
+            yield_bytes_per_s: member.offer.yield_bytes_per_s,
+            follows: member.offer.follows && member.silent_ticks <= SILENT_TICKS,
+        }));
+        let verdict = law.tick(&self.tree, &host, readings, allotments);
+        let mut allotted = allotments.iter().peekable();
+        for member in self.vms.values_mut() {
+            member.allotment = allotted.next_if(|allotment| allotment.vm == member.id).copied();
+        }
+        (self.arbitration.host, self.arbitration.verdict) = (host, verdict);
+        self.protect();
+        match (verdict.refuse, verdict.short) {
+            (true, _) if !before.refuse => Some(Turn::Refusing { unmet_bytes: verdict.unmet_bytes }),
+            (false, true) if !before.short => Some(Turn::Short {
+                deficit_bytes: verdict.deficit_bytes,
+                available_bytes: host.available_bytes,
+            }),
+            (false, false) if before.short || before.refuse => Some(Turn::Enough),
+            _ => None,
+        }
+    }
+
+    /// Computes anew what is protected, for who is greeted between two ticks.
+    pub fn protect(&mut self) {
+        self.protection.compute(&self.tree, self.tree.root(), true);
+    }
+
+    /// Whether the host can take in a microVM at all.
+    pub(super) fn has_room(&self) -> Result<(), Error> {
+        let Arbitration { host, verdict, .. } = &self.arbitration;
+        if !verdict.refuse {
+            return Ok(());
+        }
+        Err(Error::Short {
+            deficit_bytes: verdict.deficit_bytes.max(verdict.unmet_bytes),
+            available_bytes: host.available_bytes,
+            total_bytes: host.total_bytes,
+        })
+    }
+
+    /// The next envelope for a microVM, as of the last [`arbitrate`](Self::arbitrate).
+    pub fn envelope(&mut self, name: &str) -> Option<Envelope> {
+        let (id, calm) = {
+            let member = self.vms.get(name)?;
+            (member.id, self.calm(member.id))
+        };
+        let parent = self.tree.parent(id).and_then(|id| self.tree.get(id));
+        let group = parent.map_or_else(String::new, |group| group.name().into());
+        let member = self.vms.get_mut(name)?;
+        member.sequence = member.sequence.saturating_add(1);
+        member.has_answered = false;
+        let allotment = member.allotment.unwrap_or(calm);
+        if let Some(allotment) = &mut member.allotment {
+            // Another link between two ticks is not told to give the same again.
+            allotment.take_bytes = 0;
+        }
+        Some(Envelope {
+            sequence: member.sequence,
+            group,
+            lease_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
+            lambda_permille: allotment.lambda_permille,
+            max_bytes: allotment.max_bytes,
+            high_bytes: allotment.high_bytes,
+            floor_bytes: allotment.floor_bytes,
+            grant_bytes: allotment.grant_bytes,
+            take_bytes: allotment.take_bytes,
+        })
+    }
+
+    /// What a microVM may have that no tick has seen yet: its limits, and nothing granted.
+    fn calm(&self, vm: Id) -> Allotment {
+        let highs = self.tree.path(vm).filter_map(|id| self.tree.get(id)?.limits().high);
+        Allotment {
+            vm,
+            lambda_permille: CALM_PERMILLE,
+            max_bytes: self.tree.binding_max(vm),
+            high_bytes: highs.min(),
+            floor_bytes: self.protection.get(vm).unwrap_or_default().min,
+            grant_bytes: 0,
+            take_bytes: 0,
+            pressed_by: None,
+        }
+    }
+}
