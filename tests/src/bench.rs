@@ -98,6 +98,7 @@ impl Guest {
                 mode: Mode::Off,
                 working_set_age_ms: Settings::WORKING_SET_AGE_MS,
                 stall_budget_ppm: Settings::STALL_BUDGET_PPM,
+                recording: None,
             },
             boot_log: serial,
         };

@@ -84,6 +84,8 @@ pub struct ReclaimConfig {
     pub host_pressure: Option<RawFd>,
     /// The host's `/proc/meminfo`, for reading.
     pub host_meminfo: Option<RawFd>,
+    /// A pipe to whoever writes down what the law is told and decides. Writing to it does not block.
+    pub recording: Option<RawFd>,
 }
 
 /// A private zone of guest memory. Where there are several each is a node of the guest's.

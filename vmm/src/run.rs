@@ -238,12 +238,13 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         None => Ok(()),
     });
     let orders = Orders::new(Box::new(agent), held, host_limit);
-    let ReclaimConfig { host_pressure, host_meminfo, .. } = config.reclaim;
+    let ReclaimConfig { host_pressure, host_meminfo, recording, .. } = config.reclaim;
+    let recording = recording.map(file);
     let host_files = Files { pressure: host_pressure.map(file), meminfo: host_meminfo.map(file) };
     let service = MicroVm::new(document(config), hello(config), Box::new(ballooned), guest_limit)
         .map_err(host("create an event"))?
         .with_agent(orders, ticks)
-        .with_reclaim(owner(config), Box::new(law_agent), host_files);
+        .with_reclaim(owner(config, recording), Box::new(law_agent), host_files);
     let server = Server::new(listener, service).map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 
@@ -269,8 +270,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// The owner of the reclaim law that the configuration wants.
-fn owner(config: &VmConfig) -> Owner {
+/// The owner of the reclaim law that the configuration wants, written down to `recording`.
+fn owner(config: &VmConfig, recording: Option<File>) -> Owner {
     let size_bytes = config.memory_bytes();
     let ReclaimConfig { mode, working_set_age_ms, stall_budget_ppm, .. } = config.reclaim;
     let settings = Settings {
@@ -280,7 +281,7 @@ fn owner(config: &VmConfig) -> Owner {
         high_bytes: config.limits.high,
         ..Settings::new(config.limits.max.unwrap_or(size_bytes))
     };
-    Owner::new(balloon::monotonic_ms(), size_bytes, settings)
+    Owner::new(balloon::monotonic_ms(), size_bytes, settings, recording.map(|pipe| Box::new(pipe) as _))
 }
 
 /// The zones as the control socket tells of them. Regions of guest memory are the ranges of `ram`.

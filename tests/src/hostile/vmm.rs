@@ -113,6 +113,7 @@ impl Vmm {
                 stall_budget_ppm: Settings::STALL_BUDGET_PPM,
                 host_pressure: None,
                 host_meminfo: None,
+                recording: None,
             },
             host_cgroup: None,
             start_limit_s,

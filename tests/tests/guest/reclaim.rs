@@ -1,5 +1,6 @@
 //! The reclaim law at work: it hears of the guest, acts on it, and says why; or it is off.
 
+use std::fs;
 use tests::memory::{Guest, MIB};
 use tests::{Ballast, Kernel, setup};
 
@@ -65,4 +66,28 @@ fn a_law_that_is_off_does_nothing() {
     guest.does("eval grep SwapTotal: /proc/meminfo");
     assert!(guest.output().contains("SwapTotal:             0 kB"), "{}", guest.output());
     guest.end();
+}
+
+#[test]
+fn a_recording_replays_and_a_changed_one_does_not() {
+    let ballast = setup();
+    let path = ballast.path("trace");
+    let recording = path.to_str().unwrap();
+    let kernel = Kernel::named("6.12-cloud");
+    let mut guest = start(&ballast, &kernel, &["-m", "256m", "--memory-high", "176m", "--record", recording]);
+    guest.does("zero file 48");
+    ballast.command(&["set", "guest", "--stall-budget", "0.3%"]).end().exits(0);
+    wait_for_law(&guest, "decisions", |law| !law["last"].is_null());
+    guest.end();
+    let replayed = ballast.command(&["replay", recording]).end().exits(0);
+    let said = String::from_utf8_lossy(&replayed.stdout).into_owned();
+    println!("{said}");
+    assert!(said.ends_with(" decisions: all as recorded\n") && !said.contains(" 0 decisions"), "{said}");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(r#""stall_budget_ppm":3000"#), "{text}");
+    // One decision less, and the law has one too many.
+    let line = text.lines().position(|line| line.starts_with(r#"{"did""#)).unwrap();
+    let others = text.lines().enumerate().filter(|(number, _)| *number != line);
+    fs::write(&path, others.map(|(_, text)| format!("{text}\n")).collect::<String>()).unwrap();
+    ballast.command(&["replay", recording]).end().refuses().says("and the law decides");
 }

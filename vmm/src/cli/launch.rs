@@ -123,6 +123,8 @@ pub struct Reclaim {
     pub working_set_age_ms: u64,
     /// Share of time that the guest may lose to memory stalls, in millionths.
     pub stall_budget_ppm: u64,
+    /// The pipe to whoever writes down what it is told and decides, if anybody does.
+    pub recording: Option<OwnedFd>,
 }
 
 impl Machine {
@@ -222,6 +224,7 @@ impl Inherited {
             stall_budget_ppm: of.stall_budget_ppm,
             host_pressure: open("/proc/pressure/memory"),
             host_meminfo: open("/proc/meminfo"),
+            recording: of.recording.map(|pipe| self.add(pipe)),
         }
     }
 }

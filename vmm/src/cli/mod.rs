@@ -19,11 +19,15 @@ pub mod log;
 mod logs;
 pub mod mounts;
 pub mod output;
+mod prepare;
 pub mod ps;
 pub mod reclaim_argument;
+mod recorder;
+mod replay;
 mod rm;
 pub mod run;
 pub mod run_args;
+mod run_settings;
 pub mod session;
 mod set;
 pub mod signal_name;
@@ -75,6 +79,7 @@ enum Verb {
     Trim(trim::TrimArgs),
     Zones(zones::ZonesArgs),
     Why(why::WhyArgs),
+    Replay(replay::ReplayArgs),
     /// Import, list and remove images
     #[command(subcommand)]
     Image(image::ImageVerb),
@@ -134,6 +139,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Trim(args) => trim::run(&args),
         Verb::Zones(args) => zones::run(&args),
         Verb::Why(args) => why::run(&args),
+        Verb::Replay(args) => replay::run(&args),
         Verb::Image(verb) => image::run(&verb),
         Verb::Volume(verb) => volume::run(&verb),
         Verb::Doctor(args) => doctor::run(&args),
@@ -174,6 +180,7 @@ mod tests {
             "rm web",
             "zones",
             "why web",
+            "replay t",
             "trim --all",
             "image import f",
             "image ls",

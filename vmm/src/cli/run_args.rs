@@ -86,6 +86,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "PERCENT", default_value = "0.1%")]
     pub stall_budget: StallBudget,
 
+    /// Write down what the reclaim law is told and what it decides, for `ballast replay`
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
     /// Add a zone of memory to the guest, a NUMA node of its own: a multiple of 128m, and then -m is one, too
     #[arg(long, value_name = "name=NAME,size=SIZE[,node=N][,hugepages=off]")]
     pub zone: Vec<String>,

@@ -14,5 +14,6 @@ pub mod host;
 pub mod owner;
 #[cfg(test)]
 mod owner_tests;
+pub mod recording;
 pub mod translate;
 pub mod words;

@@ -5,6 +5,7 @@
 #![deny(clippy::cast_sign_loss)]
 
 use super::host::Pressure;
+use super::recording::Recording;
 use super::translate::{self, Deed};
 use super::words;
 use crate::control::agent::{Agent, News};
@@ -14,9 +15,10 @@ use balloon::control::link;
 use balloon::control::reclaim::{DecisionDocument, DecisionsDocument, ReclaimDocument, ReclaimRequest};
 use balloon::policy::{
     Capabilities, Decision, HostReading, Law, Mode, Observation, Orders, Reclaimed, Settings, Source, State,
-    Tuning,
+    Tuning, trace,
 };
 use std::collections::VecDeque;
+use std::io::Write;
 
 /// The law is told of the host at least so often.
 const HOST_MS: u64 = 1000;
@@ -58,12 +60,14 @@ pub struct Owner {
     told_ms: u64,
     asked_ms: u64,
     envelope: Option<link::Envelope>,
+    recording: Option<Recording>,
 }
 
 impl Owner {
     /// The owner of the law of a microVM of `size_bytes`, which begins at `now_ms`. `settings` are those of its start.
+    /// What happens is recorded to `output`, whose writes do not block.
     #[must_use]
-    pub fn new(now_ms: u64, size_bytes: u64, settings: Settings) -> Self {
+    pub fn new(now_ms: u64, size_bytes: u64, settings: Settings, output: Option<Box<dyn Write>>) -> Self {
         Self {
             law: Law::new(now_ms, size_bytes, settings, Tuning::default()),
             wanted: settings,
@@ -77,13 +81,16 @@ impl Owner {
             told_ms: now_ms,
             asked_ms: now_ms,
             envelope: None,
+            recording: output.map(|output| {
+                Recording::new(output, &trace::Header::new(now_ms, size_bytes, settings, Tuning::default()))
+            }),
         }
     }
 
     /// The owner of a law that is off, of a microVM of `size_bytes`.
     #[must_use]
     pub fn off(size_bytes: u64) -> Self {
-        Self::new(0, size_bytes, Settings { mode: Mode::Off, ..Settings::new(size_bytes) })
+        Self::new(0, size_bytes, Settings { mode: Mode::Off, ..Settings::new(size_bytes) }, None)
     }
 
     /// Goes on: tells the law what is new, and has done what it decides.
@@ -174,6 +181,9 @@ impl Owner {
         while let Some(observation) = next.take() {
             self.orders.clear();
             self.law.observe(now_ms, &observation, &mut self.orders);
+            if let Some(recording) = &mut self.recording {
+                recording.note(now_ms, &observation, &self.orders);
+            }
             for decision in self.orders.iter() {
                 if self.remembered.len() >= REMEMBERED {
                     self.remembered.pop_front();

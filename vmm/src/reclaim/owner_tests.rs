@@ -60,7 +60,7 @@ impl Bench {
     fn new(mode: Mode) -> Self {
         let settings = Settings { mode, ..Settings::new(512 * MIB) };
         Self {
-            owner: Owner::new(0, 512 * MIB, settings),
+            owner: Owner::new(0, 512 * MIB, settings, None),
             guest: Guest::default(),
             memory: Scripted::new(),
             sequence: 0,

@@ -1,0 +1,97 @@
+//! Writes what a VMM records into a file. The VMM has a pipe that it never waits for; this process waits for the disk.
+
+use super::format::printable;
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+
+/// The file cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot record to {}", path.display())]
+pub struct RecordError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// A recording on its way into its file.
+pub struct Recorder {
+    path: PathBuf,
+    writer: JoinHandle<io::Result<()>>,
+}
+
+impl Recorder {
+    /// Makes the file, or empties it, and gives the end of the pipe that the VMM writes to.
+    ///
+    /// # Errors
+    /// The file cannot be made, or the host has no more descriptors or threads.
+    pub fn start(path: &Path) -> Result<(Self, OwnedFd), RecordError> {
+        let failed = |source| RecordError { path: path.into(), source };
+        let file = File::create(path).map_err(failed)?;
+        let (reader, pipe) = io::pipe().map_err(failed)?;
+        rustix::io::ioctl_fionbio(&pipe, true).map_err(|error| failed(error.into()))?;
+        let writer = thread::Builder::new().name("recorder".into()).spawn(|| copy(reader, file));
+        Ok((Self { path: path.into(), writer: writer.map_err(failed)? }, pipe.into()))
+    }
+
+    /// Waits for the rest, once the VMM has ended. What is to be said of it: nothing if all is in the file.
+    #[must_use]
+    pub fn end(self) -> String {
+        let path = printable(&self.path.to_string_lossy());
+        match self.writer.join() {
+            Ok(Ok(())) => String::new(),
+            Ok(Err(error)) => format!("ballast: the recording {path} ends early: {error}\n"),
+            Err(_) => format!("ballast: the recording {path} ends early\n"),
+        }
+    }
+}
+
+/// Copies until the VMM has ended. Whatever the disk does, the pipe is read to its end.
+fn copy(mut pipe: PipeReader, mut file: File) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut result = Ok(());
+    loop {
+        let bytes = match pipe.read(&mut buffer) {
+            Ok(0) => return result,
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return result.and(Err(error)),
+        };
+        if result.is_ok() {
+            result = file.write_all(&buffer[..bytes]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_in_the_file_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace");
+        let (recorder, pipe) = Recorder::start(&path).unwrap();
+        File::from(pipe).write_all(b"a line\n").unwrap();
+        assert_eq!(recorder.end(), "");
+        assert_eq!(std::fs::read(&path).unwrap(), b"a line\n");
+        let missing = directory.path().join("none/trace");
+        assert!(Recorder::start(&missing).is_err_and(|error| error.to_string().contains("none/trace")));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_and_the_pipe_is_read_on() {
+        let (recorder, pipe) = Recorder::start(Path::new("/dev/full")).unwrap();
+        let mut pipe = File::from(pipe);
+        // More than a pipe holds.
+        for _ in 0..64 {
+            while pipe.write(&[b'x'; 4096]).is_err() {
+                thread::yield_now();
+            }
+        }
+        drop(pipe);
+        let words = recorder.end();
+        assert!(words.starts_with("ballast: the recording /dev/full ends early: "), "{words}");
+    }
+}

@@ -1,0 +1,79 @@
+//! `ballast replay FILE`: has the law decide again what was recorded, and says whether it decides the same.
+
+use super::output::Output;
+use balloon::policy::trace::{self, LINE_BYTES, Replay};
+use clap::Args;
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Check that the reclaim law decides again what a recording says that it decided
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// The recording, made by `ballast run --record FILE`
+    file: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} does not replay", path.display())]
+    Replay { path: PathBuf, source: trace::Error },
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// The recording cannot be read, is none, or the law decides differently.
+pub fn run(args: &ReplayArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let path = || args.file.clone();
+    let read = |source| Failure::Read { path: path(), source };
+    let replay = replay(BufReader::new(File::open(&args.file).map_err(read)?)).map_err(read)?;
+    let replay = replay.map_err(|source| Failure::Replay { path: path(), source })?;
+    writeln!(Output::lock(), "{} lines, {} decisions: all as recorded", replay.lines(), replay.decisions())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Replays all whole lines. A last one without an end was cut off.
+fn replay(mut reader: impl BufRead) -> io::Result<Result<Replay, trace::Error>> {
+    let (mut replay, mut line) = (Replay::new(), Vec::new());
+    loop {
+        line.clear();
+        // Of a longer line only so much is taken, which the replay refuses.
+        let bound = LINE_BYTES as u64 + 2;
+        if (&mut reader).take(bound).read_until(b'\n', &mut line)? == 0 {
+            return Ok(replay.end().map(|()| replay));
+        }
+        if (line.pop_if(|last| *last == b'\n').is_some() || line.len() > LINE_BYTES)
+            && let Err(error) = replay.line(&line)
+        {
+            return Ok(Err(error));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use balloon::policy::trace::{Header, write};
+    use balloon::policy::{Settings, Tuning};
+
+    #[test]
+    fn whole_lines_replay_and_others_are_named() {
+        let mut recording = Vec::new();
+        write(&Header::new(0, 1 << 30, Settings::new(1 << 30), Tuning::default()), &mut recording);
+        recording.extend_from_slice(b"{\"now_ms\":1000,\"saw\":\"tick\"}\n");
+        let lines = |text: &[u8]| replay(text).unwrap().map(|replay| replay.lines());
+        assert_eq!(lines(&recording), Ok(2));
+        assert_eq!(lines(&[&recording[..], b"{\"now_ms\":20"].concat()), Ok(2));
+        assert!(matches!(lines(b""), Err(trace::Error::Garbled { line: 1, .. })));
+        assert!(matches!(
+            lines(&[&recording[..], b"x\n"].concat()),
+            Err(trace::Error::Garbled { line: 3, .. })
+        ));
+        assert!(matches!(lines(&[b'x'; 9000]), Err(trace::Error::TooLong { line: 1 })));
+    }
+}
