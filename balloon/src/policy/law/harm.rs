@@ -1,7 +1,7 @@
 //! What trimming costs the guest: memory stalls over a window, and refaults of what was evicted by order.
 
 use crate::policy::Tuning;
-use crate::policy::arithmetic::scale;
+use crate::policy::arithmetic::{permille, scale};
 use crate::policy::meter::Delta;
 
 /// Parts of the window. One is begun with each step.
@@ -12,12 +12,16 @@ const PARTS: usize = 5;
 struct Part {
     elapsed_us: u64,
     stall_us: u64,
+    /// Of that, what is no harm of steps.
+    excused_us: u64,
     refaults: u64,
     /// Of what was evicted by order.
     charged: u64,
     restores: u64,
     /// Evicted by the kernel of its own accord.
     stolen: u64,
+    /// Evicted to recycle streams.
+    recycled: u64,
 }
 
 /// The window, and the books of what was evicted and has not come back.
@@ -29,6 +33,11 @@ pub(super) struct Harm {
     ordered: u64,
     /// Pages that the kernel evicted of its own accord and that were not needed again.
     own: u64,
+    /// Of what makes room for streams, the share that comes back though no step evicted anything: the kernel's wrong
+    /// victims, in thousandths.
+    wrong_permille: u64,
+    /// Pages of which that is expected.
+    expected: u64,
 }
 
 impl Harm {
@@ -37,22 +46,36 @@ impl Harm {
         self.ordered = self.ordered.saturating_add(pages);
     }
 
+    /// Pages were evicted to recycle a stream: most of them for good, and what comes back of them is no harm of steps.
+    pub(super) fn recycled(&mut self, pages: u64) {
+        self.expected = self.expected.saturating_add(permille(pages, self.wrong_permille));
+        if let Some(part) = self.parts.get_mut(self.current) {
+            part.recycled = part.recycled.saturating_add(pages);
+        }
+    }
+
     /// Time went on in the guest. Refaults are charged to who evicted, in proportion to what is out. Without pressure
     /// statistics each is taken to cost `refetch_us`.
     pub(super) fn passed(&mut self, delta: &Delta, refetch_us: Option<u64>) {
         self.own = self.own.saturating_add(delta.stolen);
+        self.expected = self.expected.saturating_add(permille(delta.stolen, self.wrong_permille));
         let refaults = delta.refaults();
-        let charged = scale(refaults, self.ordered, self.ordered.saturating_add(self.own));
+        let excused = refaults.min(self.expected);
+        self.expected = self.expected.saturating_sub(excused);
+        let others = refaults.saturating_sub(excused);
+        let charged = scale(others, self.ordered, self.ordered.saturating_add(self.own));
         let charged = charged.min(self.ordered);
         self.ordered = self.ordered.saturating_sub(charged);
-        self.own = self.own.saturating_sub(refaults.saturating_sub(charged));
+        self.own = self.own.saturating_sub(others.saturating_sub(charged));
         let stall_us = match refetch_us {
             None => delta.stall_us,
             Some(cost_us) => refaults.saturating_mul(cost_us).min(delta.elapsed_us),
         };
+        let excused_us = scale(stall_us, excused, refaults);
         let Some(part) = self.parts.get_mut(self.current) else { return };
         part.elapsed_us = part.elapsed_us.saturating_add(delta.elapsed_us);
         part.stall_us = part.stall_us.saturating_add(stall_us);
+        part.excused_us = part.excused_us.saturating_add(excused_us);
         part.refaults = part.refaults.saturating_add(refaults);
         part.charged = part.charged.saturating_add(charged);
         part.restores = part.restores.saturating_add(delta.restore);
@@ -60,19 +83,38 @@ impl Harm {
     }
 
     /// Begins a new part of the window and forgets the oldest; old evictions say less.
-    pub(super) fn turn(&mut self, age_ms: u64, tuning: &Tuning) {
+    pub(super) fn turn(&mut self, age_ms: u64, lists_pages: u64, tuning: &Tuning) {
+        self.learn(lists_pages, tuning);
         self.current = self.current.saturating_add(1).checked_rem(PARTS).unwrap_or(0);
         if let Some(part) = self.parts.get_mut(self.current) {
             *part = Part::default();
         }
         // Half after so many ages: ln 2 of it in each such time.
         let life_ms = age_ms.saturating_mul(tuning.memory_ages).max(tuning.step_ms);
-        for pool in [&mut self.ordered, &mut self.own] {
+        for pool in [&mut self.ordered, &mut self.own, &mut self.expected] {
             *pool = pool.saturating_sub(scale(
                 *pool,
                 tuning.step_ms.saturating_mul(693),
                 life_ms.saturating_mul(1000),
             ));
+        }
+    }
+
+    /// Of what makes room for streams some comes back, whatever steps do: how much is learned while next to nothing
+    /// that steps evicted is out, in both directions. At other times it can only turn out to be less.
+    fn learn(&mut self, lists_pages: u64, tuning: &Tuning) {
+        let taken = self.sum(|part| part.recycled).saturating_add(self.stolen());
+        if taken < tuning.evidence_pages {
+            return;
+        }
+        let seen = scale(self.refaults(), 1000, taken).min(tuning.wrong_permille);
+        let is_clear = self.ordered <= permille(lists_pages, tuning.clear_permille);
+        if seen < self.wrong_permille {
+            let fall = self.wrong_permille.saturating_sub(seen).div_ceil(if is_clear { 4 } else { 8 });
+            self.wrong_permille = self.wrong_permille.saturating_sub(fall);
+        } else if is_clear {
+            let rise = seen.saturating_sub(self.wrong_permille).div_ceil(4);
+            self.wrong_permille = self.wrong_permille.saturating_add(rise);
         }
     }
 
@@ -92,6 +134,12 @@ impl Harm {
     /// Memory stall of the window.
     pub(super) fn stall_ppm(&self, tuning: &Tuning) -> u64 {
         scale(self.sum(|part| part.stall_us), 1_000_000, self.window_us(tuning))
+    }
+
+    /// Of that, what steps may have caused.
+    fn charged_stall_ppm(&self, tuning: &Tuning) -> u64 {
+        let stall_us = self.sum(|part| part.stall_us.saturating_sub(part.excused_us));
+        scale(stall_us, 1_000_000, self.window_us(tuning))
     }
 
     /// All refaults of the window, in thousandths per second.
@@ -145,8 +193,57 @@ impl Harm {
 
     /// Harm by stall and by refaults, the greater: 1000 is as much as the budget and the working-set age allow.
     pub(super) fn permille(&self, budget_ppm: u64, age_ms: u64, tuning: &Tuning) -> u64 {
-        let stall = scale(self.stall_ppm(tuning), 1000, budget_ppm.max(1));
+        let stall = scale(self.charged_stall_ppm(tuning), 1000, budget_ppm.max(1));
         let reuse = self.reuse_ms(tuning).map_or(0, |reuse_ms| scale(1000, age_ms, reuse_ms.max(1)));
         stall.max(reuse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTS_PAGES: u64 = 200_000;
+
+    /// A stream of 10,000 pages in each of 50 steps, of which `refaults` come back and cost 100 us each.
+    fn streamed(refaults: u64) -> Harm {
+        let (mut harm, tuning) = (Harm::default(), Tuning::default());
+        for _ in 0..50 {
+            harm.recycled(10_000);
+            let stall_us = refaults.saturating_mul(100);
+            let delta = Delta { elapsed_us: 6_000_000, refault_file: refaults, stall_us, ..Delta::default() };
+            harm.passed(&delta, None);
+            harm.turn(300_000, LISTS_PAGES, &tuning);
+        }
+        harm
+    }
+
+    #[test]
+    fn the_kernels_wrong_victims_of_a_stream_are_no_harm_of_steps() {
+        let (harm, tuning) = (streamed(1000), Tuning::default());
+        assert!(harm.stall_ppm(&tuning) > 10_000, "a tenth came back: {}", harm.stall_ppm(&tuning));
+        assert!(harm.charged_stall_ppm(&tuning) < 1000, "{}", harm.charged_stall_ppm(&tuning));
+    }
+
+    #[test]
+    fn what_comes_back_whole_is_harm() {
+        let (harm, tuning) = (streamed(10_000), Tuning::default());
+        let (all, charged) = (harm.stall_ppm(&tuning), harm.charged_stall_ppm(&tuning));
+        assert!(charged >= all / 8 * 6, "{charged} of {all}");
+    }
+
+    #[test]
+    fn what_steps_evicted_and_comes_back_is_not_learned_as_a_streams() {
+        let (mut harm, tuning) = (streamed(200), Tuning::default());
+        harm.evicted(LISTS_PAGES / 10);
+        for _ in 0..50 {
+            harm.recycled(10_000);
+            let delta =
+                Delta { elapsed_us: 6_000_000, refault_file: 1000, stall_us: 100_000, ..Delta::default() };
+            harm.passed(&delta, None);
+            harm.evicted(800);
+            harm.turn(300_000, LISTS_PAGES, &tuning);
+        }
+        assert!(harm.wrong_permille <= 20, "{}", harm.wrong_permille);
     }
 }

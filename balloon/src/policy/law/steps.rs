@@ -18,6 +18,8 @@ pub(super) struct Pending {
     pages: u64,
     ordered_pages: u64,
     since_ms: u64,
+    /// Whether all of it is to recycle a stream.
+    is_stream: bool,
 }
 
 impl Law {
@@ -40,7 +42,9 @@ impl Law {
             let step_ms = self.tuning.step_ms;
             let is_late = now_ms.saturating_sub(self.next_step_ms) >= step_ms;
             self.next_step_ms = if is_late { now_ms } else { self.next_step_ms }.saturating_add(step_ms);
-            self.harm.turn(self.age_ms(now_ms), &self.tuning);
+            let listed =
+                self.meter.last().map_or(0, |sample| sample.file_bytes().saturating_add(sample.anon_bytes()));
+            self.harm.turn(self.age_ms(now_ms), listed.div_euclid(PAGE_BYTES), &self.tuning);
             self.step_is_due = true;
         }
         if !self.has_agent() {
@@ -144,6 +148,8 @@ impl Law {
             pages: ordered.saturating_mul(2).saturating_add(before.map_or(0, |pending| pending.pages)),
             ordered_pages: ordered.saturating_add(before.map_or(0, |pending| pending.ordered_pages)),
             since_ms: now_ms,
+            is_stream: matches!(reason, Reason::Stream { .. })
+                && before.is_none_or(|pending| pending.is_stream),
         });
         orders.push(now_ms, Order::Reclaim { number, bytes, memory, older_than_ms }, reason);
     }
@@ -154,7 +160,12 @@ impl Law {
             return;
         }
         let pages = reclaimed.file_pages.saturating_add(reclaimed.anon_pages).min(pending.pages);
-        self.harm.evicted(pages);
+        if pending.is_stream {
+            self.harm.recycled(pages);
+            self.stream.recycled(pages, &self.tuning);
+        } else {
+            self.harm.evicted(pages);
+        }
         pending.first = reclaimed.number.saturating_add(1);
         pending.pages = pending.pages.saturating_sub(pages);
         self.pending = (reclaimed.number < pending.last).then_some(pending);
