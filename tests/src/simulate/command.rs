@@ -10,6 +10,11 @@ const MAX: usize = 8;
 pub enum Command {
     /// As Ballast's own law gives.
     Order(Order),
+    /// `memory.reclaim`, divided between page cache and anonymous memory by the kernel's own swappiness.
+    Request {
+        /// What to reclaim.
+        bytes: u64,
+    },
     /// `memory.high` around the guest's processes, as Senpai sets it.
     Limit {
         /// What they may be charged.

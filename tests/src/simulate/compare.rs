@@ -12,7 +12,7 @@ use super::world::{Plan, World};
 pub enum Contender {
     /// Guests take what they may.
     Nothing,
-    /// Ballast's, swept over the stall budget in permille.
+    /// Ballast's, swept over both settings, as pressure moves them: stall budget in permille, age 300 s divided by it.
     Ours,
     /// The balloon leaves each a share of its memory.
     Fixed,
@@ -64,7 +64,7 @@ impl Contender {
     pub fn parameter(self) -> &'static str {
         match self {
             Self::Nothing => "",
-            Self::Ours => "stall budget, permille",
+            Self::Ours => "stall budget, permille, and age, 300 s divided by it",
             Self::Fixed => "share of size",
             Self::Threshold => "refaults/s",
             Self::Senpai => "pressure, ms in 6 s",
@@ -79,7 +79,7 @@ impl Contender {
     pub fn values(self) -> &'static [f64] {
         match self {
             Self::Nothing => &[0.0],
-            Self::Ours => &[0.1, 0.3, 1.0, 3.0, 10.0],
+            Self::Ours => &[0.1, 0.2, 0.5, 1.0, 2.0, 5.0],
             Self::Fixed => &[0.9, 0.8, 0.7, 0.6, 0.5],
             Self::Threshold => &[1.0, 3.0, 10.0, 30.0, 100.0],
             Self::Senpai => &[1.0, 2.0, 5.0, 10.0, 20.0],
@@ -116,7 +116,7 @@ impl Contender {
     ) -> Verdict {
         match self {
             Self::Nothing => go(plan, seed, order, series, || Nothing),
-            Self::Ours => go(plan, seed, order, series, || Ours::new((value * 1000.0) as u64)),
+            Self::Ours => go(plan, seed, order, series, || Ours::scaled(value)),
             Self::Fixed => go(plan, seed, order, series, || Fixed::new(value)),
             Self::Threshold => go(plan, seed, order, series, || Threshold::new(value)),
             Self::Senpai => go(plan, seed, order, series, || Senpai::new(value * 1000.0)),

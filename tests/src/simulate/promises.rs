@@ -99,20 +99,19 @@ fn line(mix: Mix, contender: Contender, values: &[f64]) -> Vec<(f64, f64)> {
 }
 
 #[test]
-fn streams_are_trimmed_where_tmo_waits() {
-    let ours = line(Mix::Streams, Contender::Ours, &[0.1, 1.0]);
+fn with_streams_it_saves_ten_points_more_than_tmo() {
+    let ours = line(Mix::Streams, Contender::Ours, &[0.1, 0.2, 0.5, 1.0]);
     let (stall, tmo) = line(Mix::Streams, Contender::Tmo, &[1.0])[0];
     let saved = saved_at(&ours, stall).unwrap_or_default();
-    assert!(saved >= tmo + 0.05, "{saved} against {tmo} at {stall}: {ours:?}");
+    assert!(saved >= tmo + 0.10, "{saved} against {tmo} at {stall}: {ours:?}");
 }
 
-/// The law is to lose a point at most; as it is it loses up to 3.5 on these few guests (docs/simulation.md).
 #[test]
-fn without_streams_tmo_saves_little_more() {
-    let ours = line(Mix::Calm, Contender::Ours, &[0.1, 0.3, 1.0, 3.0]);
-    for (stall, tmo) in line(Mix::Calm, Contender::Tmo, &[5.0, 20.0]) {
+fn without_streams_it_saves_a_point_less_at_most() {
+    let ours = line(Mix::Calm, Contender::Ours, &[0.1, 0.2, 0.5, 1.0, 2.0]);
+    for (stall, tmo) in line(Mix::Calm, Contender::Tmo, &[1.0, 5.0, 20.0, 100.0]) {
         let saved = saved_at(&ours, stall).unwrap_or_default();
-        assert!(saved >= tmo - 0.04, "{saved} against {tmo} at {stall}: {ours:?}");
+        assert!(saved >= tmo - 0.01, "{saved} against {tmo} at {stall}: {ours:?}");
     }
 }
 

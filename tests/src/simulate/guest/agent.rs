@@ -9,6 +9,12 @@ use crate::simulate::random::Random;
 use balloon::PAGE_BYTES;
 use balloon::policy::{Capabilities, Cause, Generation, Memory, Order, Reclaimed, Sample, Stopped};
 
+/// `swappiness=` of the agent's requests, in hundredths: `PREFERS_SWAP` of `guest-agent/src/evict.rs`.
+const SWAPPINESS: f64 = 1.33;
+
+/// The kernel's own, in hundredths.
+const KERNEL_SWAPPINESS: f64 = 0.6;
+
 /// What an agent says that is not so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
@@ -208,12 +214,17 @@ impl Agent {
                 let wish = match memory {
                     Memory::File => [pages, 0.0],
                     Memory::Anon => [0.0, pages],
-                    Memory::Both => machine.divide(pages, 0.6),
+                    Memory::Both => machine.divide(pages, SWAPPINESS),
                 };
                 let ([file, anon], took_s) = machine.reclaim(now_ms, wish, older_than_ms);
                 let stopped = if file + anon + 1.0 < 0.9 * pages { Stopped::InUse } else { Stopped::Done };
                 let (file_pages, anon_pages, took_us) = (file as u64, anon as u64, (took_s * 1e6) as u64);
                 Some(Reclaimed { number, file_pages, anon_pages, took_us, stopped })
+            }
+            Command::Request { bytes } => {
+                let pages = machine.divide(bytes as f64 / PAGE_BYTES as f64, KERNEL_SWAPPINESS);
+                machine.reclaim(now_ms, pages, None);
+                None
             }
             Command::Order(Order::Age) => {
                 machine.pages.begin_generation(now_ms);

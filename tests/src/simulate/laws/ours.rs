@@ -20,7 +20,15 @@ impl Ours {
         Self::with(budget_ppm, Settings::WORKING_SET_AGE_MS)
     }
 
-    /// With both knobs.
+    /// With both settings moved together, as pressure on a group moves them: `scale` times the default stall budget, and
+    /// the default working-set age divided by it.
+    #[must_use]
+    pub fn scaled(scale: f64) -> Self {
+        let budget_ppm = Settings::STALL_BUDGET_PPM as f64 * scale;
+        Self::with(budget_ppm as u64, (Settings::WORKING_SET_AGE_MS as f64 / scale) as u64)
+    }
+
+    /// With both settings.
     #[must_use]
     pub fn with(budget_ppm: u64, age_ms: u64) -> Self {
         Self { age_ms, budget_ppm, policy: None, orders: Orders::new() }

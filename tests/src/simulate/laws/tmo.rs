@@ -73,7 +73,7 @@ impl Law for Tmo {
         let share = (RATIO * self.gain * (1.0 - pressure / THRESHOLD).max(0.0)).min(CEILING);
         let bytes = (current * share) as u64;
         if bytes > 0 {
-            self.reclaim(bytes, Memory::Both, commands);
+            commands.push(Command::Request { bytes });
         }
     }
 }
