@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod ending;
+mod from_config;
 #[cfg(feature = "cli")]
 pub mod image;
 #[cfg(feature = "cli")]

@@ -1,15 +1,15 @@
 //! Builds one microVM from its configuration and runs it to its end. Wiring: every part is a local here.
 
 use crate::cgroup::HostCgroup;
-use crate::config::{ReclaimConfig, VmConfig, ZoneConfig};
+use crate::config::{ReclaimConfig, VmConfig};
 use crate::control::agent::Linked;
-use crate::control::ballooned::{Ballooned, PrivateZone};
+use crate::control::ballooned::Ballooned;
 use crate::control::host_nodes::HostNodes;
 use crate::control::limits::Held;
 use crate::control::orders::Orders;
 use crate::control::service::MicroVm;
-use crate::control::shared::SharedZones;
 use crate::control::ticks::{TickEvents, Ticks};
+use crate::from_config::{document, hello, owner, private_zones, shared_zones, small_regions, zone};
 use crate::link::Link;
 use crate::machine::layout::Ram;
 use crate::machine::memory::{self, SharedZone, Zone};
@@ -20,7 +20,6 @@ use crate::machine::vm::{self, Vm};
 use crate::machine::{acpi, boot, layout};
 use crate::reclaim::beat::Beat;
 use crate::reclaim::host::Files;
-use crate::reclaim::owner::Owner;
 use crate::report::{Milestone, Outcome, Report};
 use crate::seccomp::{self, Filters};
 use crate::streams::{self, HostEnds, OrderEvents, Settled, Streams};
@@ -32,12 +31,8 @@ use crate::virtio::console::Console;
 use crate::virtio::mmio::Transport;
 use crate::virtio::pmem::Pmem;
 use crate::virtio::rng::Rng;
-use ::balloon::control::api::VmDocument;
-use ::balloon::control::link::Hello;
 use ::balloon::control::server::Server;
 use ::balloon::device::STATISTICS_DEADLINE_MS;
-use ::balloon::policy::Settings;
-use ::balloon::resident::{FileMapping, PageCache};
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use kvm_ioctls::Kvm;
 use std::cell::RefCell;
@@ -268,82 +263,6 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     streams::send_report(&control, &Report::Ended(outcome));
     drop(layer_files);
     Ok(())
-}
-
-/// The owner of the reclaim law that the configuration wants, written down to `recording`.
-fn owner(config: &VmConfig, recording: Option<File>) -> Owner {
-    let size_bytes = config.memory_bytes();
-    let ReclaimConfig { mode, working_set_age_ms, stall_budget_ppm, .. } = config.reclaim;
-    let settings = Settings {
-        mode,
-        working_set_age_ms,
-        stall_budget_ppm,
-        high_bytes: config.limits.high,
-        ..Settings::new(config.limits.max.unwrap_or(size_bytes))
-    };
-    Owner::new(balloon::monotonic_ms(), size_bytes, settings, recording.map(|pipe| Box::new(pipe) as _))
-}
-
-/// The zones as the control socket tells of them. Regions of guest memory are the ranges of `ram`.
-fn private_zones(config: &VmConfig, ram: &Ram) -> Vec<PrivateZone> {
-    let regions =
-        |zone| (0..).zip(ram.ranges()).filter(move |(_, (of, _))| *of == zone).map(|(number, _)| number);
-    let zones = config.zones.iter().enumerate();
-    zones
-        .map(|(number, zone)| PrivateZone {
-            name: zone.name.clone(),
-            regions: regions(number).collect(),
-            host_node: zone.host_node,
-            huge_pages: zone.huge_pages,
-        })
-        .collect()
-}
-
-/// Regions of guest memory in zones that get no huge pages.
-fn small_regions(config: &VmConfig, ram: &Ram) -> Vec<usize> {
-    let is_small = |zone: usize| config.zones.get(zone).is_some_and(|zone| !zone.huge_pages);
-    (0..).zip(ram.ranges()).filter(|(_, (zone, _))| is_small(*zone)).map(|(region, _)| region).collect()
-}
-
-/// The layers as the control socket tells of them.
-fn shared_zones(config: &VmConfig, layers: &[SharedZone]) -> SharedZones {
-    let names = config.layers.iter().map(|layer| layer.name.clone());
-    // SAFETY: layers stay mapped until the process ends.
-    let file = |layer: &SharedZone| unsafe {
-        FileMapping::new(layer.host_address() as usize, layer.bytes() as usize)
-    };
-    SharedZones::new(names.collect(), PageCache::new(layers.iter().map(file).collect()))
-}
-
-fn zone(config: &ZoneConfig) -> Zone {
-    Zone { host_node: config.host_node, huge_pages: config.huge_pages }
-}
-
-/// What clients of the control socket are told of this VM; its times are the server's.
-fn document(config: &VmConfig) -> VmDocument {
-    VmDocument {
-        name: config.name.clone(),
-        image: config.image.clone(),
-        kernel_release: config.kernel_release.clone(),
-        pid: std::process::id(),
-        cpus: config.cpus,
-        memory_bytes: config.memory_bytes(),
-        started_at_ms: 0,
-        uptime_ms: 0,
-        arbiter: None,
-    }
-}
-
-/// How it introduces itself to `ballastd`.
-fn hello(config: &VmConfig) -> Hello {
-    Hello {
-        name: config.name.clone(),
-        pid: std::process::id(),
-        group: config.group.clone(),
-        limits: config.limits,
-        memory_bytes: config.memory_bytes(),
-        zones: config.zones.iter().map(|zone| zone.name.clone()).collect(),
-    }
 }
 
 fn transport<D: crate::virtio::device::Device>(

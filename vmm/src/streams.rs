@@ -3,6 +3,7 @@
 
 mod deadline;
 mod ends;
+mod events;
 mod sinks;
 
 pub use ends::{HostEnds, OrderEvents, send_report};
@@ -15,7 +16,6 @@ use crate::virtio::console::{Console, Port, ports};
 use crate::virtio::device::{Device, Effects};
 use crate::virtio::mmio::Transport;
 use deadline::Deadline;
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use proto::OutputStream;
 use sinks::{KernelLog, Output};
 use std::cell::RefCell;
@@ -30,15 +30,6 @@ use std::time::Duration;
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Rounds of 64 KiB on one stream before the event loop looks at the others.
 const ROUNDS: usize = 4;
-
-/// Tokens of events that are no queue's.
-const STDIN: u32 = 1000;
-const STDOUT: u32 = 1001;
-const STDERR: u32 = 1002;
-const CONTROL: u32 = 1003;
-const STOPPED: u32 = 1004;
-const DEADLINE: u32 = 1005;
-const ORDERED: u32 = 1006;
 
 /// Where the run's outcome appears.
 pub type Settled = Rc<RefCell<Option<Outcome>>>;
@@ -353,49 +344,5 @@ impl Streams {
 
     fn report(&self, report: &Report) {
         send_report(&self.control, report);
-    }
-}
-
-impl MutEventSubscriber for Streams {
-    fn init(&mut self, ops: &mut EventOps) {
-        let mut add = |events: Events| {
-            if let Err(error) = ops.add(events) {
-                log::error!("cannot wait for the workload's streams: {error}");
-            }
-        };
-        for (index, kick) in (0..).zip(self.console.kicks()) {
-            add(Events::with_data(kick, index, EventSet::IN));
-        }
-        // Edges: readiness that nobody can use now must not spin the loop.
-        let edge = |set| set | EventSet::EDGE_TRIGGERED;
-        if let Some(stdin) = &self.stdin {
-            add(Events::with_data(stdin, STDIN, edge(EventSet::IN)));
-        }
-        for (output, token) in self.outputs.iter().zip([STDOUT, STDERR]) {
-            if let Some(file) = &output.file {
-                add(Events::with_data(file, token, edge(EventSet::OUT)));
-            }
-        }
-        add(Events::with_data(&self.control, CONTROL, EventSet::IN));
-        add(Events::with_data(self.stop.event(), STOPPED, EventSet::IN));
-        add(Events::with_data(&self.deadline, DEADLINE, EventSet::IN));
-        add(Events::with_data(&self.orders.ordered, ORDERED, EventSet::IN));
-    }
-
-    fn process(&mut self, events: Events, _ops: &mut EventOps) {
-        match events.data() {
-            STDIN => self.stdin_to_guest(),
-            STDOUT => drop(self.deliver(Port::Stdout as usize)),
-            STDERR => drop(self.deliver(Port::Stderr as usize)),
-            CONTROL => self.on_request(),
-            STOPPED => drop(self.stop.event().read()),
-            DEADLINE => self.on_deadline(),
-            ORDERED => {
-                let _ = self.orders.ordered.read();
-                self.link_to_guest();
-            }
-            queue => self.on_queue(queue as usize),
-        }
-        self.settle_if_over();
     }
 }
