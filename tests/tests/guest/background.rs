@@ -79,6 +79,7 @@ fn whoever_is_killed_the_state_stays_true() {
     // A guest that does not listen, and one that is removed at its end.
     says(&ballast, &["rm", "-f", "web"], "web\n");
     start(&ballast, &["--name", "deaf", "--rm", "-m", "128m"], "trap '' TERM; echo up; sleep 1000");
+    until(|| ballast.command(&["logs", "deaf"]).end().stdout == b"up\n", || "it is not deaf yet".into());
     let waiter = ballast.command(&["wait", "deaf"]).start();
     says(&ballast, &["stop", "-t", "1", "deaf"], "deaf\n");
     waiter.end().exits(0).prints("137\n");
