@@ -175,6 +175,11 @@ impl Group {
         }
     }
 
+    /// Its `cgroup.procs`: writing "0" to it moves the writer into the group.
+    pub fn open_processes(&self) -> Result<File, Error> {
+        open_processes(&self.path)
+    }
+
     /// Moves a process into it, with its pages where the group has a node of its own.
     pub fn adopt(&self, pid: u32) -> Result<(), Error> {
         fs::write(self.file("cgroup.procs"), pid.to_string())

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use proto::ExitStatus;
+use rustix::process::WaitStatus;
 
 use crate::error::Error;
 
@@ -41,4 +42,11 @@ impl Ending {
     pub fn new(host_lost: Option<Error>) -> Self {
         Self { deadline: Instant::now() + KILL_DEADLINE, host_lost }
     }
+}
+
+/// How a process ended; nothing for one that was only stopped.
+pub fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
+    let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
+    let signal = status.terminating_signal().and_then(|number| u8::try_from(number).ok());
+    signal.map(ExitStatus::Signal).or(code.map(ExitStatus::Code))
 }

@@ -27,6 +27,15 @@ pub fn complete(given: Vec<CString>, home: &[u8], hostname: &str, has_terminal: 
     env
 }
 
+/// `own` with `given` in addition, or in place of variables of the same names.
+pub fn replace(own: &[CString], given: Vec<CString>) -> Vec<CString> {
+    let name = |entry: &CString| entry.to_bytes().split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    let is_given = |entry: &CString| given.iter().any(|other| name(other) == name(entry));
+    let mut env: Vec<_> = own.iter().filter(|entry| !is_given(entry)).cloned().collect();
+    env.extend(given);
+    env
+}
+
 /// The paths at which the program may be, in the order of trying.
 pub fn candidates(program: &CStr, env: &[CString]) -> Vec<CString> {
     let name = program.to_bytes();
@@ -67,6 +76,12 @@ mod tests {
         let with_terminal = complete(env(&["PATH=/bin", "TERM=vt100"]), b"/home/a", "box", true);
         assert_eq!(with_terminal, env(&["PATH=/bin", "TERM=vt100", "HOSTNAME=box", "HOME=/home/a"]));
         assert!(complete(vec![], b"/", "box", true).contains(&env(&["TERM=xterm"])[0]));
+    }
+
+    #[test]
+    fn given_variables_replace_and_add() {
+        let own = env(&["A=1", "AB=2", "PATH=/bin"]);
+        assert_eq!(replace(&own, env(&["A=", "C=3"])), env(&["AB=2", "PATH=/bin", "A=", "C=3"]));
     }
 
     #[test]

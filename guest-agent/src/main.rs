@@ -12,6 +12,9 @@
 mod capabilities;
 mod cgroup;
 mod clock;
+mod command;
+mod commands;
+mod duties;
 mod early;
 mod ending;
 mod environment;

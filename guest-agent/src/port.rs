@@ -23,6 +23,17 @@ const CLASS: &str = "/sys/class/virtio-ports";
 #[derive(Debug)]
 pub struct Port(File);
 
+/// The ports of the streams.
+#[derive(Debug)]
+pub struct StreamPorts {
+    /// Host to guest.
+    pub stdin: Port,
+    /// Guest to host.
+    pub stdout: Port,
+    /// Guest to host.
+    pub stderr: Port,
+}
+
 impl Port {
     /// Waits for the port and opens it.
     pub fn open(name: &str) -> Result<Self, Error> {

@@ -7,21 +7,23 @@ use std::io;
 
 use proto::{FailureKind, Milestone, Resource, Spec, Text, ToHost, Ulimit};
 
+use crate::commands::{Base, Commands};
+use crate::duties::Duties;
 use crate::ending::Outcome;
 use crate::error::{Doing, Error};
 use crate::link::Link;
 use crate::memory::Memory;
 use crate::modules::{self, Condition, Module};
 use crate::orders::Orders;
-use crate::port::Port;
+use crate::port::{Port, StreamPorts};
 use crate::root::Root;
 use crate::sample::Sampler;
 use crate::stdio::{self, AgentEnds};
-use crate::supervise::{StreamPorts, Supervisor};
+use crate::supervise::Supervisor;
 use crate::swap::Swap;
 use crate::user::{self, Identity};
 use crate::volumes::Mounted;
-use crate::workload::{Failure, Plan};
+use crate::workload::{Failure, Place, Plan};
 use crate::{cgroup, clock, early, environment, kernel_log, layers, signals, system, volumes};
 
 /// Largest /etc/passwd or /etc/group that is looked into, in bytes.
@@ -141,12 +143,19 @@ fn serve(
     }
     let swap = swap.then(|| Swap::later(modules, spec.memory_bytes));
     let samples = spec.samples;
+    let env = environment::complete(spec.env.clone(), b"/", &spec.hostname, false);
+    let (directory, user) = (spec.cwd.clone(), spec.user.clone());
+    let limits = with_default_limits(spec.ulimits.clone());
     let (pid, ends) = start(spec, &root, cgroup)?;
+    let directory = if directory.is_empty() { CString::from(c"/") } else { directory };
+    let place = Place::of(pid).ok();
+    let commands = Commands::new(Base { root: &root, cgroup, place, env, directory, user, limits });
     link.milestone(Milestone::WorkloadExecuted);
     early::expedite_rcu(false);
     link.send(&ToHost::Started { pid: pid.as_raw_nonzero().get().unsigned_abs() });
     let sampler = if samples { Sampler::new(swap) } else { None };
-    let supervisor = Supervisor::new(link, children, pid, ends, ports, Orders::new(memory), sampler)
+    let duties = Duties { orders: Orders::new(memory), sampler, commands };
+    let supervisor = Supervisor::new(link, children, pid, ends, ports, duties)
         .doing(|| "watching the workload's streams")?;
     Ok(supervisor.run()?)
 }
@@ -177,11 +186,13 @@ fn start(
         streams,
         has_terminal: spec.tty.is_some(),
         cgroup: cgroup.processes(),
+        place: None,
     };
     Ok((plan.start()?, ends))
 }
 
-fn identify(wanted: &str, root: &Root) -> Result<Identity, Error> {
+/// Who the user named `wanted` is in the root's own files.
+pub fn identify(wanted: &str, root: &Root) -> Result<Identity, Error> {
     let file = |path: &str| {
         let content =
             root.read(path.as_bytes(), MAX_USER_FILE).doing(|| format!("reading the image's {path}"))?;

@@ -31,6 +31,14 @@ pub fn send(pid: Pid, number: u8) -> io::Result<()> {
     kill(pid.as_raw_nonzero().get(), i32::from(number))
 }
 
+/// Kills a process that was started to lead a session, and whoever is in its process group.
+pub fn kill_group(leader: Pid) {
+    let pid = leader.as_raw_nonzero().get();
+    // The one fails before the process has become a leader, the other after it has ended.
+    let _ = kill(-pid, libc::SIGKILL);
+    let _ = kill(pid, libc::SIGKILL);
+}
+
 /// Kills every process but the caller and the kernel's threads. Only PID 1 may call this.
 ///
 /// Nothing escapes: the kernel does not let a process fork past it, and it does not matter which control

@@ -10,16 +10,16 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use proto::{Done, ExitStatus, OutputStream, ToGuest, ToHost};
+use proto::{ExitStatus, OutputStream, ToGuest, ToHost};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, wait};
 
-use crate::ending::{Ending, KILL_DEADLINE, Outcome};
+use crate::duties::Duties;
+use crate::ending::{Ending, KILL_DEADLINE, Outcome, exit_status};
 use crate::error::{Doing, Error};
 use crate::link::Link;
-use crate::orders::Orders;
-use crate::port::Port;
+use crate::port::{Port, StreamPorts};
 use crate::pump::Pump;
 use crate::sample::Sampler;
 use crate::signals;
@@ -34,17 +34,8 @@ const ORDER: u64 = 5;
 const ALARM: u64 = 6;
 const OUTPUT_SOURCES: u64 = 10;
 const OUTPUT_SINKS: u64 = 20;
-
-/// The ports of the streams.
-#[derive(Debug)]
-pub struct StreamPorts {
-    /// Host to guest.
-    pub stdin: Port,
-    /// Guest to host.
-    pub stdout: Port,
-    /// Guest to host.
-    pub stderr: Port,
-}
+/// Whichever command it is about: all are looked at.
+const COMMAND: u64 = 1000;
 
 /// The workload and everything between it and the host.
 #[derive(Debug)]
@@ -64,8 +55,7 @@ pub struct Supervisor<'a> {
     end_typed: bool,
     /// Standard output, and without a terminal standard error.
     outputs: Vec<Pump<Stream, Port>>,
-    orders: Orders<'a>,
-    sampler: Option<Sampler<'a>>,
+    duties: Duties<'a>,
     ending: Option<Ending>,
 }
 
@@ -77,8 +67,7 @@ impl<'a> Supervisor<'a> {
         workload: Pid,
         ends: AgentEnds,
         ports: StreamPorts,
-        orders: Orders<'a>,
-        sampler: Option<Sampler<'a>>,
+        duties: Duties<'a>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let watch = |fd: BorrowedFd<'_>, token, flags| {
@@ -88,7 +77,7 @@ impl<'a> Supervisor<'a> {
         watch(link.as_fd(), LINK, EventFlags::IN | EventFlags::OUT)?;
         watch(ports.stdin.as_fd(), INPUT_SOURCE, EventFlags::IN)?;
         watch(ports.stdout.as_fd(), OUTPUT_SINKS, EventFlags::OUT)?;
-        for fd in sampler.iter().flat_map(Sampler::watched) {
+        for fd in duties.sampler.iter().flat_map(Sampler::watched) {
             watch(fd, ALARM, EventFlags::PRI)?;
         }
         let (terminal, input, outputs) = match ends {
@@ -119,8 +108,7 @@ impl<'a> Supervisor<'a> {
             input_gone: false,
             end_typed: false,
             outputs,
-            orders,
-            sampler,
+            duties,
             ending: None,
         })
     }
@@ -129,9 +117,9 @@ impl<'a> Supervisor<'a> {
     pub fn run(mut self) -> Result<Outcome, Error> {
         self.listen();
         loop {
-            let more = self.move_streams();
+            let more = self.move_streams() | self.duties.commands.run(self.link);
             self.carry_out_orders()?;
-            self.sample();
+            self.duties.sample(self.link);
             if let Some(ending) = &self.ending {
                 if self.has_children && Instant::now() > ending.deadline {
                     self.give_up();
@@ -146,37 +134,14 @@ impl<'a> Supervisor<'a> {
 
     /// Answers what is done, and begins what is next.
     fn carry_out_orders(&mut self) -> Result<(), Error> {
-        self.tell_answers();
-        if let Some(words) = self.orders.begin() {
+        self.duties.tell_answers(self.link);
+        if let Some(words) = self.duties.orders.begin() {
             // Forgotten by itself when the order is done and its descriptor closed.
             epoll::add(&self.epoll, words, EventData::new_u64(ORDER), EventFlags::IN | EventFlags::ET)
                 .doing(|| "watching an order")?;
         }
-        self.tell_answers();
+        self.duties.tell_answers(self.link);
         Ok(())
-    }
-
-    fn tell_answers(&mut self) {
-        for answer in self.orders.answers() {
-            if let (ToHost::Done { done: Done::Reclaimed(reclaimed), .. }, Some(sampler)) =
-                (&answer, &mut self.sampler)
-            {
-                sampler.reclaimed_for(reclaimed.took_us);
-            }
-            self.link.send(&answer);
-        }
-    }
-
-    /// Tells the host of the guest's memory if it is time. One that does not listen misses samples.
-    fn sample(&mut self) {
-        if let Some(sampler) = &mut self.sampler {
-            let link = &mut *self.link;
-            sampler.take(|message| {
-                if !link.is_congested() {
-                    link.send(message);
-                }
-            });
-        }
     }
 
     fn sleep(&mut self, more: bool) -> Result<(), Error> {
@@ -186,7 +151,7 @@ impl<'a> Supervisor<'a> {
                 // One tick more, so that the deadline has passed after it.
                 Some(ending.deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
             }
-            _ => self.sampler.as_ref().map(Sampler::wait),
+            _ => self.duties.sampler.as_ref().map(Sampler::wait),
         };
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
         let mut events = [MaybeUninit::uninit(); 16];
@@ -208,7 +173,7 @@ impl<'a> Supervisor<'a> {
                 self.listen();
             }
             CHILDREN => self.reap(),
-            ALARM => self.sampler.iter_mut().for_each(Sampler::alarm),
+            ALARM => self.duties.sampler.iter_mut().for_each(Sampler::alarm),
             INPUT_SOURCE => self.input.source_is_ready(),
             // The workload closed its standard input: known now, even if there is nothing to write.
             INPUT_SINK if flags.contains(EventFlags::ERR) => drop(self.input.close_sink()),
@@ -221,6 +186,7 @@ impl<'a> Supervisor<'a> {
                     self.outputs.iter_mut().for_each(Pump::source_is_ready);
                 }
             }
+            COMMAND.. => {}
             OUTPUT_SINKS.. => {
                 if let Some(output) = self.output(token - OUTPUT_SINKS) {
                     output.sink_is_ready();
@@ -300,12 +266,20 @@ impl<'a> Supervisor<'a> {
             ToGuest::Order { id, order } => {
                 // With the workload's end there is nothing left that an order could be about.
                 if self.ending.is_none() {
-                    self.orders.take(id, order);
+                    self.duties.orders.take(id, order);
                 }
             }
             ToGuest::Pace { sample_ms } => {
-                self.sampler.iter_mut().for_each(|sampler| sampler.set_pace(sample_ms));
+                self.duties.sampler.iter_mut().for_each(|sampler| sampler.set_pace(sample_ms));
             }
+            ToGuest::Begin { id, spec } => {
+                // What would begin now is killed before it has.
+                if self.ending.is_none() {
+                    self.duties.commands.begin(id, &spec, &self.epoll, COMMAND, self.link);
+                }
+            }
+            ToGuest::Command { id, message } => self.duties.commands.tell(id, message),
+            ToGuest::Close { id } => self.duties.commands.close(id),
             ToGuest::Hello { .. } | ToGuest::Spec { .. } => {
                 self.lose_host(Error::new("the host repeated its greeting or its spec"));
             }
@@ -334,13 +308,15 @@ impl<'a> Supervisor<'a> {
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) if pid == self.workload => {
-                    let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
-                    let signal = status.terminating_signal().and_then(|number| u8::try_from(number).ok());
-                    self.status =
-                        signal.map(ExitStatus::Signal).or(code.map(ExitStatus::Code)).or(self.status);
+                    self.status = exit_status(status).or(self.status);
                     self.end(None);
                 }
-                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(Some((pid, status))) => {
+                    if let Some(status) = exit_status(status) {
+                        self.duties.commands.reaped(pid, status);
+                    }
+                }
+                Err(Errno::INTR) => {}
                 Ok(None) => return,
                 Err(_) => {
                     self.has_children = false;
@@ -362,8 +338,7 @@ impl<'a> Supervisor<'a> {
             None => self.ending = Some(Ending::new(host_lost)),
         }
         signals::kill_all();
-        self.orders.abandon();
-        self.sampler = None;
+        self.duties.abandon();
         drop(self.input.close_sink());
         self.input.close_source();
         if let Some(terminal) = &mut self.terminal {

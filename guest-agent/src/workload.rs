@@ -1,4 +1,4 @@
-//! Starts the workload: the one fork(2) of the agent, and everything the child does to itself before it
+//! Starts the workload, and commands beside it: the fork(2), and everything the child does to itself before it
 //! becomes the user's program.
 
 use std::convert::Infallible;
@@ -9,11 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
 
 use proto::{FailureKind, Ulimit};
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, OFlags, access, fcntl_setfl};
 use rustix::mount::mount_move;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Gid, Pid, Uid, chdir, chroot, ioctl_tiocsctty, setsid};
-use rustix::thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    LinkNameSpaceType, UnshareFlags, move_into_link_name_space, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 
 use crate::error::{Doing, Error, chain};
 use crate::mount::FileSystem;
@@ -41,6 +44,30 @@ pub struct Plan<'a> {
     pub has_terminal: bool,
     /// cgroup.procs of its control group.
     pub cgroup: &'a File,
+    /// The name spaces that it enters; `None` for new ones.
+    pub place: Option<&'a Place>,
+}
+
+/// The name spaces of a process that runs.
+#[derive(Debug)]
+pub struct Place {
+    mounts: File,
+    control_groups: File,
+}
+
+impl Place {
+    /// Those of the process `pid`, which a process that has ended has no longer.
+    pub fn of(pid: Pid) -> io::Result<Self> {
+        let open = |kind| File::open(format!("/proc/{}/ns/{kind}", pid.as_raw_nonzero()));
+        Ok(Self { mounts: open("mnt")?, control_groups: open("cgroup")? })
+    }
+
+    /// Moves the calling process there, to their root directory.
+    fn enter(&self) -> io::Result<()> {
+        move_into_link_name_space(self.control_groups.as_fd(), Some(LinkNameSpaceType::ControlGroup))?;
+        move_into_link_name_space(self.mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+        Ok(())
+    }
 }
 
 /// Why there is no workload.
@@ -50,6 +77,14 @@ pub struct Failure {
     pub kind: FailureKind,
     /// What happened.
     pub error: Error,
+}
+
+impl Failure {
+    /// What the child of [`Plan::fork`] reported; nothing if its program was executed.
+    pub fn from_report(report: &[u8]) -> Option<Self> {
+        let (code, words) = report.split_first()?;
+        Some(Self { kind: kind_of(*code), error: Error::new(String::from_utf8_lossy(words)) })
+    }
 }
 
 impl From<Error> for Failure {
@@ -63,6 +98,19 @@ impl Plan<'_> {
     ///
     /// Consumes the plan, and with it the agent's copies of the workload's streams.
     pub fn start(self) -> Result<Pid, Failure> {
+        let (pid, mut reader) = self.fork_with(OFlags::empty())?;
+        let mut report = Vec::new();
+        // The pipe closes without a word when the program is executed.
+        reader.read_to_end(&mut report).doing(|| "waiting for the workload's start")?;
+        Failure::from_report(&report).map_or(Ok(pid), Err)
+    }
+
+    /// Begins to start it. What the file gives to its end, without blocking, is for [`Failure::from_report`].
+    pub fn fork(self) -> Result<(Pid, File), Failure> {
+        self.fork_with(OFlags::NONBLOCK)
+    }
+
+    fn fork_with(self, flags: OFlags) -> Result<(Pid, File), Failure> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).doing(|| "making a pipe")?;
         // SAFETY: the agent has one thread, so the child may go on as if nothing had happened.
         match unsafe { libc::fork() } {
@@ -73,17 +121,10 @@ impl Plan<'_> {
             }
             pid => {
                 drop(writer);
-                let mut report = Vec::new();
-                // The pipe closes without a word when the program is executed.
-                File::from(reader).read_to_end(&mut report).doing(|| "waiting for the workload's start")?;
-                match (report.split_first(), Pid::from_raw(pid)) {
-                    (None, Some(pid)) => Ok(pid),
-                    (Some((code, words)), _) => Err(Failure {
-                        kind: kind_of(*code),
-                        error: Error::new(String::from_utf8_lossy(words)),
-                    }),
-                    (None, None) => Err(Error::new("making a process for the workload"))?,
-                }
+                fcntl_setfl(&reader, OFlags::RDONLY | flags).doing(|| "waiting for the workload's start")?;
+                let pid =
+                    Pid::from_raw(pid).ok_or_else(|| Error::new("making a process for the workload"))?;
+                Ok((pid, reader.into()))
             }
         }
     }
@@ -99,11 +140,10 @@ impl Plan<'_> {
 
     fn become_workload(&self) -> Result<Infallible, Failure> {
         self.leave_agent()?;
-        enter_root().doing(|| "entering the root")?;
-        // Of the control groups the workload sees its own, so that runtimes find their limits there.
-        FileSystem { kind: "cgroup2", ..FileSystem::default() }
-            .mount("/sys/fs/cgroup")
-            .doing(|| "mounting cgroup2 in the root")?;
+        match self.place {
+            Some(place) => place.enter().doing(|| "entering the workload's name spaces")?,
+            None => make_place()?,
+        }
         setsid().doing(|| "starting a session")?;
         self.take_streams().doing(|| "setting the standard streams")?;
         for limit in self.limits {
@@ -116,15 +156,10 @@ impl Plan<'_> {
         self.execute()
     }
 
-    /// Gives up the agent's privileges before other processes, and gets name spaces of its own: what the
-    /// workload mounts or unmounts does not reach the agent.
+    /// Gives up the agent's privileges before other processes.
     fn leave_agent(&self) -> Result<(), Error> {
         rustix::io::write(self.cgroup, b"0").doing(|| "moving the workload into its cgroup")?;
-        std::fs::write("/proc/self/oom_score_adj", "0")
-            .doing(|| "exposing the workload to the OOM killer")?;
-        // SAFETY: without UnshareFlags::FILES no file descriptor is affected.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP) }
-            .doing(|| "making name spaces for the workload")
+        std::fs::write("/proc/self/oom_score_adj", "0").doing(|| "exposing the workload to the OOM killer")
     }
 
     fn take_streams(&self) -> io::Result<()> {
@@ -181,6 +216,19 @@ fn not_executable(path: &CStr, error: io::Error) -> Result<Infallible, Failure> 
     Err(error)
         .doing(|| format!("executing {}", path.to_string_lossy()))
         .map_err(|error| Failure { kind: FailureKind::NotExecutable, error })
+}
+
+/// Gets name spaces of its own: what the workload mounts or unmounts does not reach the agent.
+fn make_place() -> Result<(), Error> {
+    // SAFETY: without UnshareFlags::FILES no file descriptor is affected.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP) }
+        .doing(|| "making name spaces for the workload")?;
+    enter_root().doing(|| "entering the root")?;
+    // Of the control groups the workload sees its own, so that runtimes find their limits there.
+    FileSystem { kind: "cgroup2", ..FileSystem::default() }
+        .mount("/sys/fs/cgroup")
+        .doing(|| "mounting cgroup2 in the root")?;
+    Ok(())
 }
 
 /// Makes the root that was put together the root directory, as switch_root(8) does.

@@ -1,13 +1,10 @@
 //! A client of a microVM's control socket, as small as curl's part in it.
 
 use crate::ballast::Ballast;
+use crate::run::limit;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// Even an emulated VMM answers long before.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where the control socket of `name` is.
 #[must_use]
@@ -21,7 +18,7 @@ pub fn socket(ballast: &Ballast, name: &str) -> PathBuf {
 /// The socket cannot be reached, or nothing comes back.
 pub fn ask(socket: &Path, method: &str, path: &str, content: &str) -> io::Result<(String, String)> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(limit()))?;
     let length = content.len();
     // Who is refused may be so before it has said all.
     let _ = write!(

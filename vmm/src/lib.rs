@@ -4,6 +4,7 @@ pub mod bus;
 pub mod cgroup;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod ending;

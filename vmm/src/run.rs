@@ -207,7 +207,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let held = Held::new(config.limits, config.memory_bytes());
     let order_events =
         OrderEvents { ordered: share(&ordered)?, answered: share(&answered)?, max_bytes: held.max_bytes() };
-    let law_agent = Linked { link: Rc::clone(&link), ordered: share(&ordered)? };
+    let ordered = Rc::new(ordered);
+    let law_agent = Linked { link: Rc::clone(&link), ordered: Rc::clone(&ordered) };
     let agent = Linked { link: Rc::clone(&link), ordered };
     let streams = Streams::new(console, link, order_events, ends, Arc::clone(&stop), outcome, limit)
         .map_err(host("create a timer"))?;

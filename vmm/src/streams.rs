@@ -184,7 +184,7 @@ impl Streams {
     }
 
     fn link_to_guest(&mut self) {
-        let Self { console, link, .. } = self;
+        let Self { console, link, orders, .. } = self;
         let mut link = link.borrow_mut();
         let queue = ports::receive_queue(Port::Link as usize);
         console.with_live(
@@ -201,6 +201,9 @@ impl Streams {
             },
             queue,
         );
+        if link.has_room_again() {
+            let _ = orders.answered.write(1);
+        }
     }
 
     fn stdin_to_guest(&mut self) {

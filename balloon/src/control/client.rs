@@ -80,6 +80,57 @@ pub fn replace<T: DeserializeOwned>(
     ask(socket, &request("PUT", path, &condition, document)?, limit)
 }
 
+/// Sends a document to `path` and has the connection go on with `protocol`: what it is then, without a time limit.
+///
+/// # Errors
+/// Nobody answers within [`LIMIT`], or the answer is no.
+pub fn upgrade(
+    socket: &Path,
+    path: &str,
+    protocol: &str,
+    document: &impl Serialize,
+) -> Result<UnixStream, Error> {
+    let body = serde_json::to_string(document).map_err(|error| Error::Host(error.into()))?;
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: ballast\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (stream, answer) = begin_upgrade(socket, request.as_bytes()).map_err(classify)?;
+    if answer.is_empty() {
+        return Err(Error::Ended);
+    }
+    if answer.starts_with(b"HTTP/1.1 101 ") { Ok(stream) } else { Err(refusal(&answer)) }
+}
+
+/// Sends `request` and reads the head of the answer and no more; of a refusal all of it.
+fn begin_upgrade(socket: &Path, request: &[u8]) -> io::Result<(UnixStream, Vec<u8>)> {
+    const HEAD_BYTES: usize = 4096;
+    let mut stream = connect(socket, LIMIT)?;
+    stream.write_all(request)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let mut answer = Vec::new();
+    // Byte by byte: what is behind the head is the other protocol's.
+    while answer.len() < HEAD_BYTES && !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) => answer.extend(byte),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    while !answer.starts_with(b"HTTP/1.1 101 ") && answer.len() < ANSWER_BYTES && parse(&answer).is_none() {
+        let mut more = [0; 1024];
+        match stream.read(&mut more)? {
+            0 => break,
+            length => answer.extend_from_slice(more.get(..length).unwrap_or_default()),
+        }
+    }
+    stream.set_read_timeout(None)?;
+    set_socket_timeout(&stream, Timeout::Send, None)?;
+    Ok((stream, answer))
+}
+
 fn request(method: &str, path: &str, fields: &str, document: &impl Serialize) -> Result<String, Error> {
     let body = serde_json::to_string(document).map_err(|error| Error::Host(error.into()))?;
     let length = body.len();
@@ -89,31 +140,43 @@ fn request(method: &str, path: &str, fields: &str, document: &impl Serialize) ->
 }
 
 fn ask<T: DeserializeOwned>(socket: &Path, request: &str, limit: Duration) -> Result<T, Error> {
-    let answer = exchange(socket, request.as_bytes(), limit).map_err(|source| match source.kind() {
+    let answer = exchange(socket, request.as_bytes(), limit).map_err(classify)?;
+    if answer.is_empty() {
+        return Err(Error::Ended);
+    }
+    match parse(&answer) {
+        Some((200, document)) => serde_json::from_slice(document).map_err(|_| Error::Garbled),
+        _ => Err(refusal(&answer)),
+    }
+}
+
+fn classify(source: io::Error) -> Error {
+    match source.kind() {
         ErrorKind::NotFound => Error::Absent,
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Error::Ended,
         ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::NoAnswer,
         _ => Error::Host(source),
-    })?;
-    if answer.is_empty() {
-        return Err(Error::Ended);
     }
-    let (status, document) = parse(&answer).ok_or(Error::Garbled)?;
-    if status == 200 {
-        return serde_json::from_slice(document).map_err(|_| Error::Garbled);
-    }
-    Err(serde_json::from_slice(document)
-        .map_or(Error::Garbled, |ErrorDocument { error }| Error::Refused(error)))
+}
+
+/// What an answer that is no success says.
+fn refusal(answer: &[u8]) -> Error {
+    let document = parse(answer).and_then(|(_, document)| serde_json::from_slice(document).ok());
+    document.map_or(Error::Garbled, |ErrorDocument { error }| Error::Refused(error))
+}
+
+fn connect(socket: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Connecting waits too, while other clients wait to be accepted.
+    set_socket_timeout(&fd, Timeout::Send, Some(limit))?;
+    rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)?;
+    Ok(UnixStream::from(fd))
 }
 
 /// Sends `request` and reads to the end.
 fn exchange(socket: &Path, request: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
     let start = Instant::now();
-    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // Connecting waits too, while other clients wait to be accepted.
-    set_socket_timeout(&fd, Timeout::Send, Some(limit))?;
-    rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)?;
-    let mut stream = UnixStream::from(fd);
+    let mut stream = connect(socket, limit)?;
     match stream.write_all(request) {
         // Who may not ask is told so at once, and then not listened to.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}

@@ -14,6 +14,34 @@ pub struct SignalRequest {
     pub signal: u8,
 }
 
+/// `POST /v1/exec`: a command to run beside the workload. What is absent is as for the workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExecRequest {
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Absolute working directory.
+    pub cwd: Option<String>,
+    /// `user`, `uid`, `user:group` or `uid:gid`.
+    pub user: Option<String>,
+    /// A terminal of this size instead of three pipes.
+    pub tty: Option<TerminalSize>,
+    /// The zone whose memory it uses.
+    pub zone: Option<String>,
+}
+
+/// Size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub cols: u16,
+}
+
 /// `GET /v1/limits`, and the answer to `PUT`: what the microVM may hold and what it is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitsDocument {

@@ -259,6 +259,9 @@ impl Client {
                 }
             }
         }
+        if let Some(stream) = &mut self.stream {
+            stream.advance();
+        }
         if !self.send() {
             return false;
         }

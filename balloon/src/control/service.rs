@@ -53,6 +53,9 @@ pub trait Stream {
     /// The client sends nothing more.
     fn end(&mut self);
 
+    /// Looks whether there is more for the client.
+    fn advance(&mut self) {}
+
     /// What the client is to read next.
     fn outgoing(&self) -> &[u8];
 

@@ -15,6 +15,9 @@
 //!                                          or Failed, if the workload could not be started
 //! ```
 //!
+//! While the workload runs the host may begin commands beside it: `Begin`, then `Command` messages in both directions
+//! until the guest's `Failed` or `Exited` in one of them, or the host's `Close`.
+//!
 //! `Notice`, `Milestone` and `InputGone` may stand anywhere after the guest's `Hello`; `Capabilities` and, where the
 //! spec wants them, `Sample`s after `Started`. `Exited` and `Failed` are the last words of the guest: an `Order` that
 //! has no `Done` then gets none. The streams of the workload go over ports of their own, so what is said here about
@@ -37,6 +40,7 @@
     clippy::cast_sign_loss
 )]
 
+mod command;
 mod frame;
 mod order;
 mod sample;
@@ -48,6 +52,7 @@ mod to_host;
 mod ulimit;
 mod wire;
 
+pub use command::{CommandSpec, FromCommand, MAX_COMMANDS, MAX_PIECE, Piece, ToCommand, WINDOW};
 pub use frame::{DecodeError, Decoder, MAX_FRAME, Message};
 pub use order::{Done, MAX_ORDERS, ORDER_LIMIT_S, Order, ReclaimKind, Reclaimed, Stopped, Trimmed};
 pub use sample::{Age, Capabilities, Cause, Counters, MAX_AGES, Sample, Sizes};

@@ -1,6 +1,7 @@
 //! What the host says to the agent.
 
 use crate::MAX_FRAME;
+use crate::command::{Piece, ToCommand};
 use crate::frame::{Message, encode_frame};
 use crate::order::Order;
 use crate::spec::WindowSize;
@@ -77,6 +78,25 @@ pub enum ToGuest {
         /// Milliseconds from one sample to the next.
         sample_ms: u32,
     },
+    /// Begins a command beside the workload.
+    Begin {
+        /// The command's number, like no other's before.
+        id: u32,
+        /// An encoded [`CommandSpec`](crate::CommandSpec).
+        spec: Piece,
+    },
+    /// Something for a command.
+    Command {
+        /// Its number.
+        id: u32,
+        /// What.
+        message: ToCommand,
+    },
+    /// Nobody waits for a command any more: it is to be killed.
+    Close {
+        /// Its number.
+        id: u32,
+    },
 }
 
 const HELLO: u8 = 1;
@@ -87,6 +107,9 @@ const INPUT_END: u8 = 5;
 const OUTPUT_GONE: u8 = 6;
 const ORDER: u8 = 7;
 const PACE: u8 = 8;
+const BEGIN: u8 = 40;
+const COMMAND: u8 = 41;
+const CLOSE: u8 = 42;
 
 impl Message for ToGuest {
     fn decode(kind: u8, fields: &[u8]) -> Result<Option<Self>, FieldError> {
@@ -111,6 +134,15 @@ impl Message for ToGuest {
             }),
             ORDER => Self::Order { id: reader.u32("id")?, order: Order::read(&mut reader)? },
             PACE => Self::Pace { sample_ms: reader.u32("sample_ms")? },
+            BEGIN => {
+                let id = reader.u32("id")?;
+                Self::Begin { id, spec: Piece::read(&mut reader, "spec")? }
+            }
+            COMMAND => {
+                let id = reader.u32("id")?;
+                Self::Command { id, message: ToCommand::read_wrapped(&mut reader)? }
+            }
+            CLOSE => Self::Close { id: reader.u32("id")? },
             _ => return Ok(None),
         };
         reader.end("message")?;
@@ -127,6 +159,9 @@ impl Message for ToGuest {
             Self::OutputGone(_) => OUTPUT_GONE,
             Self::Order { .. } => ORDER,
             Self::Pace { .. } => PACE,
+            Self::Begin { .. } => BEGIN,
+            Self::Command { .. } => COMMAND,
+            Self::Close { .. } => CLOSE,
         };
         encode_frame(out, kind, |out| {
             let mut writer = Writer::new(out);
@@ -146,6 +181,15 @@ impl Message for ToGuest {
                     order.write(&mut writer);
                 }
                 Self::Pace { sample_ms } => writer.u32(*sample_ms),
+                Self::Begin { id, spec } => {
+                    writer.u32(*id);
+                    writer.raw(spec.as_bytes());
+                }
+                Self::Command { id, message } => {
+                    writer.u32(*id);
+                    message.write_wrapped(&mut writer);
+                }
+                Self::Close { id } => writer.u32(*id),
             }
         });
     }
@@ -169,6 +213,11 @@ mod tests {
             prop_oneof![Just(OutputStream::Stdout), Just(OutputStream::Stderr)].prop_map(ToGuest::OutputGone),
             (any::<u32>(), crate::order::tests::order()).prop_map(|(id, order)| ToGuest::Order { id, order }),
             any::<u32>().prop_map(|sample_ms| ToGuest::Pace { sample_ms }),
+            (any::<u32>(), prop::collection::vec(any::<u8>(), 0..2000))
+                .prop_map(|(id, spec)| ToGuest::Begin { id, spec: Piece::new(&spec).unwrap() }),
+            (any::<u32>(), crate::command::tests::to_command())
+                .prop_map(|(id, message)| ToGuest::Command { id, message }),
+            any::<u32>().prop_map(|id| ToGuest::Close { id }),
         ]
     }
 
@@ -182,7 +231,7 @@ mod tests {
 
         /// Whatever is accepted has one encoding only.
         #[test]
-        fn accepted_bytes_are_canonical(kind in 0u8..10, fields in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn accepted_bytes_are_canonical(kind in prop_oneof![0u8..12, 38u8..44], fields in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(Some(message)) = ToGuest::decode(kind, &fields) {
                 let mut frame = Vec::new();
                 message.encode(&mut frame);

@@ -1,6 +1,7 @@
 //! What the agent says to the host. The host believes none of it beyond what the guest may decide itself.
 
 use crate::Text;
+use crate::command::FromCommand;
 use crate::frame::{Message, encode_frame};
 use crate::order::Done;
 use crate::sample::{Capabilities, Sample};
@@ -103,6 +104,13 @@ pub enum ToHost {
     Capabilities(Capabilities),
     /// A look at the guest's memory.
     Sample(Box<Sample>),
+    /// Something of a command.
+    Command {
+        /// Its number.
+        id: u32,
+        /// What.
+        message: FromCommand,
+    },
 }
 
 const HELLO: u8 = 1;
@@ -115,6 +123,7 @@ const INPUT_GONE: u8 = 7;
 const DONE: u8 = 8;
 const CAPABILITIES: u8 = 9;
 const SAMPLE: u8 = 10;
+const COMMAND: u8 = 40;
 
 impl Message for ToHost {
     fn decode(kind: u8, fields: &[u8]) -> Result<Option<Self>, FieldError> {
@@ -144,6 +153,10 @@ impl Message for ToHost {
                 Self::Milestone { milestone, monotonic_us: reader.u64("monotonic_us")? }
             }
             INPUT_GONE => Self::InputGone,
+            COMMAND => {
+                let id = reader.u32("id")?;
+                Self::Command { id, message: FromCommand::read_wrapped(&mut reader)? }
+            }
             DONE => Self::Done { id: reader.u32("id")?, done: Done::read(&mut reader)? },
             CAPABILITIES => Self::Capabilities(Capabilities::read(&mut reader)?),
             SAMPLE => Self::Sample(Box::new(Sample::read(&mut reader)?)),
@@ -165,6 +178,7 @@ impl Message for ToHost {
             Self::Done { .. } => DONE,
             Self::Capabilities(_) => CAPABILITIES,
             Self::Sample(_) => SAMPLE,
+            Self::Command { .. } => COMMAND,
         };
         encode_frame(out, kind, |out| self.write(&mut Writer::new(out)));
     }
@@ -196,6 +210,10 @@ impl ToHost {
                 writer.u64(*monotonic_us);
             }
             Self::InputGone => {}
+            Self::Command { id, message } => {
+                writer.u32(*id);
+                message.write_wrapped(writer);
+            }
             Self::Done { id, done } => {
                 writer.u32(*id);
                 done.write(writer);
@@ -252,6 +270,8 @@ mod tests {
             (any::<u32>(), crate::order::tests::done()).prop_map(|(id, done)| ToHost::Done { id, done }),
             crate::sample::tests::capabilities().prop_map(ToHost::Capabilities),
             crate::sample::tests::sample().prop_map(|sample| ToHost::Sample(Box::new(sample))),
+            (any::<u32>(), crate::command::tests::from_command())
+                .prop_map(|(id, message)| ToHost::Command { id, message }),
         ]
     }
 

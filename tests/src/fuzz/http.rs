@@ -79,6 +79,7 @@ fn answer(connection: &mut Connection, read: &mut Vec<u8>) {
                 Answer::Later(_) => connection.answer(&error(Status::GuestTimeout, "nobody answers")),
                 // Who gets one talks no HTTP any longer.
                 Answer::Link => connection.answer(&error(Status::Unavailable, "no link")),
+                Answer::Command(_) => connection.answer(&error(Status::Unavailable, "no commands")),
                 Answer::Statistics => panic!("there is nobody to ask"),
             }
         }

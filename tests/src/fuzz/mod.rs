@@ -11,6 +11,7 @@ pub mod balloon_queues;
 pub mod balloon_registers;
 pub mod block;
 pub mod bytes;
+pub mod command_frames;
 pub mod console;
 pub mod driver;
 pub mod fenced;
@@ -33,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("balloon_queues", balloon_queues::run),
     ("balloon_registers", balloon_registers::run),
     ("block", block::run),
+    ("command_frames", command_frames::run),
     ("console", console::run),
     ("http", http::run),
     ("image_config", image_config::run),

@@ -36,7 +36,7 @@ fn the_socket_answers_while_the_workload_floods_its_output() {
 }
 
 #[test]
-fn inspect_shows_the_memory_and_ps_the_microvm() {
+fn inspect_shows_the_memory_stats_the_use_and_ps_the_microvm() {
     let ballast = setup();
     let _running = web(&ballast);
     let table = ballast.command(&["inspect", "web"]).end().exits(0);
@@ -55,6 +55,14 @@ fn inspect_shows_the_memory_and_ps_the_microvm() {
     let resident = content.split("\"resident_bytes\":").nth(1).unwrap().split(',').next().unwrap();
     let resident: u64 = resident.parse().unwrap();
     assert!((20 << 20..=192 << 20).contains(&resident), "{content}");
+
+    println!("{}", ballast.command(&["stats", "--no-stream", "web"]).end().exits(0));
+    let stats = ballast.command(&["stats", "--no-stream", "--format", "json"]).end().exits(0);
+    let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap();
+    let [saved, resident] =
+        ["saved_bytes", "resident_bytes"].map(|member| stats[0][member].as_u64().unwrap());
+    assert_eq!((&stats[0]["name"], saved + resident), (&"web".into(), 192 << 20), "{stats}");
+    assert!(stats[0]["cpu_percent"].as_f64() >= Some(0.0), "{stats}");
 
     let list = ballast.command(&["ps"]).end().exits(0);
     println!("{list}");

@@ -7,6 +7,7 @@ mod background;
 mod balloon;
 mod control;
 mod crashes;
+mod exec;
 mod exit_codes;
 mod host_limits;
 mod host_nodes;

@@ -8,6 +8,7 @@ use balloon::control::orders::SignalRequest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -171,6 +172,19 @@ pub fn signal(vm: &Known, signal: u8) -> Result<(), Error> {
     client::send::<SignalRequest>(&vm.socket, "POST", "/v1/signal", &request, client::LIMIT)
         .map(drop)
         .map_err(|error| explain(vm, error))
+}
+
+/// Has the connection go on with another protocol, which `document` begins.
+///
+/// # Errors
+/// The microVM does not answer, or refuses.
+pub fn upgrade(
+    vm: &Known,
+    path: &str,
+    protocol: &str,
+    document: &impl Serialize,
+) -> Result<UnixStream, Error> {
+    client::upgrade(&vm.socket, path, protocol, document).map_err(|error| explain(vm, error))
 }
 
 /// Orders something of the agent in the guest, which takes its time.

@@ -7,6 +7,7 @@ pub mod daemon;
 mod dirs;
 pub mod doctor;
 mod each;
+mod exec;
 pub mod format;
 pub mod host_cgroup;
 pub mod image;
@@ -34,6 +35,7 @@ pub mod signal_name;
 pub mod signals;
 mod simulate;
 pub mod state;
+mod stats;
 mod stop;
 pub mod streams;
 pub mod supervisor;
@@ -69,6 +71,7 @@ struct Line {
 enum Verb {
     Run(Box<run_args::RunArgs>),
     Ps(ps::PsArgs),
+    Exec(exec::ExecArgs),
     Logs(logs::LogsArgs),
     Stop(stop::StopArgs),
     Kill(kill::KillArgs),
@@ -78,6 +81,7 @@ enum Verb {
     Set(set::SetArgs),
     Trim(trim::TrimArgs),
     Zones(zones::ZonesArgs),
+    Stats(stats::StatsArgs),
     Why(why::WhyArgs),
     Replay(replay::ReplayArgs),
     /// Import, list and remove images
@@ -129,6 +133,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
     match verb {
         Verb::Run(args) => run::run(&args),
         Verb::Ps(args) => ps::run(&args),
+        Verb::Exec(args) => exec::run(&args),
         Verb::Logs(args) => logs::run(&args),
         Verb::Stop(args) => stop::run(&args),
         Verb::Kill(args) => kill::run(&args),
@@ -138,6 +143,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Set(args) => set::run(&args),
         Verb::Trim(args) => trim::run(&args),
         Verb::Zones(args) => zones::run(&args),
+        Verb::Stats(args) => stats::run(&args),
         Verb::Why(args) => why::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::Image(verb) => image::run(&verb),
@@ -173,12 +179,14 @@ mod tests {
             "run i",
             "ps",
             "inspect web",
+            "exec web ls -l",
             "logs web",
             "stop web",
             "kill web",
             "wait web",
             "rm web",
             "zones",
+            "stats",
             "why web",
             "replay t",
             "trim --all",

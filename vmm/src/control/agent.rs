@@ -2,8 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use super::exec::CommandStream;
 use crate::link::{Link, OrderError, State};
-use proto::{Capabilities, Done, Order, Sample};
+use balloon::control::service::Stream;
+use proto::{Capabilities, Done, Order, Piece, Sample};
 use std::cell::RefCell;
 use std::rc::Rc;
 use vmm_sys_util::eventfd::EventFd;
@@ -35,6 +37,12 @@ pub trait Agent {
     fn news(&mut self) -> Option<News> {
         None
     }
+
+    /// Begins a command beside the workload.
+    ///
+    /// # Errors
+    /// There is no workload, or there are too many commands.
+    fn begin(&mut self, spec: Piece) -> Result<Box<dyn Stream>, OrderError>;
 }
 
 /// What an agent tells by itself.
@@ -51,7 +59,7 @@ pub struct Linked {
     /// The link, which [`crate::streams`] carries.
     pub link: Rc<RefCell<Link>>,
     /// Tells it that there is something to send.
-    pub ordered: EventFd,
+    pub ordered: Rc<EventFd>,
 }
 
 impl Agent for Linked {
@@ -92,6 +100,12 @@ impl Agent for Linked {
         }
         link.take_sample().map(|(boot_id, sample)| News::Sample(boot_id, sample))
     }
+
+    fn begin(&mut self, spec: Piece) -> Result<Box<dyn Stream>, OrderError> {
+        let id = self.link.borrow_mut().begin_command(spec)?;
+        let _ = self.ordered.write(1);
+        Ok(Box::new(CommandStream::new(id, Rc::clone(&self.link), Rc::clone(&self.ordered))))
+    }
 }
 
 /// No agent at all.
@@ -109,6 +123,10 @@ impl Agent for Nobody {
     fn forget(&mut self, _: u32) {}
 
     fn signal(&mut self, _: u8) -> Result<(), OrderError> {
+        Err(OrderError::NotRunning)
+    }
+
+    fn begin(&mut self, _: Piece) -> Result<Box<dyn Stream>, OrderError> {
         Err(OrderError::NotRunning)
     }
 }

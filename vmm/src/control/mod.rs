@@ -13,6 +13,7 @@ pub mod arbiter;
 pub mod ballooned;
 #[cfg(test)]
 mod ballooned_tests;
+pub mod exec;
 pub mod host_nodes;
 pub mod limits;
 pub mod memory;

@@ -6,7 +6,7 @@ use super::routes::{self, ROUTES};
 use super::scripted::{Scripted, ask, envelope};
 use balloon::control::api::{ArbiterDocument, CeilingRequest, DriverState, GuestStatistics};
 use balloon::control::orders::{
-    LimitsRequest, MoveRequest, NodeRequest, SignalRequest, TrimEnd, TrimRequest,
+    ExecRequest, LimitsRequest, MoveRequest, NodeRequest, SignalRequest, TerminalSize, TrimEnd, TrimRequest,
 };
 use balloon::device::Values;
 use proto::Done;
@@ -148,6 +148,7 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
     given.extend(ordered(&openapi()));
     // To who asks for it by name; it has no document.
     given.insert(("/v1/link".into(), "get".into(), "101".into()));
+    given.insert(("/v1/exec".into(), "post".into(), "101".into()));
     let openapi = openapi();
     for (path, methods) in openapi["paths"].as_object().unwrap() {
         // HEAD is GET without content.
@@ -222,7 +223,12 @@ fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
     {
         check_one(&mut bench, method, path, body, None);
     }
+    const EXEC: &str = r#"{"args": ["sh"]}"#;
+    for body in ["", "x", r#"{"args": []}"#, r#"{"args": ["sh"], "zone": "no"}"#, EXEC] {
+        check_one(&mut bench, "POST", "/v1/exec", body, None);
+    }
     bench.guest.borrow_mut().absent = true;
+    check_one(&mut bench, "POST", "/v1/exec", EXEC, None);
     check_one(&mut bench, "POST", SIGNAL, r#"{"signal": 15}"#, None);
     given.insert((NODE.0.into(), "post".into(), bench.orders.give_up(0).status.code().to_string()));
     given.insert((LIMITS.into(), "put".into(), stale.status.code().to_string()));
@@ -274,6 +280,15 @@ fn what_may_be_sent_and_every_state_is_as_described() {
         &serde_json::to_value(SignalRequest { signal: 9 }).unwrap(),
         "request",
     );
+    let exec = ExecRequest {
+        args: vec!["sh".into()],
+        env: vec!["A=b".into()],
+        cwd: Some("/".into()),
+        user: Some("app".into()),
+        tty: Some(TerminalSize { rows: 24, cols: 80 }),
+        zone: Some("ram".into()),
+    };
+    check(&openapi, &schemas["ExecRequest"], &serde_json::to_value(exec).unwrap(), "request");
     let moving = MoveRequest { pid: 1, zone: "a".into() };
     check(&openapi, &schemas["MoveRequest"], &serde_json::to_value(moving).unwrap(), "request");
     for node in [None, Some(1)] {

@@ -13,13 +13,14 @@ use super::limits::{Change, Held, HostLimit, Outside};
 use super::memory::{Memory, NodeError};
 use super::routes::Answer;
 use super::trim::{AGENT_MS, LIMIT_MS, Reading, Trim, Wanted};
+use crate::link::OrderError;
 use balloon::control::http::{Request, Response, Status};
 use balloon::control::orders::{
     LimitsRequest, MoveDocument, MoveRequest, NodeDocument, NodeRequest, SignalRequest, TrimRequest,
 };
-use balloon::control::service::error;
+use balloon::control::service::{Stream, error};
 use balloon::zone::Limits;
-use proto::{Done, Order};
+use proto::{Done, MAX_COMMANDS, Order, Piece};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -226,6 +227,20 @@ impl Orders {
         }
     }
 
+    /// Begins a command beside the workload; the refusal is an answer.
+    ///
+    /// # Errors
+    /// The agent takes none now.
+    pub fn begin_command(&mut self, spec: Piece) -> Result<Box<dyn Stream>, Response> {
+        self.agent.begin(spec).map_err(|why| match why {
+            OrderError::NotRunning => error(Status::Conflict, why.to_string()),
+            OrderError::Busy => error(
+                Status::Unavailable,
+                format!("{MAX_COMMANDS} commands run already, or the agent is busy"),
+            ),
+        })
+    }
+
     /// `POST /v1/move`.
     pub fn move_process(&mut self, request: &Request, memory: &mut dyn Memory, now_ms: u64) -> Answer {
         let MoveRequest { pid, zone } = match parse(&request.body, r#"send {"pid": N, "zone": NAME}"#) {
@@ -318,7 +333,7 @@ fn reading(memory: &mut dyn Memory, zone: Option<u8>, now_ms: u64) -> Option<Rea
 }
 
 /// Number and name of a zone.
-fn find(memory: &mut dyn Memory, name: String) -> Result<(u8, String), Answer> {
+pub(super) fn find(memory: &mut dyn Memory, name: String) -> Result<(u8, String), Answer> {
     let zones = memory.zones().zones;
     let number = zones.iter().position(|zone| zone.name == name);
     match number.and_then(|number| u8::try_from(number).ok()) {
@@ -332,7 +347,7 @@ fn find(memory: &mut dyn Memory, name: String) -> Result<(u8, String), Answer> {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(body: &[u8], usage: &str) -> Result<T, Answer> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8], usage: &str) -> Result<T, Answer> {
     serde_json::from_slice(body).map_err(|fault| {
         // A fault may quote the client; it need not hear all of it.
         let fault: String = fault.to_string().chars().take(200).collect();

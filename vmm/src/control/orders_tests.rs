@@ -1,14 +1,17 @@
 //! What becomes of limits, trims and moves, with an agent that does as the test says.
 
 use super::agent::Agent;
+use super::exec;
 use super::limits::Held;
 use super::orders::Orders;
 use super::routes::Answer;
 use super::scripted::{Scripted, route_at};
 use crate::link::OrderError;
 use balloon::control::http::{Options, Request, Response};
+use balloon::control::service::Stream;
 use balloon::zone::Limits;
 use proptest::prelude::*;
+use proto::Piece;
 use proto::{Done, Order, Stopped, Text, Trimmed};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
@@ -64,6 +67,10 @@ impl Agent for ScriptedAgent {
         guest.signals.push(number);
         Ok(())
     }
+
+    fn begin(&mut self, _: Piece) -> Result<Box<dyn Stream>, OrderError> {
+        Err(if self.0.borrow().absent { OrderError::NotRunning } else { OrderError::Busy })
+    }
 }
 
 /// A microVM whose agent and host are the test's.
@@ -100,11 +107,14 @@ impl Bench {
         body: &str,
         if_match: Option<&str>,
     ) -> Result<Response, u64> {
-        let options = Options { if_match: if_match.map(Into::into), ..Options::default() };
+        // Without a content nothing is asked of /v1/exec, in the wrong way.
+        let upgrade = (path == "/v1/exec" && !body.is_empty()).then(|| exec::PROTOCOL.into());
+        let options = Options { if_match: if_match.map(Into::into), upgrade };
         let request = Request { options, ..Request::new(method, path, body.as_bytes()) };
         match route_at(&request, &mut self.memory, &mut self.orders, self.now_ms) {
             Answer::Now(response) => Ok(response),
             Answer::Later(ticket) => Err(ticket),
+            Answer::Command(spec) => Ok(self.orders.begin_command(spec).err().unwrap()),
             Answer::Statistics | Answer::Link => panic!("nobody asked for that"),
         }
     }

@@ -4,6 +4,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 #![deny(clippy::cast_sign_loss)]
 
+use super::exec;
 use super::memory::{Ceiling, Memory, Refusal};
 use super::orders::Orders;
 use crate::reclaim::owner::Owner;
@@ -12,6 +13,7 @@ use balloon::control::http::{Request, Response, Status};
 use balloon::control::link;
 use balloon::control::reclaim::{AGES_MS, BUDGETS_PPM, ReclaimRequest};
 use balloon::control::service::error;
+use proto::Piece;
 
 /// The ticket of the guest's next statistics, whoever waits for them.
 pub const STATISTICS: u64 = 0;
@@ -23,6 +25,8 @@ pub enum Answer {
     Now(Response),
     /// The connection becomes a link to `ballastd`.
     Link,
+    /// The connection becomes this command's.
+    Command(Piece),
     /// The guest was asked: [`statistics`] when it has answered, or when time is up.
     Statistics,
     /// The guest's agent was asked: [`Orders::take`] gives the answer of this ticket.
@@ -108,6 +112,7 @@ pub const ROUTES: &[Route] = &[
         allow: "GET, HEAD",
         serve: |_, parts| Answer::Now(Response::json(Status::Ok, &parts.reclaim.decisions(parts.now_ms))),
     },
+    Route { path: "/v1/exec", allow: "POST", serve: |request, parts| exec::begin(request, parts.memory) },
     Route { path: link::PATH, allow: "GET", serve: |request, _| link(request) },
 ];
 

@@ -2,6 +2,7 @@
 
 use super::agent::{Agent, Nobody};
 use super::arbiter::{Arbiter, Link};
+use super::exec;
 use super::memory::Memory;
 use super::orders::{self, Orders};
 use super::routes::{self, Parts, STATISTICS};
@@ -118,12 +119,17 @@ impl Service for MicroVm {
             routes::route(request, Parts { vm, memory, orders, reclaim, now_ms: monotonic_ms() })
         };
         self.look_after_orders();
+        let orders = &mut self.orders;
         match answer {
             routes::Answer::Now(response) => Answer::Now(response),
             routes::Answer::Link => {
                 let link = Link::open(&self.arbiter, &self.memory);
                 Answer::Upgrade(Response::upgrade(link::PROTOCOL), Box::new(link))
             }
+            routes::Answer::Command(spec) => match orders.begin_command(spec) {
+                Ok(stream) => Answer::Upgrade(Response::upgrade(exec::PROTOCOL), stream),
+                Err(refusal) => Answer::Now(refusal),
+            },
             routes::Answer::Statistics => Answer::Later { ticket: STATISTICS, limit: self.guest_limit },
             routes::Answer::Later(ticket) => Answer::Later { ticket, limit: orders::LIMIT },
         }

@@ -139,7 +139,7 @@ fn talk<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
                 Answer::Now(response) => response,
                 Answer::Later(_) => error(Status::GuestTimeout, "nobody answers"),
                 Answer::Statistics => routes::statistics(&mut memory),
-                Answer::Link => panic!("nobody asked for it"),
+                Answer::Link | Answer::Command(_) => panic!("nobody asked for it"),
             };
             connection.answer(&answer);
             read.extend_from_slice(connection.outgoing());

@@ -6,8 +6,9 @@ use crate::control::agent::{Agent, News};
 use crate::control::scripted::{MIB, Scripted, envelope};
 use crate::link::OrderError;
 use balloon::control::reclaim::ReclaimRequest;
+use balloon::control::service::Stream;
 use balloon::policy::{Mode, Settings};
-use proto::{Capabilities, Cause, Done, Order, Sample, Sizes};
+use proto::{Capabilities, Cause, Done, Order, Piece, Sample, Sizes};
 use std::collections::VecDeque;
 
 #[derive(Default)]
@@ -36,6 +37,10 @@ impl Agent for Guest {
     fn forget(&mut self, _: u32) {}
 
     fn signal(&mut self, _: u8) -> Result<(), OrderError> {
+        Err(OrderError::NotRunning)
+    }
+
+    fn begin(&mut self, _: Piece) -> Result<Box<dyn Stream>, OrderError> {
         Err(OrderError::NotRunning)
     }
 

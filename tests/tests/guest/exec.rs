@@ -1,0 +1,85 @@
+//! A command beside the workload: its streams, its terminal, its end, and what it may not outlive.
+
+use rustix::process::Signal;
+use tests::{Ballast, run::until, setup};
+
+fn web(ballast: &Ballast, options: &[&str]) {
+    let run = ballast.run("busybox", &["sh", "-c", "echo up; sleep 1000"]);
+    run.options(["-d", "--rm", "--name", "web", "-e", "OWN=1"]).options(options).end().exits(0);
+}
+
+#[test]
+fn it_has_streams_an_environment_and_an_end() {
+    let ballast = setup();
+    web(&ballast, &["-m", "128m"]);
+    let exec = |options: &[&str], script: &str| {
+        let words = [&["exec"], options, &["web", "sh", "-c", script]].concat();
+        ballast.command(&words)
+    };
+    let script = "echo $OWN $MORE; pwd; id -u; echo wrong >&2; exit 3";
+    let ended = exec(&["-e", "MORE=2", "-w", "/tmp", "-u", "7"], script).end();
+    ended.exits(3).prints("1 2\n/tmp\n7\n").says("wrong");
+    // Far beyond what any buffer on the way holds, there and back.
+    let bytes: Vec<u8> = (0..300_000_u32).flat_map(|n| (n % 251).to_le_bytes()).collect();
+    let ended = exec(&["-i"], "cat").stdin(bytes.clone()).end().exits(0);
+    assert!(ended.stdout == bytes);
+    exec(&[], "cat; echo end").end().exits(0).prints("end\n");
+    ballast.command(&["exec", "web", "nosuch"]).end().exits(127).says("nosuch: not found");
+    ballast.command(&["exec", "web", "/etc"]).end().exits(126);
+    exec(&["--in-zone", "no"], "true").end().refuses().says("has no zone");
+    exec(&[], "kill -9 $$").end().exits(137);
+    // Its processes are the workload's neighbours, and die with it.
+    exec(&[], "ps | grep -q 'sleep 1000'").end().exits(0);
+
+    let client = exec(&[], "echo up; exec sleep 2000").start();
+    client.wait_for("up");
+    client.signal(Signal::TERM);
+    client.end().exits(143);
+    let client = exec(&[], "echo up; exec sleep 3000").start();
+    client.wait_for("up");
+    client.signal(Signal::KILL);
+    client.end().exits(-9);
+    until(
+        || exec(&[], "ps | grep -v grep | grep -q 'sleep 3000'").end().code == 1,
+        || "a command outlives its client".into(),
+    );
+    let client = exec(&[], "echo up; sleep 4000").start();
+    client.wait_for("up");
+    ballast.command(&["kill", "web"]).end().exits(0);
+    client.end().exits(137).says("microVM 'web' ended");
+}
+
+#[test]
+fn it_has_a_terminal_of_the_users_size() {
+    let ballast = setup();
+    web(&ballast, &["-m", "128m"]);
+    let mut shell = ballast.command(&["exec", "-it", "web", "sh"]).start_on_terminal(31, 97);
+    shell.types("stty size\n");
+    shell.shows("31 97");
+    shell.resize(32, 98);
+    shell.types("stty size\n");
+    shell.shows("32 98");
+    // While it edits a line, the shell takes a Ctrl-C for a key.
+    shell.types("echo b$((1+1))c; sleep 1000\n");
+    shell.shows("b2c");
+    shell.types("\u{3}");
+    shell.types("echo a$((1+1))b\n");
+    shell.shows("a2b");
+    shell.types("exit 5\n");
+    shell.exits(5);
+    assert!(shell.is_cooked());
+    ballast.command(&["rm", "-f", "web"]).end().exits(0);
+}
+
+#[test]
+fn it_runs_in_the_zone_that_is_named() {
+    let ballast = setup();
+    web(&ballast, &["-m", "128m", "--zone", "name=cache,size=128m"]);
+    let group = |options: &[&str]| {
+        let words = [&["exec"], options, &["web", "cat", "/proc/self/cgroup"]].concat();
+        String::from_utf8(ballast.command(&words).end().exits(0).stdout).unwrap()
+    };
+    assert!(group(&["--in-zone", "cache"]).contains("zone-cache"), "{}", group(&["--in-zone", "cache"]));
+    assert!(!group(&[]).contains("zone-cache"), "{}", group(&[]));
+    ballast.command(&["rm", "-f", "web"]).end().exits(0);
+}
