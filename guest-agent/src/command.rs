@@ -41,6 +41,8 @@ pub struct Command {
     input: Option<Stream>,
     pending: VecDeque<u8>,
     input_ends: bool,
+    /// Of what is pending nothing came from the host any more: the end of the input was typed.
+    end_is_typed: bool,
     last_input: Option<u8>,
     /// Input done with that the host was not told of.
     consumed: u32,
@@ -83,6 +85,7 @@ impl Command {
             input: Some(input),
             pending: VecDeque::new(),
             input_ends: false,
+            end_is_typed: false,
             last_input: None,
             consumed: 0,
             outputs,
@@ -217,7 +220,10 @@ impl Command {
         }
         if self.pending.is_empty() && self.input_ends {
             match &self.terminal {
-                Some(terminal) => self.pending.extend(terminal.end_of_input(self.last_input)),
+                Some(terminal) => {
+                    self.pending.extend(terminal.end_of_input(self.last_input));
+                    self.end_is_typed = true;
+                }
                 None => self.input = None,
             }
             self.input_ends = false;
@@ -231,7 +237,9 @@ impl Command {
     fn consume(&mut self, bytes: usize) {
         let mut taken = self.pending.drain(..bytes.min(self.pending.len()));
         self.last_input = taken.next_back().or(self.last_input);
-        self.consumed = self.consumed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if !self.end_is_typed {
+            self.consumed = self.consumed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
     }
 
     fn drain(&mut self, number: usize, link: &mut Link) -> Drained {

@@ -30,7 +30,10 @@ struct Command {
     /// Input that the client may send.
     input: u32,
     started: bool,
+    /// Nothing more comes for its client.
     over: bool,
+    /// The guest has said its last word, and has forgotten it.
+    guest_is_done: bool,
 }
 
 /// The client sends what it was not allowed to: its command is to be ended.
@@ -45,8 +48,14 @@ impl Commands {
         }
         // A number is used again after four thousand million commands, of which few are left.
         self.last = self.last.wrapping_add(1);
-        let command =
-            Command { frames: Vec::new(), output: WINDOW, input: WINDOW, started: false, over: false };
+        let command = Command {
+            frames: Vec::new(),
+            output: WINDOW,
+            input: WINDOW,
+            started: false,
+            over: false,
+            guest_is_done: false,
+        };
         self.all.insert(self.last, command);
         Some(self.last)
     }
@@ -55,7 +64,8 @@ impl Commands {
     pub fn from_guest(&mut self, id: u32, message: &FromCommand) -> bool {
         let Some(command) = self.all.get_mut(&id).filter(|command| !command.over) else { return false };
         let allowed = command.allows(message);
-        command.over |= !allowed || message.is_last();
+        command.guest_is_done = allowed && message.is_last();
+        command.over = !allowed || command.guest_is_done;
         if allowed {
             message.encode(&mut command.frames);
         }
@@ -94,12 +104,7 @@ impl Commands {
 
     /// Forgets one; true if the guest is to be told that nobody waits for it any more.
     pub fn end(&mut self, id: u32) -> bool {
-        self.all.remove(&id).is_some_and(|command| !command.over)
-    }
-
-    /// The guest's workload is over, and with it all commands.
-    pub fn end_all(&mut self) {
-        self.all.values_mut().for_each(|command| command.over = true);
+        self.all.remove(&id).is_some_and(|command| !command.guest_is_done)
     }
 }
 
@@ -172,6 +177,7 @@ mod tests {
         }
         assert!(taken <= WINDOW && taken > WINDOW - 1000);
         assert!(commands.is_over(flooded) && !commands.is_over(other));
+        assert!(commands.end(flooded), "the guest is to kill it");
         assert!(!commands.from_guest(99, &STARTED));
         assert!(!commands.from_guest(other, &STARTED), "twice");
     }
@@ -200,8 +206,6 @@ mod tests {
         assert_eq!(all.len(), MAX_COMMANDS);
         assert!(commands.end(all[0]), "the guest is to kill it");
         assert!(commands.begin().is_some());
-        commands.end_all();
-        assert!(all[1..].iter().all(|id| commands.is_over(*id)));
     }
 
     proptest! {

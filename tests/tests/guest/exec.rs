@@ -1,6 +1,7 @@
 //! A command beside the workload: its streams, its terminal, its end, and what it may not outlive.
 
 use rustix::process::Signal;
+use std::time::Duration;
 use tests::{Ballast, run::until, setup};
 
 fn web(ballast: &Ballast, options: &[&str]) {
@@ -28,6 +29,10 @@ fn it_has_streams_an_environment_and_an_end() {
     ballast.command(&["exec", "web", "/etc"]).end().exits(126);
     exec(&["--in-zone", "no"], "true").end().refuses().says("has no zone");
     exec(&[], "kill -9 $$").end().exits(137);
+    // Written byte by byte, and to a reader that is late.
+    let script = "i=0; while [ $i -lt 3000 ]; do printf .; i=$((i + 1)); done";
+    let late = exec(&[], script).reader_sleeps(Duration::from_secs(3)).end().exits(0);
+    assert_eq!(late.stdout.len(), 3000);
     // Its processes are the workload's neighbours, and die with it.
     exec(&[], "ps | grep -q 'sleep 1000'").end().exits(0);
 
@@ -53,6 +58,9 @@ fn it_has_streams_an_environment_and_an_end() {
 fn it_has_a_terminal_of_the_users_size() {
     let ballast = setup();
     web(&ballast, &["-m", "128m"]);
+    // Without -i its input ends at once.
+    let ended = ballast.command(&["exec", "-t", "web", "sh", "-c", "cat; stty size; exit 4"]);
+    ended.start_on_terminal(31, 97).exits(4);
     let mut shell = ballast.command(&["exec", "-it", "web", "sh"]).start_on_terminal(31, 97);
     shell.types("stty size\n");
     shell.shows("31 97");

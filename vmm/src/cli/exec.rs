@@ -66,6 +66,11 @@ enum Refusal {
     Directory(String),
 }
 
+/// Output that was delivered is told of in so large pieces. The VMM does not listen to a client that leaves much unread, so
+/// one that told it of each byte could wait for the VMM while that waits for it.
+const CREDIT: u32 = WINDOW / 4;
+/// A command whose reader is gone ends, for its user, as by SIGPIPE.
+const PIPE: u8 = 128 + 13;
 /// SIGINTs and SIGTERMs after which the user will not wait for the command, as of `ballast run`.
 const INSISTENCE: u32 = 3;
 
@@ -143,6 +148,21 @@ fn request(args: &ExecArgs, variable: impl Fn(&str) -> Option<String>) -> Result
     })
 }
 
+/// Writes output; false if nobody reads it any more.
+fn deliver(stream: OutputStream, piece: &Piece) -> io::Result<bool> {
+    let written = match stream {
+        OutputStream::Stdout => {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush())
+        }
+        OutputStream::Stderr => io::stderr().write_all(piece.as_bytes()),
+    };
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true),
+    }
+}
+
 enum End {
     Code(u8),
     Failed(u8, String),
@@ -168,6 +188,7 @@ impl Session {
     /// Reads frames until the command has ended.
     fn listen(&self, mut socket: UnixStream) -> io::Result<End> {
         let mut decoder = Decoder::<FromCommand>::new();
+        let mut delivered = 0;
         let mut buffer = vec![0; MAX_PIECE];
         loop {
             let mut bytes = match socket.read(&mut buffer) {
@@ -181,7 +202,15 @@ impl Session {
                 match decoder.next(&mut bytes).map_err(io::Error::other)? {
                     None => break,
                     Some(FromCommand::Started { .. }) => {}
-                    Some(FromCommand::Output { stream, piece }) => self.deliver(stream, &piece)?,
+                    Some(FromCommand::Output { stream, piece }) => {
+                        if !deliver(stream, &piece)? {
+                            return Ok(End::Code(PIPE));
+                        }
+                        delivered += piece.count();
+                        if delivered >= CREDIT {
+                            self.give_credit(std::mem::take(&mut delivered))?;
+                        }
+                    }
                     Some(FromCommand::Credit { bytes }) => {
                         let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
                         *credit = credit.saturating_add(bytes).min(WINDOW);
@@ -196,15 +225,8 @@ impl Session {
         }
     }
 
-    fn deliver(&self, stream: OutputStream, piece: &Piece) -> io::Result<()> {
-        match stream {
-            OutputStream::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush())?;
-            }
-            OutputStream::Stderr => io::stderr().write_all(piece.as_bytes())?,
-        }
-        match self.say(&ToCommand::Credit { bytes: piece.count() }) {
+    fn give_credit(&self, bytes: u32) -> io::Result<()> {
+        match self.say(&ToCommand::Credit { bytes }) {
             // It has said its last word, which is still to be read.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             said => said,

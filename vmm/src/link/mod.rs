@@ -186,6 +186,10 @@ impl Link {
         };
         if !expected {
             self.misuse = self.misuse.saturating_add(1);
+            if matches!(message, ToHost::Command { .. }) {
+                // Its client is to hear that it has ended.
+                events.push(Event::Answered);
+            }
             return;
         }
         match message {
