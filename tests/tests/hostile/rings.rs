@@ -271,8 +271,8 @@ fn a_broken_ring_is_told() {
 
     assert_eq!(memory_of(bench.socket())["driver"], "broken");
     let size = bench.report().size;
-    for content in [format!("{{\"bytes\":{size}}}"), "{\"bytes\":1}".into()] {
-        is_refused_as_broken(&bench, "PUT", "/v1/memory/ceiling", &content);
+    for bytes in [size, size + 1, u64::MAX, 1] {
+        is_refused_as_broken(&bench, "PUT", "/v1/memory/ceiling", &format!("{{\"bytes\":{bytes}}}"));
     }
     is_refused_as_broken(&bench, "GET", "/v1/statistics", "");
     bench.serves_a_good_driver("a broken ring");

@@ -12,7 +12,7 @@ use balloon::control::api::{
     CeilingState, DriverState, GuestStatistics, HostDocument, MemoryDocument, RegionDocument, ZoneDocument,
     ZoneKind, ZonesDocument,
 };
-use balloon::device::{self, CeilingError, RequestError};
+use balloon::device::{self, RequestError};
 use balloon::numa::Placed;
 use balloon::policy::HostReading;
 use std::collections::BTreeMap;
@@ -131,10 +131,7 @@ impl<K: Kernel> Memory for Ballooned<K> {
         let report = self.transport.memory_report();
         let max_bytes = self.max_bytes.unwrap_or(report.size);
         match ceiling {
-            Ceiling::Bytes(bytes) if bytes > max_bytes && report.driver != device::DriverState::Absent => {
-                return Err(CeilingError { bytes, floor_bytes: report.floor, max_bytes }.into());
-            }
-            Ceiling::Bytes(bytes) => self.transport.demand_ceiling(bytes)?,
+            Ceiling::Bytes(bytes) => self.transport.demand_ceiling(bytes, max_bytes)?,
             Ceiling::Auto => self.transport.set_ceiling(max_bytes.max(report.floor))?,
         }
         self.by_hand = match ceiling {

@@ -100,7 +100,7 @@ fn without_a_driver_a_ceiling_can_only_be_undone() {
     subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();
     set(&*subject.transport, VIRTIO_MMIO_STATUS, 0);
     assert_eq!(subject.memory.snapshot().driver, DriverState::Absent);
-    for bytes in [20 * MIB, 0] {
+    for bytes in [20 * MIB, 0, 64 * MIB + 1, u64::MAX] {
         assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(bytes)), Err(RequestError::NoDriver.into()));
     }
     assert_eq!(subject.memory.request_statistics(), Err(RequestError::NoDriver.into()));
@@ -119,7 +119,7 @@ fn a_driver_that_broke_its_device_is_called_so_until_it_resets_it() {
     let MemoryDocument { driver, ceiling, .. } = subject.memory.snapshot();
     assert_eq!((driver, ceiling.auto), (DriverState::Broken, true));
     subject.interrupts();
-    for bytes in [40 * MIB, 0] {
+    for bytes in [40 * MIB, 0, 64 * MIB + 1, u64::MAX] {
         assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(bytes)), Err(Refusal::Broken));
     }
     assert_eq!(subject.memory.snapshot().ceiling, ceiling, "nothing was set");

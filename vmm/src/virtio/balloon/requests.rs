@@ -64,14 +64,19 @@ impl<K: Kernel> Transport<Balloon<K>> {
         set_ceiling(&mut self.hold(), bytes)
     }
 
-    /// As [`Self::set_ceiling`], of a driver that is there.
+    /// As [`Self::set_ceiling`], of a driver that is there, and of at most `max_bytes`.
     ///
     /// # Errors
-    /// There is no driver to reach it, whatever it is; or as above.
-    pub fn demand_ceiling(&self, bytes: u64) -> Result<(), Refusal> {
+    /// There is no driver to reach it, or it broke its device, whatever the ceiling is; it is above `max_bytes`; or as
+    /// above.
+    pub fn demand_ceiling(&self, bytes: u64, max_bytes: u64) -> Result<(), Refusal> {
         let mut held = self.hold();
         if !held.live() {
             return Err(nobody(&held));
+        }
+        if bytes > max_bytes {
+            let floor_bytes = held.device().report().floor;
+            return Err(CeilingError { bytes, floor_bytes, max_bytes }.into());
         }
         Ok(set_ceiling(&mut held, bytes)?)
     }
