@@ -12,7 +12,7 @@ use balloon::control::api::{
     CeilingState, DriverState, GuestStatistics, HostDocument, MemoryDocument, RegionDocument, ZoneDocument,
     ZoneKind, ZonesDocument,
 };
-use balloon::device::{self, RequestError};
+use balloon::device::RequestError;
 use balloon::numa::Placed;
 use balloon::policy::HostReading;
 use std::collections::BTreeMap;
@@ -160,7 +160,7 @@ impl<K: Kernel> Memory for Ballooned<K> {
             resident_bytes: report.residency.as_ref().map(|residency| residency.resident),
             ceiling_bytes: report.size.saturating_sub(report.ballooned),
             floor_bytes: report.floor,
-            balloon: report.driver != device::DriverState::Absent,
+            balloon: self.transport.is_served(),
             ..HostReading::default()
         }
     }

@@ -123,6 +123,7 @@ fn a_driver_that_broke_its_device_is_called_so_until_it_resets_it() {
         assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(bytes)), Err(Refusal::Broken));
     }
     assert_eq!(subject.memory.snapshot().ceiling, ceiling, "nothing was set");
+    assert!(!subject.memory.reading().balloon, "nor is the law to count on it");
     assert_eq!(subject.memory.request_statistics(), Err(Refusal::Broken));
     assert_eq!(subject.memory.set_ceiling(Ceiling::Auto), Ok(()));
     assert_eq!(subject.interrupts(), 0, "nobody listens");

@@ -177,8 +177,8 @@ impl Owner {
 
     /// Tells the law one thing. What is decided may fail at once, of which the law is told in turn.
     fn observe(&mut self, now_ms: u64, observation: Observation, sides: &mut Sides<'_>) {
-        let mut next = Some(observation);
-        while let Some(observation) = next.take() {
+        let mut next = VecDeque::from([observation]);
+        while let Some(observation) = next.pop_front() {
             self.orders.clear();
             self.law.observe(now_ms, &observation, &mut self.orders);
             if let Some(recording) = &mut self.recording {
@@ -193,7 +193,7 @@ impl Owner {
             let decided: Vec<_> = self.orders.iter().map(|decision| decision.order).collect();
             for order in decided {
                 if let Some(number) = self.carry_out(now_ms, translate::deed(order), sides) {
-                    next = Some(Observation::Reclaimed(translate::reclaimed(number, None)));
+                    next.push_back(Observation::Reclaimed(translate::reclaimed(number, None)));
                 }
             }
         }

@@ -64,6 +64,12 @@ impl<K: Kernel> Transport<Balloon<K>> {
         set_ceiling(&mut self.hold(), bytes)
     }
 
+    /// Whether there is a driver that has not broken the device.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.hold().live()
+    }
+
     /// As [`Self::set_ceiling`], of a driver that is there, and of at most `max_bytes`.
     ///
     /// # Errors
