@@ -56,20 +56,34 @@ impl Kernel {
 macro_rules! on_every_kernel {
     ($($promise:ident),* $(,)?) => { $(
         mod $promise {
-            #[test]
-            fn debian_6_1() {
-                super::$promise(&$crate::Kernel::named("6.1"));
-            }
-
-            #[test]
-            fn debian_6_1_cloud() {
-                super::$promise(&$crate::Kernel::named("6.1-cloud"));
-            }
-
-            #[test]
-            fn debian_6_12_cloud() {
-                super::$promise(&$crate::Kernel::named("6.12-cloud"));
-            }
+            $crate::on_kernel!($promise debian_6_1_cloud "6.1-cloud");
+            $crate::on_kernel!($promise debian_6_1 "6.1");
+            $crate::on_kernel!($promise debian_6_12_cloud "6.12-cloud");
         }
     )* };
+}
+
+/// As [`on_every_kernel`], but only the first kernel's is run unless all are asked for: `ci/test --long`.
+#[macro_export]
+macro_rules! on_a_kernel_or_every {
+    ($($promise:ident),* $(,)?) => { $(
+        mod $promise {
+            $crate::on_kernel!($promise debian_6_1_cloud "6.1-cloud");
+            $crate::on_kernel!(#[ignore = "with --long: on a further kernel"] $promise debian_6_1 "6.1");
+            $crate::on_kernel!(#[ignore = "with --long: on a further kernel"] $promise debian_6_12_cloud "6.12-cloud");
+        }
+    )* };
+}
+
+/// One test of a promise on one kernel.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! on_kernel {
+    ($(#[$attribute:meta])* $promise:ident $test:ident $kernel:literal) => {
+        #[test]
+        $(#[$attribute])*
+        fn $test() {
+            super::$promise(&$crate::Kernel::named($kernel));
+        }
+    };
 }

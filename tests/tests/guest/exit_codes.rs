@@ -5,7 +5,8 @@ use tests::setup;
 #[test]
 fn an_exit_code_passes_through() {
     let ballast = setup();
-    for code in [0, 1, 42, 125, 255] {
+    // 125 to 127 are also what Ballast itself ends with.
+    for code in [125, 255] {
         let exit = format!("exit {code}");
         ballast.run("busybox", &["sh", "-c", &exit]).end().exits(code);
     }

@@ -3,7 +3,7 @@
 use tests::memory::{Guest, MIB};
 use tests::{Ballast, Kernel, setup};
 
-tests::on_every_kernel!(
+tests::on_a_kernel_or_every!(
     a_trimmed_zone_gives_back_its_own_memory,
     a_moved_task_has_its_pages_in_its_new_zone,
     a_lower_max_holds_and_who_exceeds_it_is_killed

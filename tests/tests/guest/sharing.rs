@@ -77,6 +77,7 @@ fn two_guests_hold_one_copy() {
 
 /// Every file of an image of 220 MiB: two guests, or with full counts eight.
 #[test]
+#[ignore = "with --long: an emulated guest reads 220 MiB for minutes"]
 fn guests_of_an_image_hold_one_copy_of_all_of_it() {
     let ballast = setup();
     let count = if is_long() { 8 } else { 2 };

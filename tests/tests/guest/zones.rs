@@ -3,7 +3,8 @@
 use tests::memory::{Guest, MIB};
 use tests::{Kernel, setup};
 
-tests::on_every_kernel!(zones_are_nodes, a_command_uses_the_memory_of_its_zone);
+tests::on_every_kernel!(zones_are_nodes);
+tests::on_a_kernel_or_every!(a_command_uses_the_memory_of_its_zone);
 
 /// For each node its number, what it holds and its CPUs.
 const NODES: &str = r#"

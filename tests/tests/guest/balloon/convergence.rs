@@ -4,7 +4,7 @@ use super::{WITHOUT_REPORTING, guest_without_zeroing};
 use tests::memory::MIB;
 use tests::{Kernel, setup};
 
-tests::on_every_kernel!(a_hundred_ceilings_end_at_the_last);
+tests::on_a_kernel_or_every!(a_hundred_ceilings_end_at_the_last);
 
 const SIZE: u64 = 320 * MIB;
 

@@ -4,7 +4,7 @@ use super::WITHOUT_ZEROING;
 use tests::memory::{Guest, MIB};
 use tests::{Kernel, setup};
 
-tests::on_every_kernel!(a_driver_comes_and_goes);
+tests::on_a_kernel_or_every!(a_driver_comes_and_goes);
 
 const SIZE: u64 = 256 * MIB;
 const CEILING: u64 = 160 * MIB;

@@ -10,9 +10,8 @@ tests::on_every_kernel!(every_subset_of_features_works);
 const CEILING: u64 = 160 * MIB;
 
 fn every_subset_of_features_works(kernel: &Kernel) {
-    // Those that number the queues, and without them the others; or all.
-    let subsets: Vec<u32> =
-        if is_long() { (0..32).collect() } else { vec![0b00000, 0b00010, 0b10000, 0b11101] };
+    // All; or the one that numbers the queues as no other test's does: reporting, but no statistics.
+    let subsets: Vec<u32> = if is_long() { (0..32).collect() } else { vec![0b11101] };
     for subset in subsets {
         let names = FEATURE_NAMES.iter().enumerate().filter(|(bit, _)| subset & 1 << bit != 0);
         works(kernel, &names.map(|(_, (name, _))| *name).collect::<Vec<_>>());
