@@ -61,7 +61,10 @@ fn the_vmm_is_alone_in_a_cgroup_with_room_for_all_of_its_guest() {
 fn a_guest_that_heeds_no_balloon_stays_below_its_limit_and_its_end_is_told() {
     const LIMIT: u64 = 256 * MIB;
     let ballast = setup();
-    let mut neighbour = Guest::start_as("neighbour", &ballast, |run| run.options(["-m", "160m"]));
+    // One that gives nothing back of itself meanwhile.
+    let mut neighbour = Guest::start_as("neighbour", &ballast, |run| {
+        run.options(["-m", "160m", "--reclaim", "off"]).env("BALLAST_BALLOON", "")
+    });
     neighbour.does("pattern a 24");
     neighbour.does("pattern b 24");
     // What it holds, and for how long its processes on the host have ever waited for memory.
