@@ -1,16 +1,17 @@
 //! The daemon knows every microVM and what it holds, and needs nothing but them to know it again.
 
 use balloon::control::fleet::TreeDocument;
+use std::time::Duration;
 use tests::daemon::Daemon;
 use tests::memory::{Guest, MIB};
-use tests::setup;
+use tests::{is_long, setup};
 
 const POOL: &str = "[pool]\ncapacity = '4g'\n[groups.ci]\nmax = '1g'\n";
 
 #[test]
 fn a_daemon_that_starts_anew_knows_what_runs() {
     let ballast = setup();
-    let early = Guest::start_with(&ballast, |run| run.options(["-m", "256m"]));
+    let mut early = Guest::start_with(&ballast, |run| run.options(["-m", "256m"]));
     let daemon = Daemon::start(&ballast, POOL);
     let charge = |tree: &TreeDocument, name: &str| {
         tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
@@ -18,10 +19,18 @@ fn a_daemon_that_starts_anew_knows_what_runs() {
     // One that was there before.
     let tree = daemon.wait_until(|tree| charge(tree, "guest") > 32 * MIB);
     assert!(charge(&tree, "guest").abs_diff(early.smaps_rss()) < 64 * MIB, "{tree:#?}");
-    daemon.kill();
-    // Nobody misses it.
-    assert!(early.memory().bytes("resident_bytes") > 0);
-    let daemon = Daemon::start(&ballast, POOL);
+    // Nobody misses it, wherever in its work it is killed.
+    early.does("pattern a 16");
+    let mut daemon = Some(daemon);
+    for round in 0..if is_long() { 1000 } else { 10 } {
+        daemon.take().into_iter().for_each(Daemon::kill);
+        assert!(early.memory().bytes("resident_bytes") > 0);
+        daemon = Some(Daemon::start(&ballast, POOL));
+        std::thread::sleep(Duration::from_millis(round * 37 % 400));
+    }
+    early.does("pattern b 16");
+    early.does("cmp /tmp/taken/a /tmp/taken/b");
+    let daemon = daemon.unwrap();
     let tree = daemon.wait_until(|tree| charge(tree, "ram") > 32 * MIB);
     assert_eq!((tree.host.vms, tree.host.orphans), (1, 0));
     assert_eq!(tree.host.main_bytes, (4 << 30) - charge(&tree, "") as i64);

@@ -1,10 +1,12 @@
-//! Whatever is killed, whenever: the next start finds nothing in its way and leaves nothing behind, and a neighbour does
-//! not notice.
+//! Whatever is killed, whenever: the next start finds nothing in its way and leaves nothing behind, and neither a neighbour
+//! nor the books of the host keep anything of it.
 
+use balloon::zone::scope::{SCOPES, state_name};
 use rustix::process::{Signal, kill_process};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tests::daemon::Daemon;
 use tests::host_cgroup::{HostCgroup, mount};
 use tests::memory::{Guest, MIB};
 use tests::{Ballast, is_long, process, setup};
@@ -19,6 +21,7 @@ fn kills_at_any_moment_leave_nothing() {
     let ballast = setup();
     // A cgroup of the dead's own: what they leave is charged to it and to nothing else.
     let home = HostCgroup(mount().join("ballast-test-leftovers"));
+    let daemon = Daemon::start(&ballast, "[pool]\ncapacity = '4g'\n");
     let mut neighbour = Guest::start(&ballast, &["-m", "192m"]);
     neighbour.does("pattern a 16");
     neighbour.does("pattern b 16");
@@ -26,7 +29,9 @@ fn kills_at_any_moment_leave_nothing() {
     let mounts_before = mounts();
     let available_before = available();
     let start = || {
-        let run = ballast.run("busybox", &["sh", "-c", LOAD]).options(["--name", "victim", "-m", "160m"]);
+        let run = ballast
+            .run("busybox", &["sh", "-c", LOAD])
+            .options(["--name", "victim", "-m", "160m", "--share", "vm"]);
         run.env("BALLAST_CGROUP", home.path()).start()
     };
 
@@ -68,7 +73,11 @@ fn kills_at_any_moment_leave_nothing() {
         1,
         "only the neighbour is registered"
     );
+    assert_eq!(copies(&ballast), 0, "copies of the image for the dead");
     assert_eq!(mounts(), mounts_before);
+    let tree = daemon.wait_until(|tree| (tree.host.vms, tree.host.orphans) == (1, 0));
+    let held = tree.nodes.iter().find(|node| node.name == "guest").unwrap().charge_bytes;
+    daemon.wait_until(|tree| tree.host.main_bytes.unsigned_abs().abs_diff((4 << 30) - held) < 16 * MIB);
     let charged = |name| home.value("memory.stat", name);
     println!(
         "left of {rounds}: {} KiB charged in all, {} KiB anonymous, {} KiB shared memory, {} KiB kernel; the host had {} MiB \
@@ -94,6 +103,13 @@ fn state(ballast: &Ballast, name: &str) -> std::path::PathBuf {
 
 fn socket_exists(ballast: &Ballast) -> bool {
     state(ballast, "victim").join("control.sock").exists()
+}
+
+/// How many microVMs have an image of their own.
+fn copies(ballast: &Ballast) -> usize {
+    let state = fs::canonicalize(ballast.path("state")).unwrap();
+    let scopes = ballast.data().join(SCOPES).join(state_name(state.to_str().unwrap()));
+    fs::read_dir(scopes).map_or(0, Iterator::count)
 }
 
 fn groups(home: &HostCgroup) -> usize {
