@@ -74,6 +74,17 @@ impl Scratch {
         unsafe { libc::madvise(self.start.cast(), self.bytes, libc::MADV_NOHUGEPAGE) };
     }
 
+    /// Maps a file whose bytes are all `value` over some pages, copy-on-write.
+    pub fn map_over(&self, first_page: usize, pages: usize, value: u8) {
+        assert!((first_page + pages) * PAGE <= self.bytes);
+        let file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut &file, &vec![value; pages * PAGE]).unwrap();
+        let (at, flags) =
+            (self.start.wrapping_add(first_page * PAGE).cast(), libc::MAP_PRIVATE | libc::MAP_FIXED);
+        // SAFETY: replaces a part of the mapping, into which nobody holds a reference.
+        assert_ne!(unsafe { libc::mmap(at, pages * PAGE, 3, flags, file.as_raw_fd(), 0) }, libc::MAP_FAILED);
+    }
+
     pub fn fill(&self, first_page: usize, pages: usize, value: u8) {
         assert!((first_page + pages) * PAGE <= self.bytes);
         // SAFETY: within the mapping.

@@ -86,6 +86,7 @@ impl Guest {
             zones: vec![ZoneConfig::only(self.memory_mib << 20)],
             cpus: 1,
             kernel: self.elf.clone(),
+            kernel_shared: None,
             kernel_release: String::new(),
             initramfs: self.initramfs.clone(),
             command_line: command_line.into(),

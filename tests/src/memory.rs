@@ -67,11 +67,7 @@ impl Guest {
         let run = ballast.run("busybox", &["sh", "-c", SCRIPT]).options(["-i", "--name", name]);
         let running = describe(run).start();
         running.wait_for("ready\n");
-        let ram = process::mappings(running.vmm())
-            .iter()
-            .filter(|mapping| is_ram(mapping))
-            .map(addresses)
-            .collect();
+        let ram = guest_ram(&process::mappings(running.vmm()));
         Self { running, socket: socket(ballast, name), ordered: 0, ram }
     }
 
@@ -271,14 +267,26 @@ impl Guest {
     }
 }
 
-fn addresses(mapping: &Mapping) -> Range<u64> {
-    mapping.start..mapping.end
-}
-
-/// Guest memory has a name where the host's kernel gives names to anonymous memory; and nothing else in a VMM is so
-/// large: a thread's arena of the allocator reserves 64 MiB.
-fn is_ram(mapping: &Mapping) -> bool {
-    (mapping.name.is_empty() || mapping.name.contains("guest-ram")) && mapping.end - mapping.start > 64 * MIB
+/// Addresses of guest memory among the mappings of a VMM. It has a name where the host's kernel gives names to anonymous
+/// memory, and nothing else in a VMM is so large: a thread's arena of the allocator reserves 64 MiB. A part of the
+/// kernel's image is mapped into it, and what the balloon advises cuts it further. Less than a MiB beside it is the guard
+/// of a stack, which cannot be read.
+#[must_use]
+pub fn guest_ram(mappings: &[Mapping]) -> Vec<Range<u64>> {
+    let may_be = |mapping: &&Mapping| {
+        let name = &mapping.name;
+        let is_named = name.is_empty() || name.contains("guest-ram") || name.contains("/vmlinu");
+        is_named && mapping.bytes() >= MIB
+    };
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for mapping in mappings.iter().filter(may_be) {
+        match ranges.last_mut() {
+            Some(last) if last.end == mapping.start => last.end = mapping.end,
+            _ => ranges.push(mapping.start..mapping.end),
+        }
+    }
+    ranges.retain(|range| range.end - range.start > 64 * MIB);
+    ranges
 }
 
 /// A document about memory.

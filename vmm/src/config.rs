@@ -9,6 +9,17 @@ use balloon::zone::{BOOT_ZONE, Limits};
 use serde::{Deserialize, Serialize};
 use std::os::fd::RawFd;
 
+/// Whole pages of a kernel's image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePart {
+    /// Where they begin in the file.
+    pub offset: u64,
+    /// Where in guest memory they are loaded.
+    pub address: u64,
+    /// How long they are.
+    pub bytes: u64,
+}
+
 /// A whole microVM, as `ballast-vmm` receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +41,8 @@ pub struct VmConfig {
     pub kvm: RawFd,
     /// The kernel, an uncompressed ELF image.
     pub kernel: RawFd,
+    /// What of it is mapped copy-on-write instead of read, and so shared with other guests; the file is never changed.
+    pub kernel_shared: Option<ImagePart>,
     /// Release of the kernel, as `uname -r` will say.
     pub kernel_release: String,
     /// The initramfs: agent and modules.

@@ -125,6 +125,10 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let ram = Ram::lay(&sizes).ok_or(Error::Zones)?;
     let zones: Vec<Zone> = config.zones.iter().map(zone).collect();
     let memory = memory::map_ram(&ram, &zones)?;
+    let mut kernel = file(config.kernel);
+    if let Some(part) = config.kernel_shared {
+        memory::map_image(&memory, &kernel, part)?;
+    }
     let mut vm = Vm::new(&kvm, config.cpus)?;
     vm.add_ram(&memory)?;
 
@@ -155,7 +159,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let rng = transport(Rng::new(host_random), &memory)?;
     slots.attach(&vm, &mut buses, &rng)?;
     events.add_subscriber(Box::new(QueueEvents(rng)));
-    let mut balloon = Balloon::over(&memory, config.balloon_features)?;
+    let mut balloon = Balloon::over(&memory, config.balloon_features, config.kernel_shared)?;
     for region in small_regions(config, &ram) {
         balloon.device().backing_mut().keep_small_pages(region);
     }
@@ -181,7 +185,8 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let entry = boot::load(
         &memory,
         &mut boot::Payload {
-            kernel: &mut file(config.kernel),
+            kernel: &mut kernel,
+            mapped: config.kernel_shared,
             initramfs: &mut file(config.initramfs),
             command_line: &config.command_line,
             ram: &ram,

@@ -37,6 +37,10 @@ impl Kernel for Nothing {
         Ok(())
     }
 
+    fn replace(&mut self, _range: HostRange) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn discard_all(&mut self, ranges: &[HostRange]) -> std::io::Result<usize> {
         Ok(ranges.iter().map(|range| range.bytes()).sum())
     }

@@ -14,6 +14,12 @@ pub trait Kernel: Send {
     /// The host's answer. Part of the range may have been discarded.
     fn discard(&mut self, range: HostRange) -> io::Result<()>;
 
+    /// Puts fresh private anonymous memory, which reads zero, in the place of a range that was mapped from a file.
+    ///
+    /// # Errors
+    /// The host's answer; nothing changed.
+    fn replace(&mut self, range: HostRange) -> io::Result<()>;
+
     /// Discards several ranges of private anonymous memory at once, at most [`MAX_RANGES`] of them. Returns
     /// how many bytes were done: all ranges up to the first that failed.
     ///
@@ -70,6 +76,21 @@ impl Kernel for Host {
     fn discard(&mut self, range: HostRange) -> io::Result<()> {
         // SAFETY: a range comes from a `Mapping`, whose maker vouched that its contents may vanish.
         check(unsafe { libc::madvise(range.address() as *mut _, range.bytes(), libc::MADV_DONTNEED) })
+    }
+
+    fn replace(&mut self, range: HostRange) -> io::Result<()> {
+        let address = range.address() as *mut libc::c_void;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // SAFETY: a range comes from a `Mapping`, whose maker vouched that its contents may vanish, and stays mapped, as
+        // the kernel replaces it in one step.
+        if unsafe { libc::mmap(address, range.bytes(), protection, flags, -1, 0) } == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // As the rest of guest memory; a host that refuses has it in a core dump.
+        // SAFETY: advice changes no content.
+        unsafe { libc::madvise(address, range.bytes(), libc::MADV_DONTDUMP) };
+        Ok(())
     }
 
     fn discard_all(&mut self, ranges: &[HostRange]) -> io::Result<usize> {

@@ -27,6 +27,8 @@ pub struct Mapping {
     bytes: u64,
     kind: Kind,
     small_pages: bool,
+    /// What of private memory is mapped from a file, copy-on-write.
+    image: Option<HostRange>,
 }
 
 /// Bytes of a mapping of guest memory, whole pages and never empty. Only a [`Mapping`] makes them, which is why
@@ -69,7 +71,28 @@ impl Mapping {
     #[must_use]
     #[expect(unsafe_code)] // The promise that makes every `HostRange` safe to discard.
     pub unsafe fn new(address: usize, bytes: u64, kind: Kind) -> Self {
-        Self { address, bytes, kind, small_pages: false }
+        Self { address, bytes, kind, small_pages: false, image: None }
+    }
+
+    /// The same, of which `bytes` bytes from its byte `offset` on, both multiples of the page size, are mapped from a file
+    /// copy-on-write: discarding them would bring the file's content back. Unchanged where there are no such bytes.
+    #[must_use]
+    pub fn with_image(self, offset: u64, bytes: u64) -> Self {
+        let part = |whole: HostRange| {
+            let (offset, bytes) = (usize::try_from(offset).ok()?, usize::try_from(bytes).ok()?);
+            whole.part(offset, bytes).filter(|part| part.bytes == bytes)
+        };
+        Self { image: self.whole().and_then(part).or(self.image), ..self }
+    }
+
+    /// What of `range` is mapped from a file copy-on-write.
+    #[must_use]
+    pub fn image_in(&self, range: HostRange) -> Option<HostRange> {
+        let image = self.image?;
+        let start = image.address.max(range.address);
+        let end = image.address.checked_add(image.bytes)?.min(range.address.checked_add(range.bytes)?);
+        let bytes = end.checked_sub(start).filter(|bytes| *bytes > 0)?;
+        Some(HostRange { address: start, bytes })
     }
 
     /// Its length in bytes.

@@ -176,8 +176,8 @@ impl<K: Kernel> Backing<K> {
         self.vector.clear();
         let mut bytes = 0usize;
         let ranges = runs.iter().take(MAX_RANGES).map_while(|run| {
-            let range =
-                self.mappings.get(run.region()).filter(|mapping| mapping.is_anonymous())?.range(*run)?;
+            let mapping = self.mappings.get(run.region()).filter(|mapping| mapping.is_anonymous())?;
+            let range = mapping.range(*run).filter(|range| mapping.image_in(*range).is_none())?;
             bytes = bytes.checked_add(range.bytes()).filter(|&bytes| bytes <= MAX_VECTOR_BYTES)?;
             Some(range)
         });
@@ -191,7 +191,11 @@ impl<K: Kernel> Backing<K> {
         self.calls = self.calls.saturating_add(1);
         let result = match mapping.file(run) {
             Some((file, offset)) => self.kernel.punch_hole(file, offset, range),
-            None => self.kernel.discard(range),
+            // First what would read as the file otherwise.
+            None => match mapping.image_in(range).map(|image| self.kernel.replace(image)) {
+                None | Some(Ok(())) => self.kernel.discard(range),
+                Some(Err(error)) => Err(error),
+            },
         };
         match result {
             Ok(()) => self.done.push(run),

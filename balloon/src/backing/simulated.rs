@@ -39,6 +39,8 @@ pub struct Simulated {
     pub page_bytes: Option<u64>,
     /// Addresses of pages where huge ones are forbidden.
     small: BTreeSet<usize>,
+    /// Addresses of pages that were replaced.
+    pub replaced: BTreeSet<usize>,
     pub vectors: u64,
     pub longest_vector: usize,
 }
@@ -94,6 +96,12 @@ fn pages(range: HostRange, bytes: usize) -> impl Iterator<Item = usize> {
 impl Kernel for Simulated {
     fn discard(&mut self, range: HostRange) -> io::Result<()> {
         self.one(range)
+    }
+
+    fn replace(&mut self, range: HostRange) -> io::Result<()> {
+        self.answer()?;
+        self.replaced.extend(pages(range, range.bytes()));
+        Ok(())
     }
 
     fn discard_all(&mut self, ranges: &[HostRange]) -> io::Result<usize> {

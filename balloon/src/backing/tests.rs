@@ -1,5 +1,6 @@
 //! On this very host: what is released reads zero, what is beside it stays.
 
+use super::simulated::{Answer, Simulated};
 use super::{Backing, Host, Kernel};
 use crate::frames::{Books, Layout, Run};
 use crate::scratch::Scratch;
@@ -109,4 +110,58 @@ fn this_host_is_told_where_not_to_use_huge_pages() {
     backing.allow_huge_pages();
     assert!(!flags_at(first + (2 << 20)).iter().any(|flag| flag == "nh"));
     assert_eq!(scratch[0].byte(3), 1, "nothing was released");
+}
+
+#[test]
+fn what_was_mapped_from_a_file_reads_zero_once_it_is_released() {
+    const FROM: usize = 300;
+    const TO: usize = 700;
+    for host in [Host::probe, Host::without_vectors] {
+        let (layout, scratch) = memory();
+        scratch[0].map_over(FROM, TO - FROM, 7);
+        let image = scratch[0].mapping().with_image(FROM as u64 * 4096, (TO - FROM) as u64 * 4096);
+        let mut backing = Backing::new(host(), &layout, vec![image, scratch[1].mapping()]).unwrap();
+        // The guest changes a page, and nobody else sees that.
+        scratch[0].fill(310, 1, 9);
+        // Across its begin, in it, the changed page, across its end, and none of it; twice.
+        let pieces = [(290, 11), (305, 2), (310, 1), (512, 100), (699, 2), (900, 5)];
+        let runs = pieces.map(|(first, count)| layout.run(0, first, count).unwrap());
+        for _ in 0..2 {
+            assert_eq!(backing.release(&runs).runs(), runs);
+            for page in 0..PAGES {
+                let released =
+                    pieces.iter().any(|&(first, count)| (first..first + count).contains(&(page as u64)));
+                let kept = if (FROM..TO).contains(&page) { 7 } else { 1 };
+                assert_eq!(scratch[0].byte(page), if released { 0 } else { kept }, "page {page}");
+            }
+            // It is memory as any other.
+            scratch[0].fill(512, 100, 3);
+            assert_eq!(scratch[0].byte(600), 3);
+        }
+        assert!(scratch[0].canaries_live());
+        assert_eq!(backing.failures().calls, 0);
+    }
+}
+
+#[test]
+fn a_part_that_cannot_be_replaced_is_not_released() {
+    let layout = Layout::new(&[(0, BLOCK)]).unwrap();
+    let mapping = Simulated::mapping(1 << 30, BLOCK).with_image(4096, 8192);
+    let refusing = Simulated::with_answers(&[Answer::Errno(libc::ENOMEM)]);
+    let mut backing = Backing::new(refusing, &layout, vec![mapping]).unwrap();
+    let run = layout.run(0, 2, 4).unwrap();
+    assert_eq!(backing.release(&[run]).pages(), 0);
+    assert_eq!((backing.failures().pages, backing.kernel_mut().released_pages()), (4, 0));
+    assert_eq!(backing.release(&[run]).pages(), 4);
+    let replaced: Vec<_> = backing.kernel_mut().replaced.iter().copied().collect();
+    assert_eq!(
+        replaced,
+        [(1 << 30) + 8192],
+        "the part of the run that was mapped from the file, and no more"
+    );
+    // A part that the mapping does not have is none.
+    for (offset, bytes) in [(BLOCK - 4096, 8192), (BLOCK, 4096), (0, BLOCK + 4096)] {
+        let mapping = Simulated::mapping(1 << 30, BLOCK).with_image(offset, bytes);
+        assert_eq!(mapping.image_in(mapping.whole().unwrap()), None, "{offset} {bytes}");
+    }
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tests::bench::{Error, Guest, PLAIN, Watchdog, median};
+use tests::memory::guest_ram;
 use vmm::report::{MAX_BYTES, Outcome, Report};
 
 type Result<T> = std::result::Result<T, Error>;
@@ -45,7 +46,7 @@ fn main() -> Result<()> {
 
 impl Bench {
     fn starts(&self, runs: usize) -> Result<()> {
-        let shipped = vmm::kernel::command_line(false, 1, &[])?;
+        let shipped = vmm::kernel::command_line(false, 1, false, &[])?;
         let contenders: [(&str, Run<'_>); 4] = [
             ("QEMU microvm, plain command line", &|| self.qemu(PLAIN)),
             ("Ballast, the same command line", &|| self.ballast(PLAIN)),
@@ -169,11 +170,13 @@ fn say(text: &str) -> Result<()> {
     Ok(writeln!(std::io::stderr(), "bench-boot: {text}")?)
 }
 
-/// Guest memory is one large mapping, and every image layer one of its own; all else is the VMM's.
+/// Guest memory is large, and every image layer a mapping of its own; all else is the VMM's.
 fn print_memory(name: &str, pid: u32) -> Result<()> {
     let mappings = parse_smaps(&fs::read_to_string(format!("/proc/{pid}/smaps"))?);
+    let ram = guest_ram(&mappings);
+    let is_ram = |m: &Mapping| ram.iter().any(|ram| ram.contains(&m.start));
     let (guest, own): (Vec<_>, Vec<_>) =
-        mappings.iter().partition(|m| m.bytes() >= MEMORY_MIB << 20 || m.name.contains("/layers/"));
+        mappings.iter().partition(|m| is_ram(m) || m.name.contains("/layers/"));
     let kib = |list: &[&Mapping], of: fn(&Mapping) -> u64| list.iter().map(|m| of(m)).sum::<u64>() >> 10;
     let (pss, anonymous) = (kib(&own, |m| m.pss), kib(&own, |m| m.anonymous));
     println!("{name:<38}{pss:>9}{anonymous:>9}{:>9}", kib(&guest, |m| m.rss));

@@ -93,6 +93,7 @@ impl Vmm {
             cpus: 1,
             kvm: inherited.add(kvm),
             kernel: inherited.content(&elf(hostile)),
+            kernel_shared: None,
             kernel_release: "0".into(),
             initramfs: inherited.content(b"none"),
             command_line: String::new(),

@@ -3,7 +3,7 @@
 use super::host_cgroup::{self, HostCgroup};
 use crate::cgroup::room::HostLimit;
 use crate::config::{
-    DiskConfig, HostCgroupConfig, LayerConfig, ReclaimConfig, StdioConfig, VmConfig, ZoneConfig,
+    DiskConfig, HostCgroupConfig, ImagePart, LayerConfig, ReclaimConfig, StdioConfig, VmConfig, ZoneConfig,
 };
 use balloon::policy::Mode;
 use balloon::zone::Limits;
@@ -92,6 +92,8 @@ pub struct Machine {
     pub cpus: u8,
     /// ELF kernel.
     pub kernel: PathBuf,
+    /// What of it is mapped copy-on-write.
+    pub kernel_shared: Option<ImagePart>,
     /// Its release.
     pub kernel_release: String,
     /// Initramfs.
@@ -251,6 +253,7 @@ pub fn start(program: &Path, machine: Machine, cgroup: Option<&HostCgroup>) -> R
         cpus: machine.cpus,
         kvm: fds.add(kvm),
         kernel: fds.open_ahead(&machine.kernel)?,
+        kernel_shared: machine.kernel_shared,
         kernel_release: machine.kernel_release,
         initramfs: fds.open_ahead(&machine.initramfs)?,
         command_line: machine.command_line,

@@ -127,7 +127,7 @@ impl Prepared {
         reclaim: Reclaim,
     ) -> Result<(Machine, Store), Box<dyn Error>> {
         let zones = zones(args)?;
-        let command_line = kernel::command_line(args.boot_log, zones.len(), &args.kernel_arg)?;
+        let command_line = kernel::command_line(args.boot_log, zones.len(), args.tracing, &args.kernel_arg)?;
         let machine = Machine {
             name: self.name,
             group: args.group.clone().unwrap_or_default(),
@@ -137,6 +137,7 @@ impl Prepared {
             zones,
             cpus: args.cpus,
             kernel: self.kernel.elf,
+            kernel_shared: self.kernel.shared,
             kernel_release: self.kernel.release,
             initramfs: self.kernel.initramfs,
             command_line,

@@ -57,7 +57,7 @@ pub(super) fn check(args: &RunArgs) -> Result<(), Refusal> {
         return Err(Refusal::TwoInputs);
     }
     workload::check(args)?;
-    kernel::command_line(args.boot_log, zones(args)?.len(), &args.kernel_arg)?;
+    kernel::command_line(args.boot_log, zones(args)?.len(), args.tracing, &args.kernel_arg)?;
     Ok(())
 }
 

@@ -16,14 +16,22 @@ const ALWAYS: &[&str] = &[
     // Known-answer tests of every crypto algorithm at its registration take half of a stock kernel's boot. They
     // find broken accelerators, which a guest on a host that has booted with the same ones does not have.
     "cryptomgr.notests",
+    // Messages up to warnings only: each line is an exit, and a user of a container asked for none of them.
+    "quiet",
+];
+
+/// The kernel's steps at its start (`initcall_blacklist`) that guests do without.
+const LEFT_OUT: &[&str] = &[
     // At boot a worker looks up each of the kernel's 40,000 traceable functions, to mark those few whose weak
     // definition was overridden. On one CPU everything waits for it: a seventh of the boot. Without the marks
     // `available_filter_functions` shows some names that cannot be traced; tracing itself works as ever. Newer
     // kernels sort this out when they are built and have no such function: an unknown name is passed over.
-    "initcall_blacklist=ftrace_check_for_weak_functions",
-    // Messages up to warnings only: each line is an exit, and a user of a container asked for none of them.
-    "quiet",
+    "ftrace_check_for_weak_functions",
 ];
+
+/// Likewise of guests in whose kernel nobody wants to look: the files of tracefs. For 6.1 these are 9 MiB of inodes and
+/// dentries that are never shrunk, a ninth of what an idle guest holds; 6.12 makes them when they are looked up.
+const TRACING: &str = "tracer_init_tracefs";
 
 /// Parameters of a guest whose whole boot is to be seen.
 const BOOT_LOG: &[&str] = &["earlyprintk=serial,ttyS0,115200", "console=ttyS0", "ignore_loglevel"];
@@ -58,16 +66,24 @@ pub fn parameter(text: &str) -> Result<String, ParameterError> {
 }
 
 /// The command line of a guest with one zone of memory or more, and with what the user `added`: of two values of a
-/// parameter the last counts. With `boot_log` everything that the kernel has to say also goes to the first serial port,
+/// parameter the last counts. With `tracing` it has the files of tracefs. With `boot_log` everything that the kernel has to say also goes to the first serial port,
 /// from the first line on.
 ///
 /// # Errors
 /// The kernel would cut it off.
-pub fn command_line(boot_log: bool, zones: usize, added: &[String]) -> Result<String, ParameterError> {
+pub fn command_line(
+    boot_log: bool,
+    zones: usize,
+    tracing: bool,
+    added: &[String],
+) -> Result<String, ParameterError> {
     let log = if boot_log { BOOT_LOG } else { &[] };
     let nodes = if zones > 1 { NODES } else { &[] };
     let parameters = ALWAYS.iter().chain(nodes).filter(|parameter| !boot_log || **parameter != "quiet");
-    let added = added.iter().map(String::as_str);
+    let left_out =
+        LEFT_OUT.iter().copied().chain((!tracing).then_some(TRACING)).collect::<Vec<_>>().join(",");
+    let left_out = format!("initcall_blacklist={left_out}");
+    let added = std::iter::once(left_out.as_str()).chain(added.iter().map(String::as_str));
     let line = log.iter().chain(parameters).copied().chain(added).collect::<Vec<_>>().join(" ");
     if line.len() < COMMAND_LINE_BYTES { Ok(line) } else { Err(ParameterError::TooLong) }
 }
@@ -78,15 +94,25 @@ mod tests {
 
     #[test]
     fn the_log_comes_before_the_console_that_the_agent_gets() {
-        let line = command_line(true, 1, &[]).unwrap();
+        let line = command_line(true, 1, false, &[]).unwrap();
         let serial = line.find("console=ttyS0").unwrap();
         assert!(serial < line.find("console=hvc0").unwrap());
         assert!(!line.split(' ').any(|parameter| parameter == "quiet"));
     }
 
     #[test]
+    fn who_wants_to_trace_has_the_files() {
+        let left_out = |tracing| {
+            let line = command_line(false, 1, tracing, &[]).unwrap();
+            line.rsplit_once("initcall_blacklist=").unwrap().1.to_owned()
+        };
+        assert_eq!(left_out(true), "ftrace_check_for_weak_functions");
+        assert_eq!(left_out(false), "ftrace_check_for_weak_functions,tracer_init_tracefs");
+    }
+
+    #[test]
     fn nothing_is_said_twice_and_nothing_is_long() {
-        for line in [command_line(false, 1, &[]).unwrap(), command_line(true, 2, &[]).unwrap()] {
+        for line in [command_line(false, 1, false, &[]).unwrap(), command_line(true, 2, true, &[]).unwrap()] {
             let mut parameters: Vec<_> = line.split(' ').collect();
             assert!(parameters.iter().all(|parameter| !parameter.is_empty()));
             parameters.sort_unstable();
@@ -97,9 +123,9 @@ mod tests {
 
     #[test]
     fn what_a_user_adds_comes_last_and_fits() {
-        let line = command_line(false, 1, &["init_on_alloc=0".into(), "debug".into()]).unwrap();
+        let line = command_line(false, 1, false, &["init_on_alloc=0".into(), "debug".into()]).unwrap();
         assert!(line.ends_with(" init_on_alloc=0 debug"), "{line}");
-        assert_eq!(command_line(false, 1, &["x".repeat(2048)]), Err(ParameterError::TooLong));
+        assert_eq!(command_line(false, 1, false, &["x".repeat(2048)]), Err(ParameterError::TooLong));
     }
 
     #[test]

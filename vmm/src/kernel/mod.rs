@@ -13,6 +13,7 @@
 pub mod bzimage;
 pub mod command_line;
 pub mod compression;
+pub mod constant;
 pub mod image;
 pub mod initramfs;
 pub mod load_order;

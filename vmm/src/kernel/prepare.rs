@@ -3,6 +3,7 @@
 //! Wiring: reads the host's files, lets the pure parts decide, stores what comes out.
 
 use super::cache::{self, Cache};
+use super::constant::constant_part;
 use super::error::Error;
 use super::initramfs::{self, PackedModule};
 use super::load_order::{self, Condition, LoadOrder, Need, OrderError, WANTED};
@@ -10,6 +11,7 @@ use super::module_dir::ModuleDir;
 use super::record::{Inputs, Record};
 use super::search::KernelSource;
 use super::{bzimage, image};
+use crate::config::ImagePart;
 use std::convert::Infallible;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,8 @@ pub struct GuestKernel {
     pub release: String,
     /// The kernel, an uncompressed ELF image.
     pub elf: PathBuf,
+    /// What of it guests can share: nothing of an image that is not the cache's own, as that may change.
+    pub shared: Option<ImagePart>,
     /// The initramfs with the agent and the modules.
     pub initramfs: PathBuf,
     /// Whether guests of this kernel can use disks.
@@ -42,42 +46,48 @@ pub fn prepare(source: &KernelSource, agent: &Path, cache_dir: &Path) -> Result<
     let cache = Cache::open(cache_dir)?;
     let parts = [&source.image, &source.modules, agent].map(|path| path.as_os_str().as_bytes());
     let record = format!("record-{}", cache::digest(&parts));
-    if let Some(Record { release, elf, initramfs, .. }) = Record::load(&cache.path(&record)) {
-        return Ok(GuestKernel { release, elf: elf.0, initramfs: initramfs.0, disks: true, notices: vec![] });
+    if let Some(Record { release, elf, initramfs, shared, .. }) = Record::load(&cache.path(&record)) {
+        let (elf, initramfs) = (elf.0, initramfs.0);
+        return Ok(GuestKernel { release, elf, shared, initramfs, disks: true, notices: vec![] });
     }
 
     let mut inputs = Inputs::default();
     // The rules for packing are this program's: another build of it starts anew.
     inputs.note_file(Path::new("/proc/self/exe"));
-    let elf = unpack_kernel(source, &cache, &mut inputs)?;
+    let (elf, shared) = unpack_kernel(source, &cache, &mut inputs)?;
     let packed = pack(source, agent, &mut inputs)?;
     let name = format!("initramfs-{}-{}", source.release, cache::digest(&[&packed.archive]));
     let initramfs = cache.publish(&name, &packed.archive)?;
     if packed.notices.is_empty()
-        && let Some(finished) = Record::new(inputs, &source.release, &elf, &initramfs)
+        && let Some(finished) = Record::new(inputs, &source.release, (&elf, shared), &initramfs)
         && let Ok(json) = serde_json::to_vec(&finished)
     {
         cache.publish(&record, &json)?;
     }
     let Packed { disks, notices, .. } = packed;
-    Ok(GuestKernel { release: source.release.clone(), elf, initramfs, disks, notices })
+    Ok(GuestKernel { release: source.release.clone(), elf, shared, initramfs, disks, notices })
 }
 
-/// The kernel's ELF image: the file itself where it is one, else a copy in the cache.
-fn unpack_kernel(source: &KernelSource, cache: &Cache, inputs: &mut Inputs) -> Result<PathBuf, Error> {
+/// The kernel's ELF image: the file itself where it is one, else a copy in the cache, with what of that can be shared.
+fn unpack_kernel(
+    source: &KernelSource,
+    cache: &Cache,
+    inputs: &mut Inputs,
+) -> Result<(PathBuf, Option<ImagePart>), Error> {
     let path = &source.image;
     let image = inputs.read("kernel", path, bzimage::MAX_KERNEL_BYTES)?;
     if image::is_elf(&image) {
         image::check_kernel(&image).map_err(|source| Error::Elf { path: path.clone(), source })?;
-        return Ok(path.clone());
+        return Ok((path.clone(), None));
     }
     let name = format!("vmlinux-{}-{}", source.release, cache::digest(&[&image]));
     let stored = cache.path(&name);
-    if stored.is_file() {
-        return Ok(stored);
-    }
     let elf = bzimage::extract(&image).map_err(|source| Error::BzImage { path: path.clone(), source })?;
-    cache.publish(&name, &elf)
+    let shared = constant_part(&elf);
+    if stored.is_file() {
+        return Ok((stored, shared));
+    }
+    Ok((cache.publish(&name, &elf)?, shared))
 }
 
 struct Packed {

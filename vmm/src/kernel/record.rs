@@ -5,6 +5,7 @@
 //! the work is done again and gives the same files.
 
 use super::error::{self, Error};
+use crate::config::ImagePart;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -102,14 +103,22 @@ pub(super) struct Record {
     pub(super) elf: (PathBuf, u64),
     /// The initramfs and its size.
     pub(super) initramfs: (PathBuf, u64),
+    /// What of the ELF image guests can share.
+    pub(super) shared: Option<ImagePart>,
 }
 
 impl Record {
     /// A record of files that will not change unseen; `None` where one of the inputs is too fresh for that.
-    pub(super) fn new(inputs: Inputs, release: &str, elf: &Path, initramfs: &Path) -> Option<Self> {
+    pub(super) fn new(
+        inputs: Inputs,
+        release: &str,
+        (elf, shared): (&Path, Option<ImagePart>),
+        initramfs: &Path,
+    ) -> Option<Self> {
         let sized = |path: &Path| Some((path.to_owned(), std::fs::metadata(path).ok()?.len()));
         let (elf, initramfs) = (sized(elf)?, sized(initramfs)?);
-        let record = Self { inputs: inputs.fingerprints, release: release.to_owned(), elf, initramfs };
+        let record =
+            Self { inputs: inputs.fingerprints, release: release.to_owned(), elf, initramfs, shared };
         (!inputs.unsettled).then_some(record)
     }
 
@@ -143,7 +152,8 @@ mod tests {
         let store = || {
             let mut inputs = Inputs::default();
             assert_eq!(inputs.read("the kernel", &path("kernel"), 6).unwrap(), b"kernel");
-            let record = Record::new(settled(inputs), "6.1", &path("elf"), &path("initramfs")).unwrap();
+            let record =
+                Record::new(settled(inputs), "6.1", (&path("elf"), None), &path("initramfs")).unwrap();
             fs::write(path("record"), serde_json::to_vec(&record).unwrap()).unwrap();
         };
         store();
@@ -167,7 +177,7 @@ mod tests {
         let mut inputs = Inputs::default();
         inputs.note_file(file.path());
         assert!(inputs.unsettled);
-        assert!(Record::new(inputs, "6.1", file.path(), file.path()).is_none());
+        assert!(Record::new(inputs, "6.1", (file.path(), None), file.path()).is_none());
     }
 
     #[test]

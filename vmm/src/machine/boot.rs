@@ -6,6 +6,7 @@
 use super::layout::{self, Ram, RamRange};
 use super::sparse_file::SparseFile;
 use super::{acpi, registers};
+use crate::config::ImagePart;
 use crate::virtio::device::Memory;
 use linux_loader::bootparam::{boot_e820_entry, boot_params};
 use linux_loader::loader::{Elf, KernelLoader};
@@ -58,6 +59,8 @@ pub enum Error {
 pub struct Payload<'a> {
     /// ELF kernel.
     pub kernel: &'a mut File,
+    /// What of it guest memory is mapped from already.
+    pub mapped: Option<ImagePart>,
     /// Initramfs.
     pub initramfs: &'a mut File,
     /// Kernel command line.
@@ -74,7 +77,8 @@ pub struct Payload<'a> {
 /// A file cannot be read, or does not fit guest memory.
 pub fn load(memory: &Memory, payload: &mut Payload<'_>) -> Result<u64, Error> {
     // What the image has as zeroes, the fresh memory has already.
-    let mut kernel = SparseFile::new(payload.kernel).map_err(Error::KernelFile)?;
+    let mapped = payload.mapped.map_or(0..0, |part| part.offset..part.offset.saturating_add(part.bytes));
+    let mut kernel = SparseFile::new(payload.kernel).map_err(Error::KernelFile)?.leaving_out(mapped);
     let kernel = Elf::load(&**memory, None, &mut kernel, Some(GuestAddress(layout::HIGH_RAM_START)))
         .map_err(Error::Kernel)?;
     let initramfs = load_initramfs(memory, payload, kernel.kernel_end)?;
@@ -188,6 +192,7 @@ mod tests {
         io::Write::write_all(&mut initrd, initramfs).unwrap();
         let payload = &mut Payload {
             kernel: &mut kernel,
+            mapped: None,
             initramfs: &mut initrd,
             command_line: "quiet",
             ram: &ram(),

@@ -5,7 +5,9 @@
 //! the host's huge pages fit the guest's.
 
 use super::layout::Ram;
+use crate::config::ImagePart;
 use crate::virtio::device::Memory;
+use balloon::PAGE_BYTES;
 use balloon::backing::{HostRange, Kind, Mapping};
 use balloon::numa::{self, Nodes};
 use std::ffi::CString;
@@ -48,6 +50,9 @@ pub enum Error {
         /// Its reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A part of the kernel's image cannot be mapped into guest memory.
+    #[error("cannot map the kernel's image: remove the `cache` in the data directory, it is made again")]
+    MapKernel(#[source] io::Error),
     /// An image layer cannot be mapped.
     #[error("cannot map an image layer; import the image again")]
     MapLayer(#[source] io::Error),
@@ -101,6 +106,39 @@ pub fn map_ram(ram: &Ram, zones: &[Zone]) -> Result<Memory, Error> {
         regions.push(region);
     }
     GuestMemoryMmap::from_regions(regions).map(Arc::new).map_err(|e| layout_error(e.into()))
+}
+
+/// Maps a part of a kernel's image over guest memory that nobody has touched yet, copy-on-write: until the guest writes to
+/// a page it is that of the host's page cache, which all guests of this kernel share. To discard such a page brings the
+/// file's content back ([`Mapping::with_image`]).
+///
+/// # Errors
+/// The part lies in no region of guest memory, or not in the file, or the host refuses the mapping; nothing changed.
+pub fn map_image(memory: &Memory, file: &File, part: ImagePart) -> Result<(), Error> {
+    let refuse = |why: &'static str| Error::MapKernel(io::Error::new(io::ErrorKind::InvalidInput, why));
+    let bytes = usize::try_from(part.bytes).map_err(|_| refuse("it is too large"))?;
+    let offset = libc::off_t::try_from(part.offset).map_err(|_| refuse("it lies too far behind"))?;
+    let file_bytes = file.metadata().map_err(Error::MapKernel)?.len();
+    if part.offset.checked_add(part.bytes).is_none_or(|end| end > file_bytes) {
+        return Err(refuse("the file is cut off"));
+    }
+    let aligned =
+        [part.offset, part.address, part.bytes].iter().all(|number| number.is_multiple_of(PAGE_BYTES));
+    // All of it, in one region.
+    let place = memory.get_slice(GuestAddress(part.address), bytes).ok().filter(|_| aligned && bytes > 0);
+    let place = place.ok_or_else(|| refuse("guest memory has no room for it: raise -m"))?.ptr_guard_mut();
+    let flags = libc::MAP_PRIVATE | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: replaces whole pages within one mapping of guest memory, into which nobody holds a reference, by others of
+    // the same length and protection.
+    let mapped =
+        unsafe { libc::mmap(place.as_ptr().cast(), bytes, protection, flags, file.as_raw_fd(), offset) };
+    if mapped == libc::MAP_FAILED {
+        return Err(Error::MapKernel(io::Error::last_os_error()));
+    }
+    // SAFETY: advice changes no content; as of the rest of guest memory.
+    unsafe { libc::madvise(mapped, bytes, libc::MADV_DONTDUMP) };
+    Ok(())
 }
 
 /// Where regions of RAM, by number, lie in this process.
@@ -259,6 +297,32 @@ mod tests {
         let memory = ram(8 << 20);
         let host = memory.get_host_address(GuestAddress(0)).unwrap();
         assert_eq!(host as usize % HUGE_PAGE_BYTES, 0);
+    }
+
+    #[test]
+    fn a_part_of_a_file_is_mapped_and_what_the_guest_writes_is_its_own() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[7; 4 << 12], 0).unwrap();
+        let memory = ram(8 << 20);
+        let part = ImagePart { offset: 4096, address: 3 << 20, bytes: 2 << 12 };
+        map_image(&memory, &file, part).unwrap();
+        let byte = |address: u64| memory.read_obj::<u8>(GuestAddress(address)).unwrap();
+        let edges = [(3 << 20) - 1, 3 << 20, (3 << 20) + (2 << 12) - 1, (3 << 20) + (2 << 12)];
+        assert_eq!(edges.map(byte), [0, 7, 7, 0]);
+        memory.write_obj(9u8, GuestAddress(3 << 20)).unwrap();
+        let mut content = [0; 1];
+        file.read_exact_at(&mut content, 4096).unwrap();
+        assert_eq!((byte(3 << 20), content), (9, [7]));
+        for bad in [
+            ImagePart { offset: 3 << 12, ..part },
+            ImagePart { address: (8 << 20) - 4096, ..part },
+            ImagePart { address: 1, ..part },
+            ImagePart { bytes: 0, ..part },
+            ImagePart { offset: u64::MAX - 4095, ..part },
+        ] {
+            assert!(matches!(map_image(&memory, &file, bad), Err(Error::MapKernel(_))), "{bad:?}");
+        }
     }
 
     #[test]

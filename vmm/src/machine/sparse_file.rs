@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use vm_memory::bitmap::BitmapSlice;
 use vm_memory::{ReadVolatile, VolatileMemoryError, VolatileSlice};
@@ -22,6 +23,8 @@ enum Extent {
 pub struct SparseFile<'a> {
     file: &'a mut File,
     bytes: u64,
+    /// Passed over as if it were a hole.
+    left_out: Range<u64>,
 }
 
 impl<'a> SparseFile<'a> {
@@ -31,13 +34,30 @@ impl<'a> SparseFile<'a> {
     /// The host does not tell the file's size.
     pub fn new(file: &'a mut File) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
-        Ok(Self { file, bytes })
+        Ok(Self { file, bytes, left_out: 0..0 })
+    }
+
+    /// The same, with these bytes of the file passed over as if they were a hole.
+    #[must_use]
+    pub fn leaving_out(self, left_out: Range<u64>) -> Self {
+        Self { left_out, ..self }
     }
 
     /// What comes next, at most `limit` bytes of it. The file then stands at the data, or behind the hole.
     fn next_extent(&mut self, limit: usize) -> io::Result<Extent> {
         let at_most = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(limit);
         let start = self.file.stream_position()?;
+        if self.left_out.contains(&start) {
+            let bytes = at_most(self.left_out.end.saturating_sub(start));
+            self.file.seek(SeekFrom::Start(start.saturating_add(bytes as u64)))?;
+            return Ok(Extent::Hole(bytes));
+        }
+        // What comes before it, at most.
+        let limit = match self.left_out.start.checked_sub(start) {
+            Some(before) if before > 0 => limit.min(usize::try_from(before).unwrap_or(usize::MAX)),
+            _ => limit,
+        };
+        let at_most = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(limit);
         let hole = at_most(self.find(start, libc::SEEK_DATA)?.saturating_sub(start));
         if hole > 0 {
             self.file.seek(SeekFrom::Start(start.saturating_add(hole as u64)))?;
@@ -137,6 +157,20 @@ mod tests {
         };
         assert!(resident(0));
         assert!(!resident(3 << 20));
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_touched() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[1; 40_960], 0).unwrap();
+        let memory = memory::ram(MEMORY as u64);
+        memory.write_slice(&[9; 40_960], GuestAddress(0)).unwrap();
+        let mut sparse = SparseFile::new(&mut file).unwrap().leaving_out(8192..16_384);
+        memory.read_exact_volatile_from(GuestAddress(0), &mut sparse, 40_960).unwrap();
+        let mut bytes = vec![0; 40_960];
+        memory.read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        let expected = [vec![1; 8192], vec![9; 8192], vec![1; 24_576]].concat();
+        assert_eq!(bytes, expected);
     }
 
     #[test]

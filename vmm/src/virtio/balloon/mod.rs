@@ -20,6 +20,7 @@ use super::buffers::Buffers;
 use super::config_space;
 use super::device::{BrokenQueue, Device, Effects, Memory};
 use super::queue::{Outcome, drain, drain_together};
+use crate::config::ImagePart;
 use audit::Audit;
 use balloon::backing::{Backing, Host, Kernel, Kind, Mapping};
 use balloon::device::{self, LEAST_FLOOR_BYTES, MemoryReport, OFFERED, QUEUE_SIZES, STATISTICS_BYTES};
@@ -83,13 +84,13 @@ pub struct Balloon<K> {
 }
 
 impl Balloon<Host> {
-    /// An empty balloon over all of `memory`, which offers the driver those of `features` that there are. Asks the
+    /// An empty balloon over all of `memory`, of which `image` is mapped copy-on-write, which offers the driver those of `features` that there are. Asks the
     /// host what it can do, so it is made before a sandbox is closed.
     ///
     /// # Errors
     /// The memory is not made of whole blocks, or the host cannot release it.
-    pub fn over(memory: &Memory, features: u64) -> Result<Self, Error> {
-        let balloon = Self::with_kernel(Host::probe(), memory, LEAST_FLOOR_BYTES, monotonic_ms)?;
+    pub fn over(memory: &Memory, features: u64, image: Option<ImagePart>) -> Result<Self, Error> {
+        let balloon = Self::with_image(Host::probe(), memory, LEAST_FLOOR_BYTES, monotonic_ms, image)?;
         Ok(Self { offered: OFFERED & features, ..balloon })
     }
 }
@@ -105,9 +106,19 @@ impl<K: Kernel> Balloon<K> {
         floor_bytes: u64,
         clock_ms: fn() -> u64,
     ) -> Result<Self, Error> {
+        Self::with_image(kernel, memory, floor_bytes, clock_ms, None)
+    }
+
+    fn with_image(
+        kernel: K,
+        memory: &Memory,
+        floor_bytes: u64,
+        clock_ms: fn() -> u64,
+        image: Option<ImagePart>,
+    ) -> Result<Self, Error> {
         let regions: Vec<_> = memory.iter().map(|region| (region.start_addr().0, region.len())).collect();
         let layout = Layout::new(&regions)?;
-        let mappings = memory.iter().map(mapping).collect::<Result<_, _>>()?;
+        let mappings = memory.iter().map(|region| mapping(region, image)).collect::<Result<_, _>>()?;
         let backing = Backing::new(kernel, &layout, mappings)?;
         Ok(Self {
             device: device::Balloon::new(Books::new(layout), backing, floor_bytes),
@@ -187,8 +198,8 @@ impl<K: Kernel> Balloon<K> {
     }
 }
 
-/// A region as the balloon releases it.
-fn mapping(region: &GuestRegionMmap<()>) -> Result<Mapping, Error> {
+/// A region as the balloon releases it; `image` may lie in it.
+fn mapping(region: &GuestRegionMmap<()>, image: Option<ImagePart>) -> Result<Mapping, Error> {
     let private = region.flags() & libc::MAP_TYPE == libc::MAP_PRIVATE;
     let kind = match region.file_offset() {
         None if private && region.flags() & libc::MAP_HUGETLB == 0 => Kind::Anonymous,
@@ -199,7 +210,11 @@ fn mapping(region: &GuestRegionMmap<()>) -> Result<Mapping, Error> {
     };
     // SAFETY: mapped so, by the region's own word, and the balloon keeps it mapped. Guest memory may change at any
     // time by the guest's hand, which is why vm-memory lends no reference to it: nobody relies on its contents.
-    Ok(unsafe { Mapping::new(region.as_ptr() as usize, region.len(), kind) })
+    let mapping = unsafe { Mapping::new(region.as_ptr() as usize, region.len(), kind) };
+    Ok(match image.and_then(|part| Some((part.address.checked_sub(region.start_addr().0)?, part.bytes))) {
+        Some((offset, bytes)) => mapping.with_image(offset, bytes),
+        None => mapping,
+    })
 }
 
 impl<K: Kernel> Device for Balloon<K> {

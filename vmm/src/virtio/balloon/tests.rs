@@ -89,7 +89,7 @@ fn features_are_offered_as_listed() {
         (u64::MAX, OFFERED),
         (features::FREE_PAGE_HINT | features::STATS_VQ, features::STATS_VQ),
     ] {
-        assert_eq!(Balloon::over(&memory(), listed).unwrap().features(), offered);
+        assert_eq!(Balloon::over(&memory(), listed, None).unwrap().features(), offered);
     }
 }
 
