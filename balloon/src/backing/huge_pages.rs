@@ -15,7 +15,7 @@ pub const PAGES_PER_HUGE_PAGE: u64 = 512;
 
 /// To the host, each run of such ranges is a mapping of its own, and a process may have 65530 (`max_map_count`,
 /// Documentation/admin-guide/sysctl/vm.rst). A guest that scatters its balloon over more than 64 GiB gets no further
-/// ones.
+/// ones: new parts of it go without advice, and what lies amid others stays on small pages.
 const MOST_RUNS: u64 = 16 << 10;
 
 /// Advice to be given to the host.
@@ -55,11 +55,11 @@ impl HugePages {
     /// What to advise for a range of which `ballooned` of `pages` pages are in the balloon, if that is new.
     pub(super) fn wanted(&self, region: usize, range: u64, ballooned: u64, pages: u64) -> Option<Advice> {
         let small = self.small.get(region)?;
+        let room = self.runs < MOST_RUNS;
         match (ballooned, small.count(range, 1)) {
-            (0, 1) => Some(Advice::Huge),
-            (1.., 0) if ballooned < pages && (self.runs < MOST_RUNS || neighbours(small, range) > 0) => {
-                Some(Advice::Small)
-            }
+            // What would cut a run in two needs room, as what begins one does.
+            (0, 1) if room || neighbours(small, range) < 2 => Some(Advice::Huge),
+            (1.., 0) if ballooned < pages && (room || neighbours(small, range) > 0) => Some(Advice::Small),
             _ => None,
         }
     }
@@ -141,6 +141,20 @@ mod tests {
             Some(Advice::Small),
             "now there is room for another"
         );
+    }
+
+    #[test]
+    fn a_run_is_not_cut_into_more_than_there_may_be() {
+        let mut pages = subject(3 * MOST_RUNS);
+        for range in 0..6 * MOST_RUNS {
+            assert_eq!(change(&mut pages, 0, range, 1, 512), Some(Advice::Small));
+        }
+        for range in (1..6 * MOST_RUNS).step_by(2) {
+            change(&mut pages, 0, range, 0, 512);
+        }
+        assert_eq!(pages.runs, MOST_RUNS);
+        let last = 6 * MOST_RUNS - 2;
+        assert_eq!(change(&mut pages, 0, last, 0, 512), Some(Advice::Huge), "an end cuts nothing");
     }
 
     #[test]
