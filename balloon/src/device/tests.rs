@@ -226,14 +226,17 @@ fn a_reset_makes_a_fresh_device_but_for_what_the_host_wants() {
     assert_eq!((balloon.books().totals().ballooned, balloon.errors().duplicate_pages), (100, 0));
 }
 
-/// These pages of the first region are in memory.
-struct Resident(std::ops::Range<u64>);
+/// These pages of the first region are in memory, or swapped out.
+struct Held {
+    pages: std::ops::Range<u64>,
+    swapped: bool,
+}
 
-impl Survey for Resident {
+impl Survey for Held {
     fn survey(&mut self, range: HostRange, found: &mut Vec<Extent>) -> std::io::Result<u64> {
         if range.address() < 2 << 40 {
-            let pages = self.0.end - self.0.start;
-            found.push(Extent { first: self.0.start, pages, huge: false, swapped: false });
+            let pages = self.pages.end - self.pages.start;
+            found.push(Extent { first: self.pages.start, pages, huge: false, swapped: self.swapped });
         }
         Ok(range.bytes() as u64 / PAGE)
     }
@@ -250,13 +253,26 @@ fn residency_corrects_what_was_reported() {
     balloon.settle(Queue::Reporting, 0);
     numbers(&mut balloon, Queue::Inflate, [20]);
     // Pages 5 to 20 are in memory.
-    let mut scanner = Scanner::new(Resident(5..21));
+    let mut scanner = Scanner::new(Held { pages: 5..21, swapped: false });
     let reading = balloon.survey(&mut scanner, 1 << 20).unwrap().unwrap();
     assert_eq!(reading.resident, 16 * PAGE);
     assert_eq!(reading.ballooned_resident, PAGE, "the guest touched what it had given away");
     let report = balloon.report(None, 0);
     assert_eq!((report.reported, report.taken_back_total, report.ballooned), (5 * PAGE, 5 * PAGE, PAGE));
     assert_eq!(report.reported_total, 10 * PAGE);
+}
+
+#[test]
+fn what_the_host_swapped_out_was_taken_back_too() {
+    let mut balloon = live(OFFERED);
+    balloon.gather_range(0, 10 * PAGE);
+    balloon.settle(Queue::Reporting, 0);
+    numbers(&mut balloon, Queue::Inflate, [20]);
+    let mut scanner = Scanner::new(Held { pages: 5..21, swapped: true });
+    let reading = balloon.survey(&mut scanner, 1 << 20).unwrap().unwrap();
+    assert_eq!((reading.resident, reading.swapped, reading.ballooned_resident), (0, Some(16 * PAGE), 0));
+    let report = balloon.report(None, 0);
+    assert_eq!((report.reported, report.taken_back_total, report.ballooned), (5 * PAGE, 5 * PAGE, PAGE));
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub struct Entry {
 pub struct Reconciled {
     /// Reported pages that the guest has taken back; they are its own again.
     pub taken_back: u64,
-    /// Ballooned pages that are resident, by the guest's touch or with a huge page of the host.
+    /// Ballooned pages that the host holds, by the guest's touch or with a huge page of the host.
     pub ballooned_resident: u64,
 }
 
@@ -137,12 +137,12 @@ impl Books {
         self.totals.ballooned = 0;
     }
 
-    /// Corrects the books by residency: `resident` are the runs that the host says are resident. Pages released
+    /// Corrects the books by residency: `held` are the runs that the host has in memory or has swapped out. Pages released
     /// between the reading and this call lose their mark as reported; the next reading cannot restore it, only
     /// the next report can. Read and reconcile under one lock.
-    pub fn reconcile(&mut self, resident: impl IntoIterator<Item = Run>) -> Reconciled {
+    pub fn reconcile(&mut self, held: impl IntoIterator<Item = Run>) -> Reconciled {
         let mut result = Reconciled::default();
-        for run in resident {
+        for run in held {
             let bit = self.layout.bit(run);
             let taken_back = self.reported.clear(bit, run.count());
             self.totals.reported = self.totals.reported.saturating_sub(taken_back);
@@ -186,5 +186,47 @@ impl Entry {
     fn add(&mut self, changed: u64, of: u64) {
         self.changed = self.changed.saturating_add(changed);
         self.unchanged = self.unchanged.saturating_add(of.saturating_sub(changed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backing::simulated::{Simulated, backing};
+
+    /// Books of which some pages are ballooned and others reported.
+    fn books() -> Books {
+        let layout = Layout::new(&[(0, crate::BLOCK_BYTES)]).unwrap();
+        let mut books = Books::new(layout.clone());
+        let mut backing = backing(&layout, &[], Simulated::default());
+        let _ = books.balloon(&backing.release(&[layout.run(0, 0, 10).unwrap()]));
+        let _ = books.report(&backing.release(&[layout.run(0, 100, 20).unwrap()]));
+        assert_eq!(books.check(), Ok(()));
+        books
+    }
+
+    #[test]
+    fn books_that_contradict_themselves_are_found() {
+        let changes: [fn(&mut Books); 6] = [
+            |books| books.totals.ballooned = 9,
+            |books| books.totals.reported = 21,
+            |books| books.totals.size = 1023,
+            |books| {
+                let _ = books.ballooned.set(500, 1);
+            },
+            |books| {
+                let _ = books.reported.clear(100, 1);
+            },
+            // One page is both, and the counts are right.
+            |books| {
+                let _ = (books.reported.clear(119, 1), books.reported.set(9, 1));
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut books = books();
+            change(&mut books);
+            let Err(found) = books.check() else { panic!("change {number} is not found") };
+            assert_eq!(found.totals, books.totals, "change {number}");
+        }
     }
 }

@@ -44,8 +44,8 @@ impl<S: Survey> Scanner<S> {
         Self { survey, region: 0, page: 0, sum: Residency::default(), extents: Vec::new() }
     }
 
-    /// Reads on, at most `max_pages` pages. `resident` is told each run that is in memory and answers how many
-    /// of its pages should not be. Returns the whole reading once the end of memory is reached; the next step
+    /// Reads on, at most `max_pages` pages. `held` is told each run that is in memory or swapped out, so that somebody has
+    /// written to it, and answers how many of its pages should not be. Returns the whole reading once the end of memory is reached; the next step
     /// begins another.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl<S: Survey> Scanner<S> {
         layout: &Layout,
         mappings: &[Mapping],
         max_pages: u64,
-        mut resident: impl FnMut(Run) -> u64,
+        mut held: impl FnMut(Run) -> u64,
     ) -> io::Result<Option<Residency>> {
         let mut left = max_pages;
         while let Some(mapping) = mappings.get(self.region) {
@@ -74,7 +74,7 @@ impl<S: Survey> Scanner<S> {
             let walked = self.survey.survey(range, &mut self.extents).inspect_err(|_| {
                 (self.region, self.page, self.sum) = (0, 0, Residency::default());
             })?;
-            self.account(layout, &mut resident);
+            self.account(layout, &mut held);
             // A survey that gets nowhere must not keep us here.
             let walked = walked.clamp(1, rest);
             self.page = self.page.saturating_add(walked);
@@ -87,18 +87,19 @@ impl<S: Survey> Scanner<S> {
         Ok(Some(sum))
     }
 
-    fn account(&mut self, layout: &Layout, resident: &mut impl FnMut(Run) -> u64) {
+    fn account(&mut self, layout: &Layout, held: &mut impl FnMut(Run) -> u64) {
         let tells = self.survey.tells_huge_and_swapped();
         self.sum.regions.resize(self.region.saturating_add(1), 0);
         for extent in &self.extents {
             let bytes = extent.pages.saturating_mul(PAGE_BYTES);
+            let first = self.page.saturating_add(extent.first);
+            let Some(run) = layout.run(self.region, first, extent.pages) else { continue };
+            let unwanted = held(run).saturating_mul(PAGE_BYTES);
             if extent.swapped {
                 add(self.sum.swapped.get_or_insert(0), bytes);
                 continue;
             }
-            let first = self.page.saturating_add(extent.first);
-            let Some(run) = layout.run(self.region, first, extent.pages) else { continue };
-            add(&mut self.sum.ballooned_resident, resident(run).saturating_mul(PAGE_BYTES));
+            add(&mut self.sum.ballooned_resident, unwanted);
             add(&mut self.sum.resident, bytes);
             if let Some(region) = self.sum.regions.get_mut(self.region) {
                 add(region, bytes);
