@@ -22,5 +22,6 @@ mod sharing;
 mod signals;
 mod streams;
 mod terminal;
+mod top;
 mod volumes;
 mod zones;

@@ -8,3 +8,4 @@ mod hostile_links;
 mod interrupted;
 mod nobody_runs;
 mod refusals;
+mod top;

@@ -47,6 +47,18 @@ impl<'a> Daemon<'a> {
         Ok(start.map(|start| start.scope))
     }
 
+    /// What the host has and what is promised of it; nothing where there is no daemon, or none that answers.
+    #[must_use]
+    pub fn host(self) -> Option<HostDocument> {
+        match client::get(&self.state.join(SOCKET), "/v1/host") {
+            Ok(host) => Some(host),
+            Err(error) => {
+                log::info!("ballastd was asked in vain: {error}");
+                None
+            }
+        }
+    }
+
     /// The zone tree, which `need` needs.
     ///
     /// # Errors

@@ -41,7 +41,9 @@ pub mod streams;
 pub mod supervisor;
 pub mod terminal;
 pub mod timings;
+mod top;
 pub mod trim;
+mod usage;
 pub mod volume;
 mod wait;
 mod why;
@@ -82,6 +84,7 @@ enum Verb {
     Trim(trim::TrimArgs),
     Zones(zones::ZonesArgs),
     Stats(stats::StatsArgs),
+    Top(top::TopArgs),
     Why(why::WhyArgs),
     Replay(replay::ReplayArgs),
     /// Import, list and remove images
@@ -144,6 +147,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Trim(args) => trim::run(&args),
         Verb::Zones(args) => zones::run(&args),
         Verb::Stats(args) => stats::run(&args),
+        Verb::Top(args) => top::run(&args),
         Verb::Why(args) => why::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::Image(verb) => image::run(&verb),
@@ -187,6 +191,7 @@ mod tests {
             "rm web",
             "zones",
             "stats",
+            "top",
             "why web",
             "replay t",
             "trim --all",

@@ -11,6 +11,7 @@ use balloon::size::Size;
 use clap::Args;
 use serde::Serialize;
 use std::error::Error;
+use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -32,12 +33,38 @@ pub struct PsArgs {
 /// How a microVM does, as far as it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum State {
+pub(super) enum State {
     Running,
     Starting,
     Ending,
     NoAnswer,
     Exited,
+}
+
+impl State {
+    /// That of one which was asked in vain.
+    pub(super) fn of_silent(error: &client::Error) -> Self {
+        match error {
+            client::Error::Starting(_) => Self::Starting,
+            client::Error::Ending(_) => Self::Ending,
+            error => {
+                log::info!("{error}");
+                Self::NoAnswer
+            }
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "running",
+            Self::Starting => "starting",
+            Self::Ending => "ending",
+            Self::NoAnswer => "no answer",
+            Self::Exited => "exited",
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -98,12 +125,7 @@ fn look(vm: &Known) -> Listed {
         client::get(vm, "/v1/vm").and_then(|document| Ok((document, client::get(vm, "/v1/memory")?)));
     match documents {
         Ok((document, memory)) => (listed.vm, listed.memory) = (Some(document), Some(memory)),
-        Err(client::Error::Starting(_)) => listed.state = State::Starting,
-        Err(client::Error::Ending(_)) => listed.state = State::Ending,
-        Err(error) => {
-            log::info!("{error}");
-            listed.state = State::NoAnswer;
-        }
+        Err(error) => listed.state = State::of_silent(&error),
     }
     listed
 }
@@ -117,9 +139,7 @@ fn row(listed: &Listed, now: Duration) -> [String; 7] {
             let up = listed.vm.as_ref().map_or(0, |vm| vm.uptime_ms);
             format!("up {}", lasted(Duration::from_millis(up)))
         }
-        State::Starting => "starting".into(),
-        State::Ending => "ending".into(),
-        State::NoAnswer => "no answer".into(),
+        State::Starting | State::Ending | State::NoAnswer => listed.state.to_string(),
         State::Exited => {
             let ago = listed.ended_at_ms.map(|at| now.saturating_sub(Duration::from_millis(at)));
             let ago = ago.map(|ago| format!(" {} ago", lasted(ago))).unwrap_or_default();

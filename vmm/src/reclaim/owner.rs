@@ -57,6 +57,7 @@ pub struct Owner {
     capabilities: Option<Capabilities>,
     samples_total: u64,
     sampled_ms: Option<u64>,
+    guest_used_bytes: Option<u64>,
     told_ms: u64,
     asked_ms: u64,
     envelope: Option<link::Envelope>,
@@ -78,6 +79,7 @@ impl Owner {
             capabilities: None,
             samples_total: 0,
             sampled_ms: None,
+            guest_used_bytes: None,
             told_ms: now_ms,
             asked_ms: now_ms,
             envelope: None,
@@ -135,7 +137,9 @@ impl Owner {
             News::Sample(boot_id, sample) => {
                 self.samples_total = self.samples_total.saturating_add(1);
                 self.sampled_ms = Some(now_ms);
-                Observation::Sample(translate::sample(boot_id, &sample))
+                let sample = translate::sample(boot_id, &sample);
+                self.guest_used_bytes = Some(sample.total_bytes.saturating_sub(sample.available_bytes));
+                Observation::Sample(sample)
             }
         };
         self.observe(now_ms, observation, sides);
@@ -259,6 +263,7 @@ impl Owner {
             capabilities: self.capabilities,
             samples_total: self.samples_total,
             sample_age_ms: self.sampled_ms.map(|at| now_ms.saturating_sub(at)),
+            guest_used_bytes: self.guest_used_bytes,
             last: self.remembered.back().map(|decision| told(now_ms, decision)),
         }
     }
