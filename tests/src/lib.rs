@@ -16,6 +16,7 @@ pub mod ballast;
 pub mod bench;
 pub mod control;
 pub mod daemon;
+pub mod experiment;
 pub mod fuzz;
 pub mod host_cgroup;
 pub mod hostile;

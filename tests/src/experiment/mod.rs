@@ -1,0 +1,15 @@
+//! Single microVMs on real kernels: what the reclaim law saves on a workload and what that costs it.
+//!
+//! In the guest runs `bench-load`, one of the [`load`]s: it says in [`beat`]s how far it is, how long its requests took
+//! and what its kernel counts. The VMM records what the law was told and decided. `bench-reclaim` makes [`figures`] and
+//! a [`plot`] of both. `ci/bench reclaim` calls them in virtual time.
+
+pub mod beat;
+pub mod figures;
+pub mod latencies;
+pub mod load;
+pub mod meter;
+pub mod plot;
+pub mod recorded;
+pub mod tmo;
+pub mod zipf;
