@@ -95,6 +95,16 @@ fn a_ceiling_is_set_and_told_once() {
 }
 
 #[test]
+fn a_refused_ceiling_is_told_the_max_in_force() {
+    let mut subject = Subject::live(64 * MIB);
+    subject.memory.set_max(32 * MIB).unwrap();
+    for bytes in [0, BLOCK - 1, 32 * MIB + 1, 64 * MIB] {
+        let error = CeilingError { bytes, floor_bytes: BLOCK, max_bytes: 32 * MIB };
+        assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(bytes)), Err(error.into()));
+    }
+}
+
+#[test]
 fn without_a_driver_a_ceiling_can_only_be_undone() {
     let mut subject = Subject::live(64 * MIB);
     subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();

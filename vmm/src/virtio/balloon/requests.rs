@@ -84,7 +84,10 @@ impl<K: Kernel> Transport<Balloon<K>> {
             let floor_bytes = held.device().report().floor;
             return Err(CeilingError { bytes, floor_bytes, max_bytes }.into());
         }
-        Ok(set_ceiling(&mut held, bytes)?)
+        // The device knows nothing of the other bound.
+        let within =
+            |range: CeilingError| CeilingError { max_bytes: range.max_bytes.min(max_bytes), ..range };
+        Ok(set_ceiling(&mut held, bytes).map_err(within)?)
     }
 
     /// Asks the guest for statistics; [`Self::memory_report`] has them once they are there.
