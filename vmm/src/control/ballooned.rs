@@ -146,9 +146,6 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 
     fn follow_ceiling(&mut self, bytes: u64) -> Result<(), Refusal> {
-        if self.by_hand.is_some() {
-            return Ok(());
-        }
         let report = self.transport.memory_report();
         let max_bytes = self.max_bytes.unwrap_or(report.size);
         Ok(self.transport.set_ceiling(bytes.min(max_bytes).max(report.floor))?)

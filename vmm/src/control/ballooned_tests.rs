@@ -105,6 +105,18 @@ fn a_refused_ceiling_is_told_the_max_in_force() {
 }
 
 #[test]
+fn the_law_has_the_last_word_on_a_ceiling_by_hand() {
+    let mut subject = Subject::live(64 * MIB);
+    subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();
+    for wanted in [32, 48, 40] {
+        subject.memory.follow_ceiling(wanted * MIB).unwrap();
+        let document = subject.memory.snapshot();
+        assert_eq!(document.ceiling, CeilingState { bytes: wanted * MIB, auto: false });
+        assert_eq!(subject.memory.ceiling_by_hand(), Some(40 * MIB));
+    }
+}
+
+#[test]
 fn without_a_driver_a_ceiling_can_only_be_undone() {
     let mut subject = Subject::live(64 * MIB);
     subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();

@@ -61,7 +61,8 @@ pub trait Memory {
     /// The ceiling that a user set, until that is undone.
     fn ceiling_by_hand(&self) -> Option<u64>;
 
-    /// Sets the ceiling that the reclaim law wants, within floor and max; nothing where a user set one.
+    /// Sets the ceiling that the reclaim law wants, within floor and max. One that a user set is the law's business, too:
+    /// it knows the limits that hold all the same.
     ///
     /// # Errors
     /// There is no such ceiling; nothing changed.

@@ -124,6 +124,8 @@ impl Owner {
             };
             self.observe(now_ms, Observation::Host(reading), sides);
             self.ask_balloon(now_ms, sides);
+            // A user's hand moves the ceiling, too: the law may have nothing new to say of one that its limits forbid.
+            keep_ceiling(self.law.ceiling_bytes(), sides);
         }
     }
 
@@ -222,10 +224,7 @@ impl Owner {
                 None
             }
             Deed::Ceiling(bytes) => {
-                // Without a driver there is nobody to keep it; the law sees that by its readings.
-                if let Err(why) = sides.memory.follow_ceiling(bytes) {
-                    log::debug!("the ceiling of {bytes} bytes is not kept: {why}");
-                }
+                keep_ceiling(bytes, sides);
                 None
             }
             Deed::Nothing => None,
@@ -274,6 +273,13 @@ impl Owner {
         DecisionsDocument {
             decisions: self.remembered.iter().map(|decision| told(now_ms, decision)).collect(),
         }
+    }
+}
+
+/// Without a driver there is nobody to keep it; the law sees that by its readings.
+fn keep_ceiling(bytes: u64, sides: &mut Sides<'_>) {
+    if let Err(why) = sides.memory.follow_ceiling(bytes) {
+        log::debug!("the ceiling of {bytes} bytes is not kept: {why}");
     }
 }
 

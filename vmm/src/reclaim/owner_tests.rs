@@ -5,6 +5,8 @@ use super::owner::{Owner, Sides};
 use crate::control::agent::{Agent, News};
 use crate::control::scripted::{MIB, Scripted, envelope};
 use crate::link::OrderError;
+use balloon::control::api::CeilingState;
+use balloon::control::link::Envelope;
 use balloon::control::reclaim::ReclaimRequest;
 use balloon::control::service::Stream;
 use balloon::policy::{Mode, Settings};
@@ -57,6 +59,7 @@ struct Bench {
     owner: Owner,
     guest: Guest,
     memory: Scripted,
+    lease: Envelope,
     sequence: u64,
     now_ms: u64,
 }
@@ -68,20 +71,21 @@ impl Bench {
             owner: Owner::new(0, 512 * MIB, settings, None),
             guest: Guest::default(),
             memory: Scripted::new(),
+            lease: envelope(),
             sequence: 0,
             now_ms: 0,
         }
     }
 
     fn advance(&mut self) {
-        let Self { owner, guest, memory, now_ms, .. } = self;
+        let Self { owner, guest, memory, lease, now_ms, .. } = self;
         let mut sides = Sides {
             agent: guest,
             memory,
             host: Pressure::UNKNOWN,
             max_bytes: 512 * MIB,
             high_bytes: None,
-            envelope: Some(&envelope()),
+            envelope: Some(lease),
         };
         owner.advance(*now_ms, &mut sides);
     }
@@ -154,10 +158,36 @@ fn what_was_decided_can_be_told_with_its_numbers() {
 fn a_ceiling_by_hand_is_nobody_elses() {
     let mut bench = Bench::new(Mode::Auto);
     bench.can();
-    bench.memory.document.ceiling = balloon::control::api::CeilingState { bytes: 300 * MIB, auto: false };
+    bench.memory.document.ceiling = CeilingState { bytes: 300 * MIB, auto: false };
     (0..120).for_each(|_| bench.sampled(Cause::Periodic));
     assert_eq!(bench.reclaims(), 0);
     assert_eq!(bench.memory.document.ceiling.bytes, 300 * MIB);
+}
+
+#[test]
+fn a_ceiling_by_hand_stays_within_the_lease() {
+    for mode in [Mode::Auto, Mode::Off] {
+        let mut bench = Bench::new(mode);
+        bench.can();
+        let by_hand = |mib| CeilingState { bytes: mib * MIB, auto: false };
+        let undone = CeilingState { bytes: 512 * MIB, auto: true };
+        for (min_mib, max_mib, set, kept_mib) in [
+            (0, 200, undone, 200),
+            (0, 200, by_hand(300), 200),
+            (0, 200, by_hand(150), 150),
+            (160, 200, by_hand(150), 160),
+            (0, 1024, by_hand(300), 300),
+            (0, 200, by_hand(300), 200),
+            (0, 200, undone, 200),
+        ] {
+            bench.lease.floor_bytes = min_mib * MIB;
+            bench.lease.max_bytes = max_mib * MIB;
+            bench.memory.document.ceiling = set;
+            bench.sampled(Cause::Periodic);
+            let kept = bench.memory.document.ceiling.bytes;
+            assert_eq!(kept, kept_mib * MIB, "{mode:?}: {set:?} of {min_mib} to {max_mib}");
+        }
+    }
 }
 
 #[test]

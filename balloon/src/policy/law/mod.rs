@@ -194,6 +194,12 @@ impl Law {
         }
     }
 
+    /// The ceiling that was last ordered, or that there was from the start.
+    #[must_use]
+    pub fn ceiling_bytes(&self) -> u64 {
+        self.ordered_ceiling_bytes
+    }
+
     fn leased(&self, now_ms: u64) -> Option<&Envelope> {
         self.envelope.as_ref().filter(|_| now_ms < self.lease_until_ms)
     }

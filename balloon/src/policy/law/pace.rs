@@ -4,6 +4,7 @@ use super::Law;
 use crate::policy::Tuning;
 use crate::policy::arithmetic::{permille, scale};
 use crate::policy::meter::Delta;
+use crate::policy::observation::Mode;
 use crate::policy::order::{Order, Orders};
 use crate::policy::reason::Reason;
 use crate::policy::state::State;
@@ -60,7 +61,7 @@ impl Pace {
 
 impl Law {
     pub(super) fn keep_pace(&mut self, now_ms: u64, orders: &mut Orders) {
-        if !self.has_agent() || self.state == State::Off {
+        if !self.has_agent() || self.settings.mode == Mode::Off {
             return;
         }
         let free_bytes = self.meter.last().map_or(0, |sample| sample.free_bytes);

@@ -9,11 +9,11 @@ use crate::policy::state::State;
 impl Law {
     /// What keeps the law from a step, until when and why.
     pub(super) fn pause(&self, now_ms: u64) -> Option<(State, u64, Reason)> {
-        if self.settings.mode == Mode::Off {
-            return Some((State::Off, u64::MAX, Reason::Off));
-        }
         if let Some(ceiling_bytes) = self.settings.ceiling_bytes {
             return Some((State::Manual, u64::MAX, Reason::Manual { ceiling_bytes }));
+        }
+        if self.settings.mode == Mode::Off {
+            return Some((State::Off, u64::MAX, Reason::Off));
         }
         let silent_ms = now_ms.saturating_sub(self.heard_ms);
         let stale_ms = self.pace.sample_ms().saturating_mul(self.tuning.stale_periods);
