@@ -186,7 +186,7 @@ impl Link {
         };
         if !expected {
             self.misuse = self.misuse.saturating_add(1);
-            if matches!(message, ToHost::Command { .. }) {
+            if matches!(message, ToHost::Command { .. }) && self.state == State::Running {
                 // Its client is to hear that it has ended.
                 events.push(Event::Answered);
             }
