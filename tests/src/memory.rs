@@ -147,11 +147,21 @@ impl Guest {
     /// Bytes of guest memory that the host holds by `/proc/PID/smaps`.
     #[must_use]
     pub fn smaps_rss(&self) -> u64 {
+        self.smaps(|mapping| mapping.rss)
+    }
+
+    /// Of [`Self::smaps_rss`], what belongs to no file: the kernel's constants are mapped from its image.
+    #[must_use]
+    pub fn smaps_anonymous(&self) -> u64 {
+        self.smaps(|mapping| mapping.anonymous)
+    }
+
+    fn smaps(&self, bytes: impl Fn(&Mapping) -> u64) -> u64 {
         // The balloon's advice to the host cuts the mappings.
         let is_inside = |mapping: &&Mapping| {
             self.ram.iter().any(|ram| ram.start <= mapping.start && mapping.end <= ram.end)
         };
-        process::mappings(self.running.vmm()).iter().filter(is_inside).map(|mapping| mapping.rss).sum()
+        process::mappings(self.running.vmm()).iter().filter(is_inside).map(bytes).sum()
     }
 
     /// Bytes of guest memory in pages that are not all zero, as the VMM sees them.

@@ -34,7 +34,7 @@ fn the_vmm_is_alone_in_a_cgroup_with_room_for_all_of_its_guest() {
         let (limit, charged) =
             (host["limit_bytes"].as_u64().unwrap(), host["charged_bytes"].as_u64().unwrap());
         assert_eq!(limit, cgroup.number("memory.max"));
-        let beside = charged - guest.smaps_rss() - host["file_bytes"].as_u64().unwrap();
+        let beside = charged - guest.smaps_anonymous() - host["file_bytes"].as_u64().unwrap();
         let peak = cgroup.number("memory.peak");
         println!(
             "guest of {memory}: {} KiB charged, {} KiB at most, limit {} KiB; {} KiB beside guest memory and files, {} KiB \
