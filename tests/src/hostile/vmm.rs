@@ -1,5 +1,6 @@
 //! The hostile guest as a kernel of the real `ballast-vmm`, which is started as `ballast` starts it.
 
+use super::driver::{PAGE, VICTIMS};
 use super::interpreter::{CODE, PROGRAM};
 use super::machine::{Machine, image, registers};
 use super::program::Program;
@@ -8,6 +9,7 @@ use crate::process::mappings;
 use crate::run::{Ended, Run, Running};
 use balloon::device::OFFERED;
 use balloon::policy::{Mode, Settings};
+use balloon::resident::Mapping;
 use balloon::zone::Limits;
 use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -18,7 +20,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use vmm::config::{ReclaimConfig, StdioConfig, VmConfig, ZoneConfig};
+use vmm::config::{ImagePart, ReclaimConfig, StdioConfig, VmConfig, ZoneConfig};
 use vmm::machine::layout::{MMIO_END, MMIO_START};
 use vmm::report::{MAX_BYTES, Outcome, Report};
 
@@ -63,7 +65,8 @@ impl Inherited {
 }
 
 impl Vmm {
-    /// Starts the VMM with `hostile` as its guest's kernel, which has an hour to do its worst.
+    /// Starts the VMM with `hostile` as its guest's kernel, which has an hour to do its worst. The page that it uses most,
+    /// and some behind it, are mapped from the kernel's file.
     #[must_use]
     pub fn start(hostile: &Program) -> Self {
         Self::start_for(hostile, 3600)
@@ -84,6 +87,7 @@ impl Vmm {
         theirs.set_nonblocking(true).unwrap();
         let (stdout, their_stdout) = std::io::pipe().unwrap();
         let (stderr, their_stderr) = std::io::pipe().unwrap();
+        let (kernel, shared) = with_constants(elf(hostile));
         let config = VmConfig {
             name: "hostile".into(),
             group: String::new(),
@@ -92,8 +96,8 @@ impl Vmm {
             zones: vec![ZoneConfig::only(MMIO_START + HIGH_BYTES)],
             cpus: 1,
             kvm: inherited.add(kvm),
-            kernel: inherited.content(&elf(hostile)),
-            kernel_shared: None,
+            kernel: inherited.content(&kernel),
+            kernel_shared: Some(shared),
             kernel_release: "0".into(),
             initramfs: inherited.content(b"none"),
             command_line: String::new(),
@@ -170,8 +174,7 @@ impl Vmm {
         let mappings = mappings(self.running.pid());
         let ram = self.ram.get_or_init(|| {
             let sizes = MACHINE.regions.map(|(_, bytes)| bytes);
-            let ram = mappings.iter().filter(|mapping| sizes.contains(&mapping.bytes()));
-            ram.map(|mapping| mapping.start..mapping.end).collect()
+            (0..mappings.len()).filter_map(|first| whole(&mappings[first..], &sizes)).collect()
         });
         assert_eq!(ram.len(), MACHINE.regions.len(), "which mappings are the guest's memory? {mappings:?}");
         let own = mappings.iter().filter(|mapping| !ram.iter().any(|ram| ram.contains(&mapping.start)));
@@ -191,6 +194,28 @@ impl Vmm {
         }
         (ended, outcome)
     }
+}
+
+/// The addresses of the mappings that `mappings` begins with, which follow one another, if together they have one of
+/// `sizes`: what is mapped from the kernel's file divides its region.
+fn whole(mappings: &[Mapping], sizes: &[u64]) -> Option<Range<u64>> {
+    let start = mappings.first()?.start;
+    let mut end = start;
+    let ends = mappings.iter().map_while(|mapping| {
+        let follows = mapping.start == end;
+        end = mapping.end;
+        follows.then_some(end)
+    });
+    ends.map(|end| start..end).find(|range| sizes.contains(&(range.end - range.start)))
+}
+
+/// The same kernel, and behind it bytes that are never zero and may be mapped instead of read.
+fn with_constants(mut file: Vec<u8>) -> (Vec<u8>, ImagePart) {
+    let offset = (file.len() as u64).next_multiple_of(PAGE);
+    let part = ImagePart { offset, address: VICTIMS, bytes: 8 * PAGE };
+    file.resize(offset as usize, 0);
+    file.resize((offset + part.bytes) as usize, 0xa5);
+    (file, part)
 }
 
 /// A kernel that holds the interpreter, its page tables and the program.
