@@ -84,8 +84,8 @@ pub struct Balloon<K> {
 }
 
 impl Balloon<Host> {
-    /// An empty balloon over all of `memory`, of which `image` is mapped copy-on-write, which offers the driver those of `features` that there are. Asks the
-    /// host what it can do, so it is made before a sandbox is closed.
+    /// An empty balloon over all of `memory`, of which `image` is mapped copy-on-write, which offers the driver those of
+    /// `features` that there are. Asks the host what it can do, so it is made before a sandbox is closed.
     ///
     /// # Errors
     /// The memory is not made of whole blocks, or the host cannot release it.
