@@ -41,6 +41,8 @@ pub struct Balloon<K> {
     pub(super) statistics: Exchange,
     /// When the driver last came nearer, or was asked.
     pub(super) moved_ms: u64,
+    /// Pages that the driver has inflated and the host has kept, as far as they have not been deflated since.
+    kept_pages: u64,
     pub(super) poisoned_pages: u64,
     pub(super) taken_back_pages: u64,
     pub(super) errors: ProtocolErrors,
@@ -61,6 +63,7 @@ impl<K: Kernel> Balloon<K> {
             chain_start: 0,
             statistics: Exchange::default(),
             moved_ms: 0,
+            kept_pages: 0,
             poisoned_pages: 0,
             taken_back_pages: 0,
             errors: ProtocolErrors::default(),
@@ -128,6 +131,7 @@ impl<K: Kernel> Balloon<K> {
         self.driver = None;
         self.config = Config { num_pages: self.config.num_pages, ..Config::default() };
         self.books.reset();
+        self.kept_pages = 0;
         self.backing.allow_huge_pages();
         self.batch.settle(self.books.layout());
         self.chain_start = 0;
@@ -200,7 +204,10 @@ impl<K: Kernel> Balloon<K> {
         count(&mut self.errors.foreign_pages, settled.foreign);
         let moved = match queue {
             Queue::Inflate => {
+                let kept = self.backing.failures().pages;
                 let entry = self.books.balloon(&self.backing.release(settled.runs));
+                let kept = self.backing.failures().pages.saturating_sub(kept);
+                count(&mut self.kept_pages, kept);
                 let books = &self.books;
                 self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.ballooned_in(run));
                 count(&mut self.errors.duplicate_pages, settled.duplicates.saturating_add(entry.unchanged));
@@ -210,7 +217,10 @@ impl<K: Kernel> Balloon<K> {
                 let entry = self.books.deflate(settled.runs);
                 let books = &self.books;
                 self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.ballooned_in(run));
-                let unchanged = settled.duplicates.saturating_add(entry.unchanged);
+                // To the driver, what the host has kept is in the balloon.
+                let kept = entry.unchanged.min(self.kept_pages);
+                self.kept_pages = self.kept_pages.saturating_sub(kept);
+                let unchanged = settled.duplicates.saturating_add(entry.unchanged.saturating_sub(kept));
                 count(&mut self.errors.not_ballooned_pages, unchanged);
                 entry.changed > 0
             }

@@ -18,7 +18,8 @@ pub struct ProtocolErrors {
     pub foreign_pages: u64,
     /// Pages inflated twice, in one request or over time.
     pub duplicate_pages: u64,
-    /// Pages deflated that were not in the balloon.
+    /// Pages deflated that were not in the balloon, but for as many as the host had refused to take back: those are in
+    /// it to the driver.
     pub not_ballooned_pages: u64,
     /// Pages reported free while in the balloon.
     pub reported_ballooned_pages: u64,

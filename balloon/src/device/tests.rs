@@ -139,6 +139,25 @@ fn a_page_that_the_host_keeps_is_not_counted_and_the_queue_goes_on() {
 }
 
 #[test]
+fn a_driver_is_not_blamed_for_what_the_host_kept() {
+    let mut balloon = balloon(&[Answer::Errno(libc::ENOMEM)]);
+    balloon.activate(OFFERED, 0);
+    numbers(&mut balloon, Queue::Inflate, [5, 6]);
+    numbers(&mut balloon, Queue::Deflate, [5]);
+    numbers(&mut balloon, Queue::Deflate, [6]);
+    assert_eq!((balloon.backing().failures().pages, balloon.errors().not_ballooned_pages), (2, 0));
+    numbers(&mut balloon, Queue::Deflate, [5]);
+    assert_eq!(balloon.errors().not_ballooned_pages, 1, "once is enough");
+    // Another driver knows nothing of it.
+    balloon.backing_mut().kernel_mut().script(&[Answer::Errno(libc::ENOMEM)]);
+    numbers(&mut balloon, Queue::Inflate, [5]);
+    balloon.reset();
+    balloon.activate(OFFERED, 0);
+    numbers(&mut balloon, Queue::Deflate, [5]);
+    assert_eq!(balloon.errors().not_ballooned_pages, 2);
+}
+
+#[test]
 fn actual_is_clamped_and_its_disagreement_shows() {
     let mut balloon = live(OFFERED);
     balloon.write_config(4, &u32::MAX.to_le_bytes(), 0);
