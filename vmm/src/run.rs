@@ -129,6 +129,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     if let Some(part) = config.kernel_shared {
         memory::map_image(&memory, &kernel, part)?;
     }
+    memory::place(&memory, &ram, &zones)?;
     let mut vm = Vm::new(&kvm, config.cpus)?;
     vm.add_ram(&memory)?;
 

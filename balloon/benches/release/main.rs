@@ -45,6 +45,10 @@ impl Kernel for Nothing {
         Ok(ranges.iter().map(|range| range.bytes()).sum())
     }
 
+    fn split_huge_pages(&mut self, _range: HostRange) -> std::io::Result<()> {
+        Ok(())
+    }
+
     fn allow_huge_pages(&mut self, _: HostRange, _: bool) -> std::io::Result<()> {
         Ok(())
     }

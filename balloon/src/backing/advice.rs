@@ -10,6 +10,9 @@ use super::release::Backing;
 use crate::frames::{Layout, Run};
 use std::ops::Range;
 
+/// [`PAGES_PER_HUGE_PAGE`] in bytes.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 /// Neighbouring ranges of one region that want the same advice.
 struct Stretch {
     region: usize,
@@ -29,12 +32,22 @@ impl Stretch {
 }
 
 impl<K: Kernel> Backing<K> {
-    /// Keeps the host's huge pages out of what the balloon holds a part of, around `runs`, whose state has changed, and
-    /// lets them in again where it holds nothing any more. `ballooned` says how many pages of a run it holds. Advice:
+    /// Keeps the host's huge pages out of what went back in part, around `runs`, whose state has changed, and lets them in
+    /// again where nothing of it is left. `kept` says for how many pages of a run small ones are wanted. Advice:
     /// a host that refuses it runs the guest all the same, and is asked again when the range changes again.
     ///
     /// `runs` are in order, as a batch leaves them: then neighbours share a system call.
-    pub fn adapt_huge_pages(&mut self, layout: &Layout, runs: &[Run], ballooned: impl Fn(Run) -> u64) {
+    pub fn adapt_huge_pages(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {
+        self.adapt(layout, runs, kept, false);
+    }
+
+    /// As [`Self::adapt_huge_pages`], and has the host split huge pages of which a part went back, for it to have that part
+    /// at once and not when it is short of memory. That costs more than it brings where the rest follows soon.
+    pub fn split_huge_pages(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {
+        self.adapt(layout, runs, kept, true);
+    }
+
+    fn adapt(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64, split: bool) {
         let mut stretch: Option<Stretch> = None;
         let mut last = None;
         for run in runs {
@@ -48,31 +61,28 @@ impl<K: Kernel> Backing<K> {
                 }
                 let first = range.saturating_mul(PAGES_PER_HUGE_PAGE);
                 let Some(pages) = layout.run(region, first, PAGES_PER_HUGE_PAGE) else { continue };
-                let wanted = self.huge_pages.wanted(region, range, ballooned(pages), PAGES_PER_HUGE_PAGE);
+                let wanted = self.huge_pages.wanted(region, range, kept(pages), PAGES_PER_HUGE_PAGE);
                 let Some(advice) = wanted else { continue };
                 if !stretch.as_mut().is_some_and(|stretch| stretch.take_up(region, range, advice)) {
                     let ranges = range..range.saturating_add(1);
                     let next = Stretch { region, ranges, advice };
-                    stretch.replace(next).into_iter().for_each(|done| self.advise_stretch(layout, &done));
+                    stretch
+                        .replace(next)
+                        .into_iter()
+                        .for_each(|done| self.advise_stretch(layout, &done, split));
                 }
             }
         }
-        stretch.into_iter().for_each(|done| self.advise_stretch(layout, &done));
+        stretch.into_iter().for_each(|done| self.advise_stretch(layout, &done, split));
     }
 
-    /// Lets the host's huge pages in everywhere: the balloon is empty. Tried once: where the host refuses, the guest
-    /// stays on small pages until the balloon has been there again.
-    pub fn allow_huge_pages(&mut self) {
+    /// As [`Self::adapt_huge_pages`], where huge pages are kept out and `kept` may have become none.
+    pub fn review_huge_pages(&mut self, layout: &Layout, kept: impl Fn(Run) -> u64) {
         if !self.huge_pages.any() {
             return;
         }
-        self.huge_pages.clear();
-        for region in 0..self.mappings.len() {
-            let mapping = self.mappings.get(region).filter(|mapping| mapping.may_be_huge());
-            if let Some(range) = mapping.and_then(Mapping::whole) {
-                self.advise(range, Advice::Huge);
-            }
-        }
+        let free: Vec<Run> = self.huge_pages.runs(layout).filter(|run| kept(*run) == 0).collect();
+        self.adapt_huge_pages(layout, &free, |_| 0);
     }
 
     /// Leaves region `region` to small pages, which its mapping was made with: without this it would get huge ones where
@@ -81,20 +91,44 @@ impl<K: Kernel> Backing<K> {
         self.mappings.get_mut(region).into_iter().for_each(Mapping::keep_small_pages);
     }
 
+    /// Gives `range` of region `region`, whose memory is new and without any advice, that of the memory around it.
+    pub(super) fn advise_anew(&mut self, region: usize, range: HostRange) {
+        let Some((whole, may_be_huge)) =
+            self.mappings.get(region).and_then(|mapping| Some((mapping.whole()?, mapping.may_be_huge())))
+        else {
+            return;
+        };
+        let begin = range.address().saturating_sub(whole.address());
+        let mut done = 0;
+        loop {
+            let at = begin.saturating_add(done);
+            let to_next = HUGE_PAGE_BYTES.saturating_sub(at.checked_rem(HUGE_PAGE_BYTES).unwrap_or(0));
+            let Some(piece) = range.part(done, to_next) else { return };
+            let number = u64::try_from(at.checked_div(HUGE_PAGE_BYTES).unwrap_or(0)).unwrap_or(u64::MAX);
+            let small = !may_be_huge || self.huge_pages.is_small(region, number);
+            self.advise(piece, if small { Advice::Small } else { Advice::Huge });
+            done = done.saturating_add(piece.bytes());
+        }
+    }
+
     /// Whether the host has huge pages, as far as it has said.
     #[must_use]
     pub fn has_huge_pages(&self) -> bool {
         self.has_huge_pages
     }
 
-    fn advise_stretch(&mut self, layout: &Layout, stretch: &Stretch) {
+    fn advise_stretch(&mut self, layout: &Layout, stretch: &Stretch, split: bool) {
         let Stretch { region, ranges, advice } = stretch;
         let first = ranges.start.saturating_mul(PAGES_PER_HUGE_PAGE);
         let pages = ranges.end.saturating_mul(PAGES_PER_HUGE_PAGE).saturating_sub(first);
         let run = layout.run(*region, first, pages);
         let range = run.and_then(|run| self.mappings.get(*region)?.range(run));
-        if range.is_some_and(|range| self.advise(range, *advice)) {
-            ranges.clone().for_each(|range| self.huge_pages.given(*region, range, *advice));
+        let Some(range) = range.filter(|range| self.advise(*range, *advice)) else { return };
+        ranges.clone().for_each(|range| self.huge_pages.given(*region, range, *advice));
+        if split && *advice == Advice::Small {
+            self.calls = self.calls.saturating_add(1);
+            // A host that splits nothing here does so when it is short of memory.
+            let _ = self.kernel.split_huge_pages(range);
         }
     }
 
@@ -174,7 +208,7 @@ mod tests {
         }
         assert_eq!(subject.calls(), 2, "both for the other region");
         subject.adapt_huge_pages(&layout(), &runs(&[(1, 0, 512)]), |_| 1);
-        subject.allow_huge_pages();
+        subject.review_huge_pages(&layout(), |_| 0);
         assert_eq!(subject.calls(), 4, "the same");
     }
 
@@ -184,7 +218,38 @@ mod tests {
         for ballooned in [1, 2, 3] {
             subject.adapt_huge_pages(&layout(), &runs(&[(0, 0, 512), (1, 0, 512)]), |_| ballooned);
         }
-        subject.allow_huge_pages();
+        subject.review_huge_pages(&layout(), |_| 0);
         assert_eq!((subject.calls(), subject.failures()), (1, Failures::default()));
+    }
+
+    #[test]
+    fn a_part_that_is_reported_is_split_off_once() {
+        let mut subject = subject(&[]);
+        let part = runs(&[(0, 1, 1)]);
+        subject.adapt_huge_pages(&layout(), &part, |_| 1);
+        assert_eq!(subject.kernel_mut().split, []);
+        subject.review_huge_pages(&layout(), |_| 0);
+        for _ in 0..2 {
+            subject.split_huge_pages(&layout(), &part, |_| 1);
+            let first = subject.mappings()[0].range(runs(&[(0, 0, 512)])[0]).unwrap();
+            assert_eq!(subject.kernel_mut().split, [first]);
+        }
+        subject.split_huge_pages(&layout(), &runs(&[(1, 0, 512)]), |_| 512);
+        assert_eq!(subject.kernel_mut().split.len(), 1, "all of it went");
+    }
+
+    #[test]
+    fn a_review_lets_huge_pages_in_where_nothing_is_kept() {
+        let mut subject = subject(&[]);
+        let small = runs(&[(0, 1, 1), (0, 700, 1), (1, 600, 1)]);
+        subject.adapt_huge_pages(&layout(), &small, |_| 1);
+        assert_eq!(subject.calls(), 2);
+        subject.review_huge_pages(&layout(), |run| u64::from(run.region() == 0 && run.first() == 0));
+        assert_eq!(subject.calls(), 4);
+        let are_small = runs(&[(0, 0, 512), (0, 512, 512), (1, 512, 512)]).into_iter();
+        let are_small: Vec<_> = are_small.map(|run| is_small(&mut subject, run)).collect();
+        assert_eq!(are_small, [true, false, false]);
+        subject.review_huge_pages(&layout(), |_| 1);
+        assert_eq!(subject.calls(), 4, "nothing is new");
     }
 }

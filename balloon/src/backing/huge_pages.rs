@@ -1,9 +1,8 @@
-//! Where the host must not use huge pages: in ranges of which the balloon holds a part.
+//! Where the host must not use huge pages: in ranges of which a part went back, to the balloon or reported free.
 //!
-//! Left alone, the host undoes the balloon there: `khugepaged` fills a range that has one page left up to a whole
-//! huge page (`max_ptes_none` under /sys/kernel/mm/transparent_hugepage/khugepaged, 511 by default), and where no page
-//! is left the guest's first touch does. A range that is in the balloon as a whole needs no such care, nor does one
-//! that holds nothing of it.
+//! Left alone, the host undoes that: `khugepaged` fills a range that has one page left up to a whole huge page
+//! (`max_ptes_none` under /sys/kernel/mm/transparent_hugepage/khugepaged, 511 by default), and where no page is left the
+//! guest's first touch does. A range that went back as a whole needs no such care, nor does one of which nothing did.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
@@ -46,20 +45,35 @@ impl HugePages {
         self.runs > 0
     }
 
+    /// The ranges that huge pages are kept out of, in order.
+    pub(super) fn runs<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = Run> + 'a {
+        let ranges = layout.regions().enumerate().flat_map(|(region, pages)| {
+            (0..pages.count().div_ceil(PAGES_PER_HUGE_PAGE)).map(move |range| (region, range))
+        });
+        ranges.filter(|(region, range)| self.is_small(*region, *range)).filter_map(|(region, range)| {
+            layout.run(region, range.saturating_mul(PAGES_PER_HUGE_PAGE), PAGES_PER_HUGE_PAGE)
+        })
+    }
+
+    /// Whether huge pages are kept out of a range.
+    pub(super) fn is_small(&self, region: usize, range: u64) -> bool {
+        self.small.get(region).is_some_and(|small| small.count(range, 1) > 0)
+    }
+
     /// The ranges that `run` touches, by number in its region.
     pub(super) fn ranges(run: Run) -> impl Iterator<Item = u64> {
         let end = run.first().saturating_add(run.count());
         run.first() / PAGES_PER_HUGE_PAGE..end.div_ceil(PAGES_PER_HUGE_PAGE)
     }
 
-    /// What to advise for a range of which `ballooned` of `pages` pages are in the balloon, if that is new.
-    pub(super) fn wanted(&self, region: usize, range: u64, ballooned: u64, pages: u64) -> Option<Advice> {
+    /// What to advise for a range of whose `pages` pages `kept` want small ones, if that is new.
+    pub(super) fn wanted(&self, region: usize, range: u64, kept: u64, pages: u64) -> Option<Advice> {
         let small = self.small.get(region)?;
         let room = self.runs < MOST_RUNS;
-        match (ballooned, small.count(range, 1)) {
+        match (kept, small.count(range, 1)) {
             // What would cut a run in two needs room, as what begins one does.
             (0, 1) if room || neighbours(small, range) < 2 => Some(Advice::Huge),
-            (1.., 0) if ballooned < pages && (room || neighbours(small, range) > 0) => Some(Advice::Small),
+            (1.., 0) if kept < pages && (room || neighbours(small, range) > 0) => Some(Advice::Small),
             _ => None,
         }
     }
@@ -79,12 +93,6 @@ impl HugePages {
                 self.runs = self.runs.saturating_add(1).saturating_sub(neighbours);
             }
         }
-    }
-
-    /// Forgets all advice.
-    pub(super) fn clear(&mut self) {
-        self.small.iter_mut().for_each(Bitmap::clear_all);
-        self.runs = 0;
     }
 }
 
@@ -121,11 +129,11 @@ mod tests {
         assert_eq!(change(&mut pages, 0, 0, 100, 512), None);
         assert_eq!(change(&mut pages, 0, 0, 512, 512), None, "it may stay as it is");
         assert_eq!(change(&mut pages, 1, 0, 1, 512), Some(Advice::Small), "another region");
-        assert!(pages.any());
+        assert_eq!(pages.runs(&Layout::new(&[(0, BLOCK), (2 * BLOCK, BLOCK)]).unwrap()).count(), 2);
         assert_eq!(change(&mut pages, 0, 0, 0, 512), Some(Advice::Huge));
+        assert_eq!(change(&mut pages, 1, 0, 0, 512), Some(Advice::Huge));
         assert_eq!(change(&mut pages, 0, 0, 0, 512), None);
         assert_eq!(change(&mut pages, 7, 0, 1, 512), None, "no such region");
-        pages.clear();
         assert!(!pages.any());
     }
 

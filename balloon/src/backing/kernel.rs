@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "here the kernel is called: each method is a system call")]
 
 use super::mapping::HostRange;
+use crate::numa;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -14,7 +15,8 @@ pub trait Kernel: Send {
     /// The host's answer. Part of the range may have been discarded.
     fn discard(&mut self, range: HostRange) -> io::Result<()>;
 
-    /// Puts fresh private anonymous memory, which reads zero, in the place of a range that was mapped from a file.
+    /// Puts fresh private anonymous memory, which reads zero, in the place of a range that was mapped from a file. It is
+    /// taken from the NUMA nodes that the range was to be taken from; no advice on huge pages is in force for it.
     ///
     /// # Errors
     /// The host's answer; nothing changed.
@@ -32,6 +34,14 @@ pub trait Kernel: Send {
     /// # Errors
     /// The host's answer; none of its contents changed.
     fn allow_huge_pages(&mut self, range: HostRange, allow: bool) -> io::Result<()>;
+
+    /// Splits the huge pages of which only a part is left in a range of private anonymous memory, so that the host has the
+    /// other part (`MADV_COLD`: mm/madvise.c, `madvise_cold_or_pageout_pte_range()`, splits what is mapped in part). The
+    /// rest counts as unused for a while to a host that swaps.
+    ///
+    /// # Errors
+    /// The host's answer; none of its contents changed.
+    fn split_huge_pages(&mut self, range: HostRange) -> io::Result<()>;
 
     /// Bytes in a page of the host, to which it rounds what it discards.
     fn page_bytes(&self) -> u64;
@@ -80,6 +90,7 @@ impl Kernel for Host {
 
     fn replace(&mut self, range: HostRange) -> io::Result<()> {
         let address = range.address() as *mut libc::c_void;
+        let policy = numa::Policy::of(range);
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // SAFETY: a range comes from a `Mapping`, whose maker vouched that its contents may vanish, and stays mapped, as
@@ -90,6 +101,7 @@ impl Kernel for Host {
         // As the rest of guest memory; a host that refuses has it in a core dump.
         // SAFETY: advice changes no content.
         unsafe { libc::madvise(address, range.bytes(), libc::MADV_DONTDUMP) };
+        policy.apply(range);
         Ok(())
     }
 
@@ -102,6 +114,11 @@ impl Kernel for Host {
         let advice = if allow { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         // SAFETY: advice changes no content.
         check(unsafe { libc::madvise(range.address() as *mut _, range.bytes(), advice) })
+    }
+
+    fn split_huge_pages(&mut self, range: HostRange) -> io::Result<()> {
+        // SAFETY: advice changes no content.
+        check(unsafe { libc::madvise(range.address() as *mut _, range.bytes(), libc::MADV_COLD) })
     }
 
     fn page_bytes(&self) -> u64 {

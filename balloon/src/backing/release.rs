@@ -192,9 +192,12 @@ impl<K: Kernel> Backing<K> {
         let result = match mapping.file(run) {
             Some((file, offset)) => self.kernel.punch_hole(file, offset, range),
             // First what would read as the file otherwise.
-            None => match mapping.image_in(range).map(|image| self.kernel.replace(image)) {
-                None | Some(Ok(())) => self.kernel.discard(range),
-                Some(Err(error)) => Err(error),
+            None => match mapping.image_in(range) {
+                None => self.kernel.discard(range),
+                Some(image) => self.kernel.replace(image).and_then(|()| {
+                    self.advise_anew(run.region(), image);
+                    self.kernel.discard(range)
+                }),
             },
         };
         match result {

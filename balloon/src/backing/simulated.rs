@@ -39,6 +39,8 @@ pub struct Simulated {
     pub page_bytes: Option<u64>,
     /// Addresses of pages where huge ones are forbidden.
     small: BTreeSet<usize>,
+    /// Where huge pages were split.
+    pub split: Vec<HostRange>,
     /// Addresses of pages that were replaced.
     pub replaced: BTreeSet<usize>,
     pub vectors: u64,
@@ -131,6 +133,11 @@ impl Kernel for Simulated {
                 self.small.insert(page);
             }
         }
+        Ok(())
+    }
+
+    fn split_huge_pages(&mut self, range: HostRange) -> io::Result<()> {
+        self.split.push(range);
         Ok(())
     }
 

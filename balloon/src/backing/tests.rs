@@ -3,6 +3,7 @@
 use super::simulated::{Answer, Simulated};
 use super::{Backing, Host, Kernel};
 use crate::frames::{Books, Layout, Run};
+use crate::numa::Nodes;
 use crate::scratch::Scratch;
 
 const BLOCK: u64 = crate::BLOCK_BYTES;
@@ -107,7 +108,7 @@ fn this_host_is_told_where_not_to_use_huge_pages() {
     assert_eq!(told(&[run], 2), [true, false]);
     assert_eq!(told(&[layout.run(0, 600, 2).unwrap()], 2), [true, true]);
     assert_eq!(told(&[run], 0), [false, true]);
-    backing.allow_huge_pages();
+    backing.review_huge_pages(&layout, |_| 0);
     assert!(!flags_at(first + (2 << 20)).iter().any(|flag| flag == "nh"));
     assert_eq!(scratch[0].byte(3), 1, "nothing was released");
 }
@@ -140,6 +141,47 @@ fn what_was_mapped_from_a_file_reads_zero_once_it_is_released() {
         }
         assert!(scratch[0].canaries_live());
         assert_eq!(backing.failures().calls, 0);
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_a_file_is_placed_and_advised_as_what_was_there() {
+    const FROM: usize = 300;
+    const TO: usize = 700;
+    for small in [false, true] {
+        let (layout, scratch) = memory();
+        scratch[0].map_over(FROM, TO - FROM, 7);
+        let whole = scratch[0].mapping().whole().unwrap();
+        match crate::numa::Host::default().prefer(whole, Some(0)) {
+            // A kernel without nodes has nothing to lose.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => return,
+            result => result.unwrap(),
+        }
+        let image = scratch[0].mapping().with_image(FROM as u64 * 4096, (TO - FROM) as u64 * 4096);
+        let mut backing = Backing::new(Host::probe(), &layout, vec![image, scratch[1].mapping()]).unwrap();
+        if small {
+            backing.keep_small_pages(0);
+        }
+        // The balloon has a part of the second huge page, and none of the first.
+        backing.adapt_huge_pages(&layout, &[layout.run(0, 1000, 1).unwrap()], |run| {
+            u64::from(run.first() == 512)
+        });
+        let runs = [(400, 200)].map(|(first, count)| layout.run(0, first, count).unwrap());
+        assert_eq!(backing.release(&runs).runs(), runs);
+        let at = |page: usize| whole.address() + page * 4096;
+        let mapping = &backing.mappings()[0];
+        let policy = |page| crate::numa::Policy::of(mapping.range(layout.run(0, page, 1).unwrap()).unwrap());
+        for page in [350, 450, 550, 650, 900] {
+            assert_eq!(policy(page), policy(290), "page {page}");
+        }
+        assert_ne!(policy(290), crate::numa::Policy::of(scratch[1].mapping().whole().unwrap()));
+        let advice = |page: usize| {
+            let flags = flags_at(at(page));
+            ["hg", "nh"].map(|flag| flags.iter().any(|has| has == flag))
+        };
+        assert_eq!(advice(450), [!small, small]);
+        assert_eq!(advice(550), [false, true], "where the balloon is");
+        assert_eq!(backing.failures(), super::Failures::default());
     }
 }
 

@@ -132,7 +132,8 @@ impl<K: Kernel> Balloon<K> {
         self.config = Config { num_pages: self.config.num_pages, ..Config::default() };
         self.books.reset();
         self.kept_pages = 0;
-        self.backing.allow_huge_pages();
+        let books = &self.books;
+        self.backing.review_huge_pages(books.layout(), |run| books.kept_small(run));
         self.batch.settle(self.books.layout());
         self.chain_start = 0;
         self.statistics.reset();
@@ -209,14 +210,14 @@ impl<K: Kernel> Balloon<K> {
                 let kept = self.backing.failures().pages.saturating_sub(kept);
                 count(&mut self.kept_pages, kept);
                 let books = &self.books;
-                self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.ballooned_in(run));
+                self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.kept_small(run));
                 count(&mut self.errors.duplicate_pages, settled.duplicates.saturating_add(entry.unchanged));
                 entry.changed > 0
             }
             Queue::Deflate => {
                 let entry = self.books.deflate(settled.runs);
                 let books = &self.books;
-                self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.ballooned_in(run));
+                self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.kept_small(run));
                 // To the driver, what the host has kept is in the balloon.
                 let kept = entry.unchanged.min(self.kept_pages);
                 self.kept_pages = self.kept_pages.saturating_sub(kept);
@@ -234,6 +235,8 @@ impl<K: Kernel> Balloon<K> {
                 } else {
                     let entry = self.books.report(&self.backing.release(settled.runs));
                     count(&mut self.errors.reported_ballooned_pages, entry.unchanged);
+                    let books = &self.books;
+                    self.backing.split_huge_pages(books.layout(), settled.runs, |run| books.kept_small(run));
                 }
                 false
             }

@@ -84,7 +84,8 @@ impl<K: Kernel> Balloon<K> {
     }
 
     /// Reads on how much of the guest's memory the host holds, at most `max_pages` pages, and corrects the books by
-    /// what it finds. Returns the whole reading at its end.
+    /// what it finds. Returns the whole reading at its end, when the host may use huge pages again where the guest has
+    /// taken back all that it had reported.
     ///
     /// # Errors
     /// The host cannot tell.
@@ -96,11 +97,15 @@ impl<K: Kernel> Balloon<K> {
         let Self { books, backing, taken_back_pages, .. } = self;
         // The books' layout is borrowed while they are corrected: it is a few regions long.
         let layout = books.layout().clone();
-        scanner.step(&layout, backing.mappings(), max_pages, |run| {
+        let reading = scanner.step(&layout, backing.mappings(), max_pages, |run| {
             let result = books.reconcile([run]);
             count(taken_back_pages, result.taken_back);
             result.ballooned_resident
-        })
+        })?;
+        if reading.is_some() {
+            backing.review_huge_pages(&layout, |run| books.kept_small(run));
+        }
+        Ok(reading)
     }
 
     /// Everything, with the last reading of residency and when it ended.

@@ -207,10 +207,15 @@ proptest! {
             // Once the host has refused advice, or knows none, it may be missing.
             let advised = report.release_failures.advice == 0 && subject.backing().has_huge_pages();
             for (run, range) in huge_ranges(&subject).into_iter().filter(|_| advised) {
-                let ballooned = subject.books().ballooned_in(run);
+                let (books, pages) = (subject.books(), run.count());
+                let (ballooned, reported) = (books.ballooned_in(run), books.reported_in(run));
                 let small = subject.backing_mut().kernel_mut().is_small(range);
-                prop_assert!(small || ballooned == 0 || ballooned == run.count(), "{} in {:?}", ballooned, run);
-                prop_assert!(!small || ballooned > 0, "nothing in {:?}", run);
+                prop_assert!(
+                    small || ballooned == pages || [0, pages].contains(&reported) && ballooned == 0,
+                    "{} and {} in {:?}", ballooned, reported, run
+                );
+                prop_assert!(!small || ballooned + reported > 0, "nothing in {:?}", run);
+                prop_assert!(!small || reported < pages, "all of {:?} is reported", run);
             }
         }
     }

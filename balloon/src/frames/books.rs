@@ -165,6 +165,16 @@ impl Books {
         self.reported.count(self.layout.bit(run), run.count())
     }
 
+    /// Pages in `run` that a huge page of the host would bring back unasked: what is in the balloon, or else what was
+    /// reported. None if all of the run was reported, as then the guest's next touch may fill it.
+    #[must_use]
+    pub fn kept_small(&self, run: Run) -> u64 {
+        match (self.ballooned_in(run), self.reported_in(run)) {
+            (0, reported) if reported < run.count() => reported,
+            (ballooned, _) => ballooned,
+        }
+    }
+
     /// Recounts everything: guest-owned, ballooned and reported pages together are all pages, none is two of
     /// them.
     ///

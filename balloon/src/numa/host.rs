@@ -43,6 +43,8 @@ const NODES: usize = 1024;
 const WORD_BITS: usize = u64::BITS as usize;
 /// Of include/uapi/linux/mempolicy.h: what does not move is an error (`EIO`).
 const MPOL_MF_STRICT: libc::c_int = 1;
+/// Of get_mempolicy(2): the policy at an address.
+const MPOL_F_ADDR: libc::c_int = 1 << 1;
 /// Pages that this process alone maps are moved.
 const MPOL_MF_MOVE: libc::c_int = 1 << 1;
 
@@ -92,6 +94,36 @@ impl Nodes for Host {
     }
 }
 
+/// Which nodes a range is taken from, to give what takes its place the same.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    mode: libc::c_int,
+    mask: [u64; NODES / WORD_BITS],
+}
+
+impl Policy {
+    /// That of the mapping at the begin of `range`; the process's own where the host does not say.
+    pub(crate) fn of(range: HostRange) -> Self {
+        let mut policy = Self { mode: libc::MPOL_DEFAULT, mask: [0; NODES / WORD_BITS] };
+        let (mode, mask) = (&raw mut policy.mode, policy.mask.as_mut_ptr());
+        // SAFETY: the kernel writes a number and at most as many bits as the mask has, and touches no memory at the address.
+        let result = unsafe {
+            libc::syscall(libc::SYS_get_mempolicy, mode, mask, NODES, range.address(), MPOL_F_ADDR)
+        };
+        if result != 0 {
+            policy.mode = libc::MPOL_DEFAULT;
+        }
+        policy
+    }
+
+    /// Has what `range` takes from now on come from there. A host that refuses takes it from where it likes.
+    pub(crate) fn apply(&self, range: HostRange) {
+        if self.mode != libc::MPOL_DEFAULT {
+            let _ = mbind(range, self.mode, self.mask.as_ptr(), NODES.saturating_add(1), 0);
+        }
+    }
+}
+
 /// mbind(2). `MPOL_PREFERRED`: a zone that must not leave its node would be killed when the node is full.
 fn bind(range: HostRange, node: Option<u32>, flags: libc::c_int) -> io::Result<()> {
     let mut mask = [0u64; NODES / WORD_BITS];
@@ -105,6 +137,17 @@ fn bind(range: HostRange, node: Option<u32>, flags: libc::c_int) -> io::Result<(
             (libc::MPOL_PREFERRED, mask.as_ptr(), NODES.saturating_add(1))
         }
     };
+    mbind(range, mode, mask, bits, flags)
+}
+
+/// `mask` has room for `bits` less one, or is null and there are none.
+fn mbind(
+    range: HostRange,
+    mode: libc::c_int,
+    mask: *const u64,
+    bits: usize,
+    flags: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the mask outlives the call; neither policy nor place of a page is content.
     let result =
         unsafe { libc::syscall(libc::SYS_mbind, range.address(), range.bytes(), mode, mask, bits, flags) };

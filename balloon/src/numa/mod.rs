@@ -15,5 +15,6 @@
 mod host;
 mod mover;
 
+pub(crate) use host::Policy;
 pub use host::{Host, Nodes};
 pub use mover::{Mover, Placed, prefer};

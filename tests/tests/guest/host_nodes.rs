@@ -60,6 +60,40 @@ fn a_zone_moves_under_load_with_its_contents() {
     guest.end();
 }
 
+/// The constants of their kernel are the same pages of the host for both.
+#[test]
+#[ignore = "with --long: two emulated guests for a promise that one test of the gate makes for one"]
+fn what_a_neighbour_maps_too_stays_and_both_go_on() {
+    let ballast = setup();
+    let start = |name| Guest::start_as(name, &ballast, |run| run.options(["-m", "128m"]));
+    let (mut neighbour, mut guest) = (start("neighbour"), start("guest"));
+    guest.does("pattern a 20");
+    let shared = |guest: &Guest| guest.smaps_rss() - guest.smaps_anonymous();
+    let of_both = shared(&guest).min(shared(&neighbour));
+    assert!(of_both > MIB, "{of_both} bytes are mapped of the kernel's file");
+    let own = neighbour.smaps_anonymous();
+
+    let said = set_node(&ballast, "ram", "1");
+    let (after, beside) = (guest.bytes_on_nodes(2), neighbour.bytes_on_nodes(2));
+    println!("{of_both} bytes of both; by numa_maps: {after:?}, beside it {beside:?}; {said}");
+    assert!(after[1] > 40 * MIB && after[0] <= shared(&guest), "{after:?}");
+    assert_eq!(said.contains("could not be moved"), after[0] > 0, "{said} {after:?}");
+    // What the one that moved mapped alone may have come along, and nothing of the neighbour's own.
+    assert!(beside[0] + 4 * MIB > own && beside[1] <= shared(&neighbour), "{beside:?}");
+
+    // Symbols are among the constants: both read the same of them.
+    let read = "eval head -c 65536 /proc/kallsyms | md5sum";
+    let [one, two] = [&mut guest, &mut neighbour].map(|guest| {
+        guest.does(read);
+        let output = guest.output();
+        output.lines().rev().find(|line| line.ends_with("  -")).unwrap().to_owned()
+    });
+    assert_eq!(one, two);
+    guest.does("eval head -c 1048576 /tmp/taken/a | cmp - /tmp/mib");
+    guest.end();
+    neighbour.end();
+}
+
 fn set_node(ballast: &Ballast, zone: &str, node: &str) -> String {
     let ended = ballast.command(&["set", "guest", "--zone", zone, "--node", node]).end().exits(0);
     String::from_utf8(ended.stdout).unwrap()

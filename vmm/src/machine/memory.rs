@@ -79,7 +79,7 @@ impl Default for Zone {
 /// Maps guest RAM: for each range of `ram` a region, made of what `zones` says of its zone.
 ///
 /// # Errors
-/// The host refuses the mapping, or has no such node.
+/// The host refuses the mapping.
 pub fn map_ram(ram: &Ram, zones: &[Zone]) -> Result<Memory, Error> {
     let bytes = ram.bytes();
     let layout_error = |source: Box<dyn std::error::Error + Send + Sync>| Error::Layout { bytes, source };
@@ -99,13 +99,25 @@ pub fn map_ram(ram: &Ram, zones: &[Zone]) -> Result<Memory, Error> {
             .map_err(|e| layout_error(e.into()))?;
         let region = GuestRegionMmap::new(region, GuestAddress(range.start))
             .ok_or_else(|| layout_error("a region does not fit 64 bits".into()))?;
-        if let (Some(node), Some(range)) = (zone.host_node, host_range(&region)) {
-            let preferred = numa::Host::default().prefer(range, Some(node));
-            preferred.map_err(|source| Error::Node { node, source })?;
-        }
         regions.push(region);
     }
     GuestMemoryMmap::from_regions(regions).map(Arc::new).map_err(|e| layout_error(e.into()))
+}
+
+/// Has the memory of each zone of `ram` taken from the host's node that `zones` names, all that is mapped into it included:
+/// so what is to be mapped there is mapped before.
+///
+/// # Errors
+/// The host has no such node.
+pub fn place(memory: &Memory, ram: &Ram, zones: &[Zone]) -> Result<(), Error> {
+    for (region, (number, _)) in memory.iter().zip(ram.ranges()) {
+        let node = zones.get(*number).and_then(|zone| zone.host_node);
+        if let (Some(node), Some(range)) = (node, host_range(region)) {
+            let preferred = numa::Host::default().prefer(range, Some(node));
+            preferred.map_err(|source| Error::Node { node, source })?;
+        }
+    }
+    Ok(())
 }
 
 /// Maps a part of a kernel's image over guest memory that nobody has touched yet, copy-on-write: until the guest writes to
@@ -323,6 +335,30 @@ mod tests {
         ] {
             assert!(matches!(map_image(&memory, &file, bad), Err(Error::MapKernel(_))), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_is_mapped_of_a_kernel_is_placed_with_its_zone() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 << 12).unwrap();
+        let memory = ram(8 << 20);
+        map_image(&memory, &file, ImagePart { offset: 0, address: 3 << 20, bytes: 2 << 12 }).unwrap();
+        let on = |node| {
+            let zone = Zone { host_node: Some(node), ..Zone::default() };
+            place(&memory, &Ram::lay(&[8 << 20]).unwrap(), &[zone])
+        };
+        match on(0) {
+            // A kernel without nodes.
+            Err(Error::Node { source, .. }) if source.raw_os_error() == Some(libc::ENOSYS) => return,
+            result => result.unwrap(),
+        }
+        let maps = std::fs::read_to_string("/proc/self/numa_maps").unwrap();
+        for address in [0u64, 3 << 20, (3 << 20) + (2 << 12)] {
+            let host = memory.get_host_address(GuestAddress(address)).unwrap() as usize;
+            let line = maps.lines().find(|line| line.starts_with(&format!("{host:x} "))).unwrap();
+            assert_eq!(line.split(' ').nth(1), Some("prefer:0"), "{address:#x}");
+        }
+        assert!(matches!(on(1000), Err(Error::Node { node: 1000, .. })));
     }
 
     #[test]
