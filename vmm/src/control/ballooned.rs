@@ -12,7 +12,7 @@ use balloon::control::api::{
     CeilingState, DriverState, GuestStatistics, HostDocument, MemoryDocument, RegionDocument, ZoneDocument,
     ZoneKind, ZonesDocument,
 };
-use balloon::device::RequestError;
+use balloon::device::{MemoryReport, RequestError};
 use balloon::numa::Placed;
 use balloon::policy::HostReading;
 use std::collections::BTreeMap;
@@ -29,6 +29,8 @@ pub struct Ballooned<K> {
     by_hand: Option<u64>,
     /// The highest ceiling; none is all of guest memory.
     max_bytes: Option<u64>,
+    /// What the microVM is promised.
+    min_bytes: u64,
     statistics: EventFd,
     host: Option<Rc<HostCgroup>>,
     shared: SharedZones,
@@ -57,6 +59,7 @@ impl<K: Kernel> Ballooned<K> {
             zones,
             by_hand: None,
             max_bytes: None,
+            min_bytes: 0,
             statistics,
             host: None,
             shared: SharedZones::default(),
@@ -90,6 +93,11 @@ impl<K: Kernel> Ballooned<K> {
             .map(Into::into)
     }
 
+    /// What the guest needs, or is promised.
+    fn floor(&self, report: &MemoryReport) -> u64 {
+        report.floor.max(self.min_bytes).min(report.size)
+    }
+
     fn look(&self) -> Look {
         if let Err(error) = self.transport.refresh() {
             log::warn!("the host does not say how much of the guest's memory it holds: {error}");
@@ -103,7 +111,8 @@ impl<K: Kernel> Memory for Ballooned<K> {
         let look = self.look();
         let document = document(&look, self.by_hand.is_some());
         let max_bytes = self.max_bytes.unwrap_or(document.max_bytes);
-        MemoryDocument { max_bytes, host: self.host(), ..document }
+        let floor_bytes = self.floor(&look.report);
+        MemoryDocument { max_bytes, floor_bytes, host: self.host(), ..document }
     }
 
     fn zones(&mut self) -> ZonesDocument {
@@ -131,7 +140,7 @@ impl<K: Kernel> Memory for Ballooned<K> {
         let report = self.transport.memory_report();
         let max_bytes = self.max_bytes.unwrap_or(report.size);
         match ceiling {
-            Ceiling::Bytes(bytes) => self.transport.demand_ceiling(bytes, max_bytes)?,
+            Ceiling::Bytes(bytes) => self.transport.demand_ceiling(bytes, self.min_bytes, max_bytes)?,
             Ceiling::Auto => self.transport.set_ceiling(max_bytes.max(report.floor))?,
         }
         self.by_hand = match ceiling {
@@ -148,7 +157,7 @@ impl<K: Kernel> Memory for Ballooned<K> {
     fn follow_ceiling(&mut self, bytes: u64) -> Result<(), Refusal> {
         let report = self.transport.memory_report();
         let max_bytes = self.max_bytes.unwrap_or(report.size);
-        Ok(self.transport.set_ceiling(bytes.min(max_bytes).max(report.floor))?)
+        Ok(self.transport.set_ceiling(bytes.min(max_bytes).max(self.floor(&report)))?)
     }
 
     fn reading(&mut self) -> HostReading {
@@ -156,10 +165,14 @@ impl<K: Kernel> Memory for Ballooned<K> {
         HostReading {
             resident_bytes: report.residency.as_ref().map(|residency| residency.resident),
             ceiling_bytes: report.size.saturating_sub(report.ballooned),
-            floor_bytes: report.floor,
+            floor_bytes: self.floor(&report),
             balloon: self.transport.is_served(),
             ..HostReading::default()
         }
+    }
+
+    fn set_min(&mut self, bytes: u64) {
+        self.min_bytes = bytes;
     }
 
     fn set_max(&mut self, bytes: u64) -> Result<(), Refusal> {

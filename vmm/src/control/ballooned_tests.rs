@@ -105,6 +105,29 @@ fn a_refused_ceiling_is_told_the_max_in_force() {
 }
 
 #[test]
+fn no_ceiling_goes_below_what_is_promised() {
+    let mut subject = Subject::live(64 * MIB);
+    subject.memory.set_min(32 * MIB);
+    for bytes in [0, 32 * MIB - 1, 64 * MIB + 1] {
+        let error = CeilingError { bytes, floor_bytes: 32 * MIB, max_bytes: 64 * MIB };
+        assert_eq!(subject.memory.set_ceiling(Ceiling::Bytes(bytes)), Err(error.into()));
+    }
+    subject.memory.set_ceiling(Ceiling::Bytes(32 * MIB)).unwrap();
+    subject.memory.follow_ceiling(16 * MIB).unwrap();
+    assert_eq!(
+        (subject.memory.snapshot().ceiling.bytes, subject.memory.snapshot().floor_bytes),
+        (32 * MIB, 32 * MIB)
+    );
+    assert_eq!(subject.memory.reading().floor_bytes, 32 * MIB);
+    // Not by an earlier promise.
+    subject.memory.set_min(0);
+    assert_eq!(
+        (subject.memory.set_ceiling(Ceiling::Bytes(BLOCK)), subject.memory.snapshot().floor_bytes),
+        (Ok(()), BLOCK)
+    );
+}
+
+#[test]
 fn the_law_has_the_last_word_on_a_ceiling_by_hand() {
     let mut subject = Subject::live(64 * MIB);
     subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();

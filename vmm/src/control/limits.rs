@@ -94,17 +94,16 @@ impl Held {
         }
         let limits = Limits { max: Some(request.max_bytes.unwrap_or(self.size_bytes)), ..request.into() };
         limits.check("this microVM").map_err(|why| error(Status::Unprocessable, why.to_string()))?;
+        // What is promised until now is no bound of what is to be: the device knows that of the guest itself.
+        let promised = self.limits.min.unwrap_or(0);
+        let floor_bytes =
+            if memory.floor_bytes > promised { memory.floor_bytes } else { limits.min.unwrap_or(0) };
         // What is in force stays possible, should the floor have risen above it since.
         let in_force = [self.limits.high, Some(self.max_bytes.get())];
         for (name, bytes) in [("high", limits.high), ("max", limits.max)] {
-            let range = memory.floor_bytes..=self.size_bytes;
+            let range = floor_bytes..=self.size_bytes;
             if !in_force.contains(&bytes) && bytes.is_some_and(|bytes| !range.contains(&bytes)) {
-                return Err(out_of_range(
-                    name,
-                    bytes.unwrap_or_default(),
-                    memory.floor_bytes,
-                    self.size_bytes,
-                ));
+                return Err(out_of_range(name, bytes.unwrap_or_default(), floor_bytes, self.size_bytes));
             }
         }
         Ok(limits)

@@ -58,6 +58,9 @@ pub trait Memory {
     /// It is below the floor, or above the guest's memory; nothing changed.
     fn set_max(&mut self, bytes: u64) -> Result<(), Refusal>;
 
+    /// The microVM is promised so much: no ceiling goes below.
+    fn set_min(&mut self, bytes: u64);
+
     /// The ceiling that a user set, until that is undone.
     fn ceiling_by_hand(&self) -> Option<u64>;
 

@@ -199,6 +199,8 @@ impl Memory for Scripted {
         Ok(())
     }
 
+    fn set_min(&mut self, _: u64) {}
+
     fn ceiling_by_hand(&self) -> Option<u64> {
         let ceiling = self.document.ceiling;
         (!ceiling.auto).then_some(ceiling.bytes)

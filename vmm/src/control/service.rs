@@ -102,7 +102,9 @@ impl MicroVm {
 
     fn look_after_orders(&self) {
         // A daemon that comes later hears what holds then.
-        self.arbiter.borrow_mut().set_limits(self.orders.limits_in_force());
+        let limits = self.orders.limits_in_force();
+        self.arbiter.borrow_mut().set_limits(limits);
+        self.memory.borrow_mut().set_min(limits.min.unwrap_or(0));
         if let Some(ticks) = &self.ticks {
             ticks.set(self.orders.pace());
         }

@@ -70,24 +70,23 @@ impl<K: Kernel> Transport<Balloon<K>> {
         self.hold().live()
     }
 
-    /// As [`Self::set_ceiling`], of a driver that is there, and of at most `max_bytes`.
+    /// As [`Self::set_ceiling`], of a driver that is there, and of at least `least_bytes` and at most `max_bytes`.
     ///
     /// # Errors
-    /// There is no driver to reach it, or it broke its device, whatever the ceiling is; it is above `max_bytes`; or as
+    /// There is no driver to reach it, or it broke its device, whatever the ceiling is; it is outside of these; or as
     /// above.
-    pub fn demand_ceiling(&self, bytes: u64, max_bytes: u64) -> Result<(), Refusal> {
+    pub fn demand_ceiling(&self, bytes: u64, least_bytes: u64, max_bytes: u64) -> Result<(), Refusal> {
         let mut held = self.hold();
         if !held.live() {
             return Err(nobody(&held));
         }
-        if bytes > max_bytes {
-            let floor_bytes = held.device().report().floor;
+        // The device knows nothing of the other bounds.
+        let report = held.device().report();
+        let (floor_bytes, max_bytes) = (report.floor.max(least_bytes), max_bytes.min(report.size));
+        if !(floor_bytes..=max_bytes).contains(&bytes) {
             return Err(CeilingError { bytes, floor_bytes, max_bytes }.into());
         }
-        // The device knows nothing of the other bound.
-        let within =
-            |range: CeilingError| CeilingError { max_bytes: range.max_bytes.min(max_bytes), ..range };
-        Ok(set_ceiling(&mut held, bytes).map_err(within)?)
+        Ok(set_ceiling(&mut held, bytes)?)
     }
 
     /// Asks the guest for statistics; [`Self::memory_report`] has them once they are there.

@@ -279,7 +279,10 @@ fn the_control_sockets_requests_go_through_the_transport() {
     let transport = Transport::new(balloon, memory.clone()).unwrap();
     let nobody = Err(RequestError::NoDriver.into());
     assert_eq!(transport.request_statistics(), nobody);
-    assert_eq!((transport.demand_ceiling(BLOCK, BLOCK), transport.demand_ceiling(1, 0)), (nobody, nobody));
+    assert_eq!(
+        (transport.demand_ceiling(BLOCK, 0, BLOCK), transport.demand_ceiling(1, 0, 0)),
+        (nobody, nobody)
+    );
     assert!(transport.set_ceiling(BLOCK - 1).is_err());
     assert_eq!(transport.set_ceiling(BLOCK), Ok(()));
     let report = transport.memory_report();
