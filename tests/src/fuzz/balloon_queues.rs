@@ -1,10 +1,11 @@
 //! A balloon under a hostile driver: page numbers, ranges and statistics good and bad, broken rings, resets, other
-//! features. Nothing beside guest memory changes, the books add up, and no pass does more than its share.
+//! features. Nothing beside guest memory changes, and the books add up.
 
 use super::bytes::Bytes;
 use super::driver::Guest;
 use super::fenced::{Fenced, REGION_BYTES, STARTS};
 use balloon::backing::Host;
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use vmm::virtio::balloon::{Balloon, monotonic_ms};
 use vmm::virtio::mmio::Transport;
 
@@ -23,7 +24,7 @@ fn hostile(fenced: &Fenced, input: &[u8]) {
     let transport = Transport::new(device, memory.clone()).unwrap();
     let guest = Guest { transport: &transport, memory: &memory, queues: QUEUES, second_region: STARTS[1] };
     let mut input = Bytes(input);
-    guest.bring_up(input.u8().into());
+    guest.bring_up(features(input.u8()));
     let mut published = [0_u16; QUEUES];
     while !input.is_empty() {
         let operation = input.u8();
@@ -57,7 +58,7 @@ fn hostile(fenced: &Fenced, input: &[u8]) {
             14 => drop(transport.survey()),
             _ => {
                 guest.reset();
-                guest.bring_up(input.u8().into());
+                guest.bring_up(features(input.u8()));
                 published = [0; QUEUES];
             }
         }
@@ -67,6 +68,11 @@ fn hostile(fenced: &Fenced, input: &[u8]) {
     guest.reset();
     assert_eq!(transport.memory_report().ballooned, 0, "a device without a driver has no balloon");
     guest.bring_up(u64::MAX);
+}
+
+/// Features of the device, and of its rings: indirect descriptors, which nobody offers, and event indices.
+fn features(byte: u8) -> u64 {
+    u64::from(byte & 0x3f) | u64::from(byte >> 6) << VIRTIO_RING_F_INDIRECT_DESC
 }
 
 fn check(transport: &Transport<Balloon<balloon::backing::Host>>) {

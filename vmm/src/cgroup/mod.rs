@@ -99,8 +99,8 @@ impl HostCgroup {
         let now = self.limit_bytes()?.unwrap_or(u64::MAX);
         let wanted = HostLimit { guest_bytes: max_bytes, ..self.limit };
         let limit = wanted.reachable(now, self.current_bytes()?);
-        self.owed.set((limit != wanted.bytes()).then_some(max_bytes));
         self.max.write_all_at(limit.to_string().as_bytes(), 0)?;
+        self.owed.set((limit != wanted.bytes()).then_some(max_bytes));
         Ok(limit)
     }
 
@@ -160,7 +160,24 @@ mod tests {
         write("memory.current", "209715200\n");
         let limit = cgroup.set_guest_max(100 << 20).unwrap();
         assert!((200 << 20..220 << 20).contains(&limit), "{limit}");
+        write("memory.current", "1048576\n");
+        assert_eq!(cgroup.charge().unwrap().limit_bytes, Some(130 << 20), "it falls on");
         write("memory.current", "?\n");
         assert!(cgroup.charge().is_err() && cgroup.set_guest_max(1 << 20).is_err());
+    }
+    #[test]
+    fn a_limit_that_the_host_refuses_is_not_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("memory.max", "1073741824\n");
+        write("memory.current", "209715200\n");
+        write("memory.events", "");
+        write("memory.stat", "");
+        let read_only = File::open(dir.path().join("memory.max")).unwrap().into_raw_fd();
+        // SAFETY: opened just now, for this.
+        let cgroup =
+            unsafe { HostCgroup::adopt(&HostCgroupConfig { memory_max: read_only, ..config(dir.path()) }) };
+        assert!(cgroup.set_guest_max(100 << 20).is_err());
+        assert_eq!(cgroup.charge().unwrap().limit_bytes, Some(1 << 30));
     }
 }

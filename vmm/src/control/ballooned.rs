@@ -176,10 +176,11 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 
     fn set_max(&mut self, bytes: u64) -> Result<(), Refusal> {
-        let ceiling = self.transport.memory_report().ceiling;
-        self.transport.set_ceiling(if self.by_hand.is_some() { ceiling.min(bytes) } else { bytes })?;
+        // A floor that rose since must not refuse the way back, nor a max forget what was set by hand above it.
+        let floor_bytes = self.transport.memory_report().floor;
+        let wanted = self.by_hand.map_or(bytes, |by_hand| by_hand.min(bytes));
+        self.transport.set_ceiling(wanted.max(floor_bytes))?;
         self.max_bytes = Some(bytes);
-        self.by_hand = self.by_hand.map(|by_hand| by_hand.min(bytes));
         Ok(())
     }
 

@@ -128,6 +128,18 @@ fn no_ceiling_goes_below_what_is_promised() {
 }
 
 #[test]
+fn a_max_comes_and_goes_above_what_was_set_by_hand_and_below_the_floor() {
+    let mut subject = Subject::live(64 * MIB);
+    subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();
+    for (max, ceiling) in [(32, 32), (64, 40), (48, 40), (2, BLOCK / MIB), (64, 40)] {
+        subject.memory.set_max(max * MIB).unwrap();
+        let document = subject.memory.snapshot();
+        assert_eq!(document.ceiling, CeilingState { bytes: ceiling * MIB, auto: false }, "max {max} MiB");
+        assert_eq!(document.max_bytes, max * MIB);
+    }
+}
+
+#[test]
 fn the_law_has_the_last_word_on_a_ceiling_by_hand() {
     let mut subject = Subject::live(64 * MIB);
     subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();

@@ -143,7 +143,7 @@ impl Held {
             Ok(id) => Ok(Change { limits, max_bytes: max, raises, id, until_ms }),
             Err(why) => {
                 if raises {
-                    outside.put_back(max, before);
+                    outside.put_back(before);
                 }
                 Err(error(Status::Conflict, why.to_string()))
             }
@@ -170,7 +170,7 @@ impl Outside<'_> {
         }
         if let Err(why) = (self.host_limit)(to) {
             if let Err(why) = self.memory.set_max(from) {
-                log::error!("cannot set the highest ceiling back: {why}");
+                log::error!("cannot put the highest ceiling back to {from} bytes: {why}");
             }
             return Err(error(
                 Status::Internal,
@@ -180,9 +180,13 @@ impl Outside<'_> {
         Ok(())
     }
 
-    fn put_back(&mut self, from: u64, to: u64) {
-        if self.move_max(from, to).is_err() {
-            log::error!("cannot put the limits back to a max of {to} bytes");
+    /// Each by itself: that one cannot be put back is no reason to leave the other.
+    fn put_back(&mut self, to: u64) {
+        if let Err(why) = self.memory.set_max(to) {
+            log::error!("cannot put the highest ceiling back to {to} bytes: {why}");
+        }
+        if let Err(why) = (self.host_limit)(to) {
+            log::error!("cannot put the host's limit back to one for a guest of {to} bytes: {why}");
         }
     }
 }
@@ -237,7 +241,7 @@ impl Change {
             }
         };
         if refused.is_some() && self.raises {
-            outside.put_back(self.max_bytes, before);
+            outside.put_back(before);
         }
         Some(refused.unwrap_or_else(|| held.commit(self.limits)))
     }

@@ -59,7 +59,7 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
             format!("{} of the balloon, by the guest's touch or by huge pages of the host", size(bytes));
         rows.push(("came back", back));
     }
-    if memory.release_failures > 0 {
+    if memory.release_failures > 0 || memory.advice_failures > 0 {
         rows.push(("host's refusals", refusals(memory)));
     }
     if memory.book_imbalances > 0 {
@@ -69,7 +69,8 @@ fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
         .protocol_errors
         .iter()
         .chain(&memory.register_errors)
-        .filter(|(_, count)| **count > 0)
+        // A tag that Ballast does not know yet is a newer kernel's, and no fault.
+        .filter(|(kind, count)| **count > 0 && *kind != "unknown_statistics")
         .map(|(kind, count)| format!("{count} {}", kind.replace('_', " ")))
         .collect();
     if !errors.is_empty() {
@@ -151,7 +152,11 @@ fn refusals(memory: &MemoryDocument) -> String {
     let failed = size(memory.release_failed_bytes);
     let last = memory.release_last_errno.map(std::io::Error::from_raw_os_error);
     let last = last.map(|error| format!("; the last: {error}")).unwrap_or_default();
-    format!("{} to take memory back, {failed} in all{last}", memory.release_failures)
+    let advice = match memory.advice_failures {
+        0 => String::new(),
+        calls => format!(", {calls} to heed what was advised on huge pages"),
+    };
+    format!("{} to take memory back, {failed} in all{advice}{last}", memory.release_failures)
 }
 
 fn driver(state: DriverState) -> &'static str {
@@ -243,6 +248,7 @@ driver    none: memory is fixed
             reported_poisoned_total_bytes: 2 * MIB,
             release_failures: 2,
             release_failed_bytes: 8192,
+            advice_failures: 1,
             release_last_errno: Some(12),
             book_imbalances: 1,
             driver: DriverState::Stuck,
@@ -254,7 +260,7 @@ driver    none: memory is fixed
                 kernel_bytes: 3 * MIB,
                 limit_reached_total: 2,
             }),
-            protocol_errors: [("duplicate_pages".to_owned(), 3)].into(),
+            protocol_errors: [("duplicate_pages".to_owned(), 3), ("unknown_statistics".to_owned(), 9)].into(),
             register_errors: [("impossible_statuses".to_owned(), 1)].into(),
             ..inspected.memory
         };
@@ -272,7 +278,7 @@ driver    none: memory is fixed
             "resident         100 MiB of the host's memory, 75 % in huge pages, and 3 MiB swapped out by it",
             "host             131 MiB charged (100 MiB guest and VMM, 28 MiB files, 3 MiB kernel) of at most 632 MiB, which it reached 2 times",
             "came back        4 KiB of the balloon, by the guest's touch or by huge pages of the host",
-            "host's refusals  2 to take memory back, 8 KiB in all; the last: Cannot allocate memory (os error 12)",
+            "host's refusals  2 to take memory back, 8 KiB in all, 1 to heed what was advised on huge pages; the last: Cannot allocate memory (os error 12)",
             "kept             2 MiB free in the guest, which fills free memory with a pattern",
             "books            contradict themselves: a fault of Ballast, please report it",
             "reported         1 MiB free in the guest and returned to the host, 9 MiB so far",
