@@ -177,7 +177,7 @@ impl<K: Kernel> Memory for Ballooned<K> {
 
     fn set_max(&mut self, bytes: u64) -> Result<(), Refusal> {
         // A floor that rose since must not refuse the way back, nor a max forget what was set by hand above it.
-        let floor_bytes = self.transport.memory_report().floor;
+        let floor_bytes = self.floor(&self.transport.memory_report());
         let wanted = self.by_hand.map_or(bytes, |by_hand| by_hand.min(bytes));
         self.transport.set_ceiling(wanted.max(floor_bytes))?;
         self.max_bytes = Some(bytes);
