@@ -14,7 +14,7 @@ pub struct Size(u64);
 /// A text that is not a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSizeError {
-    /// The text does not begin with a number.
+    /// The text does not begin with a number, or with one that is not whole.
     #[error("'{0}' is not a size: write a whole number and a unit, such as 512m, 1g or 1GiB")]
     NotANumber(String),
     /// The letters after the number are no unit.
@@ -42,7 +42,17 @@ impl Size {
     pub const fn bytes(self) -> u64 {
         self.0
     }
+
+    /// The size in the largest unit of which it is a whole number, as it can be typed: `512 MiB`, `1536 MiB`. For
+    /// messages in which neighbouring sizes must differ.
+    #[must_use]
+    pub fn exact(self) -> String {
+        let whole = UNITS.iter().find(|(_, shift)| self.0 > 0 && self.0.trailing_zeros() >= *shift);
+        whole.map_or_else(|| format!("{} B", self.0), |(unit, shift)| format!("{} {unit}", self.0 >> shift))
+    }
 }
+
+const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 impl FromStr for Size {
     type Err = ParseSizeError;
@@ -61,6 +71,9 @@ impl FromStr for Size {
             return Err(ParseSizeError::NotANumber(text.into()));
         }
         let unit = unit.trim_start();
+        if unit.starts_with(['.', ',']) {
+            return Err(ParseSizeError::NotANumber(text.into()));
+        }
         let shift = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => 0,
             "k" | "kb" | "kib" => 10,
@@ -90,7 +103,6 @@ impl fmt::Display for Size {
     /// Writes the size in the largest unit in which it is at least one, with one digit after the point
     /// unless it is whole: `512 MiB`, `1.5 GiB`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
         for (unit, shift) in UNITS {
             let whole = self.0 >> shift;
             if whole > 0 {
@@ -165,7 +177,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_fraction_is_refused_as_what_it_is() {
+        for text in ["1.5g", "0,5 GiB", ".5g"] {
+            let error = text.parse::<Size>().unwrap_err();
+            assert_eq!(error, ParseSizeError::NotANumber(text.into()), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_exact_tells_neighbours_apart() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (512 << 20, "512 MiB"),
+            ((512 << 20) + 1, "536870913 B"),
+            (3 << 29, "1536 MiB"),
+            (97 << 10, "97 KiB"),
+            (1 << 63, "8388608 TiB"),
+        ] {
+            assert_eq!(Size::from_bytes(bytes).exact(), text);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_exact_can_be_typed(bytes in any::<u64>(), shift in 0u32..64) {
+            let size = Size::from_bytes(bytes << shift);
+            prop_assert_eq!(size.exact().parse(), Ok(size));
+        }
+
         #[test]
         fn never_panics(text in "\\PC*") {
             let _ = text.parse::<Size>();

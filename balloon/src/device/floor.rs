@@ -9,6 +9,9 @@ pub const LEAST_FLOOR_BYTES: u64 = 96 << 20;
 /// What a guest is left above what it used at its start: a shell and its libraries.
 const BOOT_ROOM_BYTES: u64 = 16 << 20;
 
+/// What a guest needs is an estimate: it is rounded up to what people read and type.
+const STEP_BYTES: u64 = 1 << 20;
+
 /// The least that the guest is left, in pages. The first sample of statistics fixes it, for good: a guest that
 /// uses more later on must not be able to raise it.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +34,8 @@ impl Floor {
         let Some(left_bytes) = values.available_bytes.or(values.free_bytes) else { return };
         if !std::mem::replace(&mut self.fixed, true) {
             let needed_bytes = size_bytes.saturating_sub(left_bytes).saturating_add(BOOT_ROOM_BYTES);
-            self.pages = self.pages.max(needed_bytes.div_ceil(PAGE_BYTES));
+            self.pages =
+                self.pages.max(needed_bytes.div_ceil(STEP_BYTES).saturating_mul(STEP_BYTES / PAGE_BYTES));
         }
     }
 }
@@ -54,6 +58,18 @@ mod tests {
         assert_eq!(floor.pages(), 128 * PAGES);
         floor.observe(&sample(None, Some(MIB)), 512 * MIB);
         assert_eq!(floor.pages(), 128 * PAGES, "it has been fixed");
+    }
+
+    #[test]
+    fn a_floor_is_what_people_type() {
+        for left_bytes in [200 * MIB + 1, 201 * MIB - 1, 200 * MIB + PAGE_BYTES] {
+            let mut floor = Floor::new(96 * MIB);
+            floor.observe(&Values { free_bytes: Some(left_bytes), ..Values::default() }, 512 * MIB);
+            assert_eq!(floor.pages(), 328 * PAGES, "{left_bytes}");
+        }
+        let mut floor = Floor::new(96 * MIB);
+        floor.observe(&Values { free_bytes: Some(0), ..Values::default() }, u64::MAX);
+        assert!(floor.pages() > u64::MAX / PAGE_BYTES - PAGES);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub const PROGRESS_DEADLINE_MS: u64 = 5000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} is no ceiling of this microVM: it takes {} to {}",
-    Size::from_bytes(*bytes), Size::from_bytes(*floor_bytes), Size::from_bytes(*max_bytes)
+    Size::from_bytes(*bytes).exact(), Size::from_bytes(*floor_bytes).exact(), Size::from_bytes(*max_bytes).exact()
 )]
 pub struct CeilingError {
     /// What was asked for.

@@ -180,6 +180,8 @@ fn ceilings_stay_between_floor_and_size() {
         outside(BLOCK / 2).to_string(),
         "2 MiB is no ceiling of this microVM: it takes 4 MiB to 12 MiB"
     );
+    let (below, above) = (outside(BLOCK - 1).to_string(), outside(3 * BLOCK + 4096).to_string());
+    assert!(below.starts_with("4194303 B is no ceiling") && above.starts_with("12292 KiB is no"), "{above}");
     assert_eq!(balloon.set_ceiling(BLOCK + 1, 0), Ok(true));
     assert_eq!(balloon.set_ceiling(BLOCK + 4096, 0), Ok(false), "the same in pages");
     assert_eq!(balloon.config()[..4], (2 * 1024u32 - 1).to_le_bytes());
