@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod http;
 pub mod link;
 pub mod orders;
+mod peer;
 pub mod reclaim;
 pub mod server;
 pub mod service;

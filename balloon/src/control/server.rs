@@ -4,14 +4,14 @@
 //! Only the program's own user and root are served. A pass does little for each client, so that devices and clients
 //! take turns; whatever is left is taken up in the next.
 
-#![expect(unsafe_code, reason = "two system calls about users")]
+#![forbid(unsafe_code)]
 
 use super::connection::Connection;
 use super::http::{Request, Status};
+use super::peer::peer;
 use super::service::{Answer, Service, Stream, error};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
@@ -31,6 +31,9 @@ const TURN: Duration = Duration::from_secs(3);
 const PASS: usize = 8;
 const ROOT: libc::uid_t = 0;
 
+/// Clients that wait to be accepted: as many as get a place as soon as silent ones make room.
+const WAITING: i32 = CLIENTS as i32;
+
 /// Tokens of events that are no client's.
 const LISTENER: u32 = 1000;
 const TIMER: u32 = 1001;
@@ -42,6 +45,8 @@ pub struct Server<S> {
     listener: UnixListener,
     /// Until when no new clients are accepted, as all places are taken.
     closed_until: Option<Instant>,
+    /// A client for whom there was no place.
+    next: Option<UnixStream>,
     service: S,
     user: libc::uid_t,
     clients: [Option<Client>; CLIENTS],
@@ -72,12 +77,15 @@ impl<S: Service> Server<S> {
     /// The host has no more descriptors.
     pub fn new(listener: UnixListener, service: S) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
+        // Those for whom there is no room wait in connect(2). Else who connects and asks nothing, as a program that loses
+        // its connections does, would keep others out for as long as all of them take to be evicted.
+        rustix::net::listen(&listener, WAITING)?;
         Ok(Self {
             listener,
             closed_until: None,
+            next: None,
             service,
-            // SAFETY: geteuid touches no memory and cannot fail.
-            user: unsafe { libc::geteuid() },
+            user: rustix::process::geteuid().as_raw(),
             clients: [const { None }; CLIENTS],
             more: EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?,
             timer: TimerFd::new()?,
@@ -85,19 +93,23 @@ impl<S: Service> Server<S> {
     }
 
     fn accept(&mut self, ops: &mut EventOps) {
-        for pass in 0..PASS {
-            let place = self.clients.iter().position(Option::is_none);
-            // The event told of one client: only for that one another has to go.
-            let place = place.or_else(|| if pass == 0 { self.evict(ops) } else { None });
-            let Some(place) = place else { return self.set_accepting(false, ops) };
-            match self.listener.accept() {
-                Ok((stream, _)) => self.welcome(place, stream, ops),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    log::warn!("cannot accept a client of the control socket: {error}");
-                    return self.set_accepting(false, ops);
+        for _ in 0..PASS {
+            if self.next.is_none() {
+                match self.listener.accept() {
+                    Ok((stream, _)) => self.next = Some(stream),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+                    Err(error) => {
+                        log::warn!("cannot accept a client of the control socket: {error}");
+                        return self.set_accepting(false, ops);
+                    }
                 }
+            }
+            // Only for a client that is there another has to go.
+            let place = self.clients.iter().position(Option::is_none).or_else(|| self.evict(ops));
+            let Some(place) = place else { return self.set_accepting(false, ops) };
+            if let Some(stream) = self.next.take() {
+                self.welcome(place, stream, ops);
             }
         }
     }
@@ -227,6 +239,9 @@ impl<S: Service> Server<S> {
             }) {
                 self.remove(place, ops);
             }
+        }
+        if self.closed_until.is_none() && self.next.is_some() {
+            self.accept(ops);
         }
         let clients = self.clients.iter().flatten();
         let limits = clients.filter_map(Client::limit);
@@ -377,21 +392,4 @@ impl<S: Service> MutEventSubscriber for Server<S> {
         self.settle(ops);
         self.watch_the_clock(ops);
     }
-}
-
-/// The process that connected `socket`, and its user (`SO_PEERCRED`, unix(7)).
-fn peer(socket: &UnixStream) -> Option<libc::ucred> {
-    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: `peer` is valid for writes of `size` bytes, and both outlive the call.
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut size,
-        )
-    };
-    (status == 0).then_some(peer)
 }

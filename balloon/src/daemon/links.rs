@@ -107,7 +107,7 @@ impl Links {
             if known.contains(&name) {
                 continue;
             }
-            // There is none yet, or nobody listens any longer: its next owner will.
+            // There is none yet, nobody listens any longer, or too many wait there: tried again.
             let Ok(socket) = connect(&entry.path().join("control.sock")) else { continue };
             let request = format!(
                 "GET {} HTTP/1.1\r\nHost: ballast\r\nConnection: Upgrade\r\nUpgrade: {}\r\n\r\n",
