@@ -8,6 +8,7 @@
 #![deny(clippy::cast_sign_loss)]
 
 use serde::Serialize;
+use serde::de::{DeserializeOwned, Error};
 
 /// Longest request, head and body together.
 pub const REQUEST_BYTES: usize = 64 << 10;
@@ -202,6 +203,18 @@ impl Response {
             output.push(b'\n');
         }
     }
+}
+
+/// Reads the document that a client sent: an object, as all are. Taken for itself, serde would read a list as the members
+/// of an object in the order in which they happen to be declared.
+///
+/// # Errors
+/// It is no JSON, no object, or not the one that is wanted.
+pub fn parse_document<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(serde_json::Error::custom("a list is no object"));
+    }
+    serde_json::from_slice(body)
 }
 
 /// A request that is answered without being routed, and after which the connection is of no more use.

@@ -5,7 +5,7 @@
 use super::fleet::Fleet;
 use super::host;
 use crate::control::fleet::{GroupLimitsRequest, GroupRequest, HostDocument, StartDocument, StartRequest};
-use crate::control::http::{Request, Response, Status};
+use crate::control::http::{Request, Response, Status, parse_document};
 use crate::control::service::{Answer, Service, error};
 use crate::zone::{Error, Limits};
 use serde::Serialize;
@@ -93,7 +93,7 @@ fn change<T: DeserializeOwned, R, A: Serialize>(
     change: impl FnOnce(&mut Fleet, T) -> Result<R, Error>,
     answer: impl FnOnce(&Fleet, R) -> A,
 ) -> Response {
-    let document = match serde_json::from_slice(&request.body) {
+    let document = match parse_document(&request.body) {
         Ok(document) => document,
         Err(fault) => {
             // A fault may quote the client; it need not hear all of it.

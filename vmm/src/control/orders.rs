@@ -14,7 +14,7 @@ use super::memory::{Memory, NodeError};
 use super::routes::Answer;
 use super::trim::{AGENT_MS, LIMIT_MS, Reading, Trim, Wanted};
 use crate::link::OrderError;
-use balloon::control::http::{Request, Response, Status};
+use balloon::control::http::{Request, Response, Status, parse_document};
 use balloon::control::orders::{
     LimitsRequest, MoveDocument, MoveRequest, NodeDocument, NodeRequest, SignalRequest, TrimRequest,
 };
@@ -348,7 +348,7 @@ pub(super) fn find(memory: &mut dyn Memory, name: String) -> Result<(u8, String)
 }
 
 pub(super) fn parse<T: serde::de::DeserializeOwned>(body: &[u8], usage: &str) -> Result<T, Answer> {
-    serde_json::from_slice(body).map_err(|fault| {
+    parse_document(body).map_err(|fault| {
         // A fault may quote the client; it need not hear all of it.
         let fault: String = fault.to_string().chars().take(200).collect();
         refuse(Status::BadRequest, format!("{usage}: {fault}"))

@@ -9,7 +9,7 @@ use super::memory::{Ceiling, Memory, Refusal};
 use super::orders::Orders;
 use crate::reclaim::owner::Owner;
 use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
-use balloon::control::http::{Request, Response, Status};
+use balloon::control::http::{Request, Response, Status, parse_document};
 use balloon::control::link;
 use balloon::control::reclaim::{AGES_MS, BUDGETS_PPM, ReclaimRequest};
 use balloon::control::service::error;
@@ -168,7 +168,7 @@ fn link(request: &Request) -> Answer {
 /// What a law can be told to go by: a second and more of age, up to all of the time.
 fn set_reclaim(body: &[u8], parts: Parts<'_>) -> Answer {
     const USAGE: &str = r#"send {"working_set_age_ms": N, "stall_budget_ppm": N}, or one of them"#;
-    let request: ReclaimRequest = match serde_json::from_slice(body) {
+    let request: ReclaimRequest = match parse_document(body) {
         Ok(request) => request,
         Err(fault) => return Answer::Now(error(Status::BadRequest, usage(USAGE, &fault))),
     };
@@ -192,7 +192,7 @@ fn usage(usage: &str, fault: &serde_json::Error) -> String {
 
 fn set_ceiling(body: &[u8], memory: &mut dyn Memory) -> Response {
     const USAGE: &str = r#"send {"bytes": N} or {"auto": true}"#;
-    let request: CeilingRequest = match serde_json::from_slice(body) {
+    let request: CeilingRequest = match parse_document(body) {
         Ok(request) => request,
         Err(fault) => return error(Status::BadRequest, usage(USAGE, &fault)),
     };

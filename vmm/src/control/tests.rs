@@ -42,6 +42,8 @@ fn what_is_no_ceiling_is_refused() {
     let mut memory = Scripted::new();
     for body in [
         "",
+        "[268435456]",
+        " [268435456, null]",
         "{}",
         "[]",
         "512",

@@ -77,7 +77,9 @@ const MAX_OUTGOING: usize = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
     /// No workload, or none yet.
-    #[error("the guest's workload does not run: its agent takes no orders")]
+    #[error(
+        "the guest has not started its workload yet, or its workload has ended: its agent takes no orders"
+    )]
     NotRunning,
     /// It has not answered so many.
     #[error("the guest's agent has {MAX_ORDERS} orders to carry out: try again later")]
