@@ -132,6 +132,14 @@ impl FromStr for Limit {
     }
 }
 
+/// Some of what was asked for is done, and then something was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{done} changed, and then the microVM was left as it is")]
+struct Partly {
+    done: String,
+    source: Box<dyn Error>,
+}
+
 /// Runs the verb and prints the microVM's name, as docker does.
 ///
 /// # Errors
@@ -141,34 +149,52 @@ pub fn run(args: &SetArgs) -> Result<ExitCode, Box<dyn Error>> {
     let daemon = Daemon::of(&state);
     let Some(name) = &args.name else { return change_group(args, daemon) };
     let vm = client::find(&state, name)?;
+    let mut done = Vec::new();
+    change_vm(&vm, args, daemon, &mut done).map_err(|source| match done.as_slice() {
+        [] => source,
+        done => Partly { done: done.join(" and "), source }.into(),
+    })
+}
+
+/// Makes one change after another and prints what came of it. `done` is what was changed, also in a failure.
+fn change_vm(
+    vm: &Known,
+    args: &SetArgs,
+    daemon: Daemon<'_>,
+    done: &mut Vec<&'static str>,
+) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(group) = &args.group {
         daemon.move_vm(&vm.name, group.trim_matches('/'))?;
+        done.push("the group");
     }
     if args.changes_limits() {
-        set_limits(&vm, args, daemon)?;
+        set_limits(vm, args, daemon)?;
+        done.push("the limits");
     }
     let law = ReclaimRequest {
         working_set_age_ms: args.working_set_age.map(|age| age.ms),
         stall_budget_ppm: args.stall_budget.map(|budget| budget.ppm),
     };
     if law != ReclaimRequest::default() {
-        let _: ReclaimDocument = client::put(&vm, "/v1/reclaim", &law)?;
+        let _: ReclaimDocument = client::put(vm, "/v1/reclaim", &law)?;
+        done.push("the reclaim law");
     }
     if let Some(ceiling) = args.memory_ceiling {
         let request = match ceiling {
             Ceiling::Size(size) => CeilingRequest { bytes: Some(size.bytes()), auto: None },
             Ceiling::Auto => CeilingRequest { bytes: None, auto: Some(true) },
         };
-        let _: MemoryDocument = client::put(&vm, "/v1/memory/ceiling", &request)?;
+        let _: MemoryDocument = client::put(vm, "/v1/memory/ceiling", &request)?;
+        done.push("the ceiling");
     }
     if let (Some(node), Some(zone)) = (args.node, &args.zone) {
         let request = NodeRequest { zone: zone.clone(), node: node.number() };
-        let placed: NodeDocument = client::order(&vm, "/v1/zones/node", &request)?;
+        let placed: NodeDocument = client::order(vm, "/v1/zones/node", &request)?;
         writeln!(Output::lock(), "{}: {}", vm.name, describe(&placed))?;
         return Ok(ExitCode::SUCCESS);
     }
     if let (Some(pid), Some(zone)) = (args.moved, &args.zone) {
-        let moved: MoveDocument = client::order(&vm, "/v1/move", &MoveRequest { pid, zone: zone.clone() })?;
+        let moved: MoveDocument = client::order(vm, "/v1/move", &MoveRequest { pid, zone: zone.clone() })?;
         let (there, elsewhere) =
             (Size::from_bytes(moved.there_bytes), Size::from_bytes(moved.elsewhere_bytes));
         writeln!(
@@ -301,6 +327,17 @@ mod tests {
         let none = LimitsRequest { min_bytes: None, high_bytes: None, max_bytes: None, ..kept };
         assert_eq!(set(&["--memory-min", "0", "--memory-high", "max", "--memory-max", "MAX"]), none);
         assert_eq!(set(&["--memory-low", "1g"]), LimitsRequest { low_bytes: Some(1 << 30), ..kept });
+    }
+
+    #[test]
+    fn what_was_changed_before_a_refusal_is_said() {
+        let source = "1 KiB is no ceiling of this microVM".into();
+        let error = Partly { done: "the limits".into(), source };
+        let chain = format!("{error}: {}", error.source().unwrap());
+        assert_eq!(
+            chain,
+            "the limits changed, and then the microVM was left as it is: 1 KiB is no ceiling of this microVM"
+        );
     }
 
     #[test]
