@@ -80,6 +80,25 @@ pub const ABUSES: &[Abuse] = &[
         }
     })
     .counting(&[("malformed_chains", Exactly(6))]),
+    Abuse::new("an indirect table in the page that it gives away", |d| {
+        d.program.write(4, BUFFERS, VICTIM.into());
+        d.descriptor_at(VICTIMS, (BUFFERS, 4), 0, 0);
+        d.descriptor(INFLATE, 0, (VICTIMS, 16), INDIRECT, 0);
+        d.hand_over(INFLATE, 0);
+        d.is_gone(VICTIM);
+        // Now it is a table of a buffer of no bytes.
+        d.hand_over(INFLATE, 0);
+        d.lives();
+    }),
+    Abuse::new("an indirect table with a next behind it", |d| {
+        good_array(d);
+        d.descriptor_at(TABLE, (BUFFERS, 0), 0, 0);
+        d.descriptor(INFLATE, 0, (TABLE, 16), INDIRECT | NEXT, 1);
+        d.descriptor(INFLATE, 1, (BUFFERS, 4), 0, 0);
+        d.hand_over(INFLATE, 0);
+        d.lives();
+    })
+    .counting(&[("malformed_chains", Any)]),
     Abuse::new("a chain of more than 4 GiB", |d| {
         good_array(d);
         d.chain(INFLATE, 0, &[(BUFFERS, u32::MAX, 0), (BUFFERS, 1, 0)]);

@@ -31,6 +31,25 @@ pub const ABUSES: &[Abuse] = &[
         }
     })
     .counting(&[("impossible_actual", Exactly(3))]),
+    Abuse::new("configuration written in every width while the host moves the ceiling", |d| {
+        let at = |offset| d.config(offset);
+        let (target, writes): (u64, Vec<_>) =
+            (at(0), (0..16).flat_map(|offset| [1, 2, 4, 8].map(|width| (width, at(offset)))).collect());
+        let refused: Vec<_> = writes
+            .into_iter()
+            .filter(|write| *write != (4, target + 4) && *write != (4, target + 12))
+            .collect();
+        assert_eq!(refused.len(), 62);
+        d.program.repeat(10, |program| {
+            for (width, address) in refused {
+                program.write(width, address, u64::MAX);
+                program.read(width, address);
+            }
+        });
+        d.program.expect(4, target + 4, 0, u64::MAX);
+        d.program.expect(4, target + 12, 0, u64::MAX);
+    })
+    .counting(&[("config_writes", Exactly(620))]),
     Abuse::new("actual that never rests", |d| {
         let actual = d.config(4);
         d.program.repeat(500, |program| {

@@ -8,6 +8,7 @@ use tests::hostile::clients::memory_of;
 use tests::hostile::driver::*;
 use tests::hostile::interpreter::END;
 use tests::hostile::{Bench, Driver};
+use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL};
 
 pub const ABUSES: &[Abuse] = &[
     Abuse::new("a descriptor table that ends beyond memory", |d| {
@@ -206,11 +207,73 @@ pub const ABUSES: &[Abuse] = &[
         d.lives();
     })
     .counting(&[("not_ballooned_pages", Exactly(1)), ("duplicate_pages", Exactly(1))]),
+    Abuse::new("a descriptor table inflated by the first of many passes", |d| {
+        let table = VICTIMS + 64 * PAGE;
+        d.bring_up_on(INFLATE, Ring { descriptors: table, ..Ring::good(INFLATE) });
+        d.program.fill(BUFFERS, VICTIM, 1, 1024);
+        let chain: Vec<_> = (0..16).map(|part| (BUFFERS + 1024 * (part % 4), 1024, 0)).collect();
+        d.chain(INFLATE, 0, &chain);
+        (0..16).for_each(|_| d.publish(INFLATE, 0));
+        d.kick(INFLATE);
+        // What comes after it are chains of no bytes.
+        d.returned(INFLATE, 16);
+        d.program.expect(8, table + 8, 0, u64::MAX);
+        d.lives();
+    })
+    .counting(&[("duplicate_pages", Exactly(3 * 1024))]),
+    Abuse::new("an available ring inflated by its own chain", |d| {
+        let available = VICTIMS + 64 * PAGE;
+        d.program.fill(available, 0, 0, 64);
+        d.bring_up_on(INFLATE, Ring { available, ..Ring::good(INFLATE) });
+        d.program.write(4, BUFFERS, u64::from(VICTIM) + 64);
+        d.chain(INFLATE, 0, &[(BUFFERS, 4, 0)]);
+        d.publish(INFLATE, 0);
+        d.kick(INFLATE);
+        // Returned, and then its index goes back.
+        d.returned(INFLATE, 1);
+        d.kick(INFLATE);
+        d.demands_reset();
+    }),
+    Abuse::new("a used ring reported by another queue while chains come back to it", |d| {
+        let used = VICTIMS + 64 * PAGE;
+        d.program.fill(used, 0, 0, 64);
+        d.bring_up_on(INFLATE, Ring { used, ..Ring::good(INFLATE) });
+        d.program.write(4, BUFFERS, VICTIM.into());
+        d.chain(INFLATE, 0, &[(BUFFERS, 4, 0)]);
+        d.chain(REPORTING, 0, &[(used, PAGE as u32, WRITE)]);
+        for count in 1..=20 {
+            d.publish(INFLATE, 0);
+            d.publish(REPORTING, 0);
+            d.kick(INFLATE);
+            d.kick(REPORTING);
+            d.returned(REPORTING, count);
+        }
+        d.lives();
+    })
+    .counting(&[("duplicate_pages", Any)]),
+    Abuse::new("a queue reset by itself in mid-kick, which was not offered", |d| {
+        d.program.fill(BUFFERS, VICTIM, 1, 1024);
+        d.chain(INFLATE, 0, &[0, 1, 2, 3].map(|part| (BUFFERS + 1024 * part, 1024, 0)));
+        d.set(VIRTIO_MMIO_QUEUE_SEL, INFLATE as u32);
+        for count in 1..=4 {
+            d.publish(INFLATE, 0);
+            d.kick(INFLATE);
+            d.set(QUEUE_RESET, 1);
+            d.reads(QUEUE_RESET, 0);
+            d.reads(VIRTIO_MMIO_QUEUE_READY, 1);
+            d.returned(INFLATE, count);
+        }
+        d.lives();
+    })
+    .counting(&[("duplicate_pages", Exactly(3 * 1024))]),
     Abuse::new("all rings inflated at once", |d| {
         d.send_run(INFLATE, (END / PAGE) as u32, 1, 4);
         d.demands_reset();
     }),
 ];
+
+/// `QueueReset` (virtio 1.3, 4.2.2).
+const QUEUE_RESET: u32 = 0xc0;
 
 /// Counts of a device that reads what nobody wrote on purpose.
 const ANYTHING: &[(&str, tests::hostile::Count)] = &[

@@ -3,6 +3,7 @@
 use tests::hostile::abuse::{Abuse, Count::Any, Count::Exactly};
 use tests::hostile::driver::*;
 use tests::hostile::{Bench, Driver};
+use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL};
 
 const FREE: u16 = 4;
 const TOTAL: u16 = 5;
@@ -124,6 +125,18 @@ pub const ABUSES: &[Abuse] = &[
         d.kick(STATISTICS);
     })
     .counting(&[("unknown_statistics", Any)]),
+    Abuse::new("the statistics queue taken out of use while its buffer is held", |d| {
+        d.program.fill(BUFFERS, 0, 0, 8);
+        d.chain(STATISTICS, 0, &[(BUFFERS, 10, 0)]);
+        d.publish(STATISTICS, 0);
+        d.kick(STATISTICS);
+        d.set(VIRTIO_MMIO_QUEUE_SEL, STATISTICS as u32);
+        d.set(VIRTIO_MMIO_QUEUE_READY, 0);
+        d.publish(STATISTICS, 0);
+        d.kick(STATISTICS);
+        d.send(INFLATE, &[]);
+        d.lives();
+    }),
     Abuse::new("a guest that says it needs all it has", |d| answer(d, &[(AVAILABLE, 0)])),
 ];
 
