@@ -19,45 +19,69 @@ impl Id {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Links {
-    parent: Option<Id>,
-    first: Option<Id>,
-    last: Option<Id>,
-    before: Option<Id>,
-    after: Option<Id>,
+/// A slot's number, with room for none: small, as a pass over the tree follows them from one slot to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link(u32);
+
+impl Link {
+    const NONE: Self = Self(u32::MAX);
+
+    /// Four thousand million nodes do not fit the memory of a host.
+    fn to(id: Option<Id>) -> Self {
+        id.and_then(|id| u32::try_from(id.index).ok()).map_or(Self::NONE, Self)
+    }
 }
 
-#[derive(Clone, Debug)]
-struct Slot<T> {
-    serial: NonZeroU64,
-    links: Links,
-    value: T,
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// None if it is free.
+    serial: Option<NonZeroU64>,
+    parent: Link,
+    first: Link,
+    last: Link,
+    before: Link,
+    after: Link,
 }
+
+/// Free, and linked to nothing.
+const FREE: Slot = Slot {
+    serial: None,
+    parent: Link::NONE,
+    first: Link::NONE,
+    last: Link::NONE,
+    before: Link::NONE,
+    after: Link::NONE,
+};
 
 /// Nodes with parents. Children stand in the order in which they came.
 #[derive(Clone, Debug)]
 pub(super) struct Forest<T> {
-    slots: Vec<Option<Slot<T>>>,
+    slots: Vec<Slot>,
+    /// Of each slot, what is in it.
+    values: Vec<Option<T>>,
     free: Vec<usize>,
     serial: NonZeroU64,
 }
 
 impl<T> Forest<T> {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), serial: NonZeroU64::MIN }
+        Self { slots: Vec::new(), values: Vec::new(), free: Vec::new(), serial: NonZeroU64::MIN }
     }
 
     /// Adds a node, as the last child of `parent`.
     pub(super) fn insert(&mut self, value: T, parent: Option<Id>) -> Id {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
+            self.slots.push(FREE);
+            self.values.push(None);
             self.slots.len().saturating_sub(1)
         });
         let id = Id { serial: self.serial, index };
         self.serial = self.serial.saturating_add(1);
         if let Some(slot) = self.slots.get_mut(index) {
-            *slot = Some(Slot { serial: id.serial, links: Links::default(), value });
+            *slot = Slot { serial: Some(id.serial), ..FREE };
+        }
+        if let Some(place) = self.values.get_mut(index) {
+            *place = Some(value);
         }
         if let Some(parent) = parent {
             self.link(id, parent, None);
@@ -71,10 +95,9 @@ impl<T> Forest<T> {
             return None;
         }
         self.unlink(id);
-        self.slot(id)?;
-        let slot = self.slots.get_mut(id.index)?.take()?;
+        *self.slot_mut(id)? = FREE;
         self.free.push(id.index);
-        Some(slot.value)
+        self.values.get_mut(id.index)?.take()
     }
 
     /// Makes `id` a child of `parent`, before the child `before` or as the last.
@@ -84,23 +107,25 @@ impl<T> Forest<T> {
     }
 
     pub(super) fn get(&self, id: Id) -> Option<&T> {
-        self.slot(id).map(|slot| &slot.value)
+        self.slot(id)?;
+        self.values.get(id.index)?.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
-        self.slot_mut(id).map(|slot| &mut slot.value)
+        self.slot(id)?;
+        self.values.get_mut(id.index)?.as_mut()
     }
 
     pub(super) fn parent(&self, id: Id) -> Option<Id> {
-        self.slot(id)?.links.parent
+        self.id(self.slot(id)?.parent)
     }
 
     pub(super) fn first_child(&self, id: Id) -> Option<Id> {
-        self.slot(id)?.links.first
+        self.id(self.slot(id)?.first)
     }
 
     pub(super) fn next_sibling(&self, id: Id) -> Option<Id> {
-        self.slot(id)?.links.after
+        self.id(self.slot(id)?.after)
     }
 
     pub(super) fn children(&self, id: Id) -> impl Iterator<Item = Id> + '_ {
@@ -127,42 +152,48 @@ impl<T> Forest<T> {
 
     fn link(&mut self, id: Id, parent: Id, after: Option<Id>) {
         let before = match after {
-            Some(after) => self.slot(after).and_then(|slot| slot.links.before),
-            None => self.slot(parent).and_then(|slot| slot.links.last),
+            Some(after) => self.slot(after).and_then(|slot| self.id(slot.before)),
+            None => self.slot(parent).and_then(|slot| self.id(slot.last)),
         };
         let Some(slot) = self.slot_mut(id) else { return };
-        slot.links = Links { parent: Some(parent), before, after, ..slot.links };
+        (slot.parent, slot.before, slot.after) = (Link::to(Some(parent)), Link::to(before), Link::to(after));
         self.join(parent, before, Some(id));
         self.join(parent, Some(id), after);
     }
 
     fn unlink(&mut self, id: Id) {
         let Some(slot) = self.slot_mut(id) else { return };
-        let Links { parent, before, after, .. } = slot.links;
-        slot.links = Links { parent: None, before: None, after: None, ..slot.links };
-        if let Some(parent) = parent {
-            self.join(parent, before, after);
+        let Slot { parent, before, after, .. } = *slot;
+        (slot.parent, slot.before, slot.after) = (Link::NONE, Link::NONE, Link::NONE);
+        if let Some(parent) = self.id(parent) {
+            self.join(parent, self.id(before), self.id(after));
         }
     }
 
     /// Lets two children of `parent` follow each other; nothing stands for its begin and its end.
     fn join(&mut self, parent: Id, before: Option<Id>, after: Option<Id>) {
         match before.and_then(|before| self.slot_mut(before)) {
-            Some(slot) => slot.links.after = after,
-            None => self.slot_mut(parent).into_iter().for_each(|slot| slot.links.first = after),
+            Some(slot) => slot.after = Link::to(after),
+            None => self.slot_mut(parent).into_iter().for_each(|slot| slot.first = Link::to(after)),
         }
         match after.and_then(|after| self.slot_mut(after)) {
-            Some(slot) => slot.links.before = before,
-            None => self.slot_mut(parent).into_iter().for_each(|slot| slot.links.last = before),
+            Some(slot) => slot.before = Link::to(before),
+            None => self.slot_mut(parent).into_iter().for_each(|slot| slot.last = Link::to(before)),
         }
     }
 
-    fn slot(&self, id: Id) -> Option<&Slot<T>> {
-        self.slots.get(id.index)?.as_ref().filter(|slot| slot.serial == id.serial)
+    /// Whom a link leads to. Links lead to living nodes only.
+    fn id(&self, link: Link) -> Option<Id> {
+        let index = usize::try_from(link.0).ok()?;
+        Some(Id { serial: self.slots.get(index)?.serial?, index })
     }
 
-    fn slot_mut(&mut self, id: Id) -> Option<&mut Slot<T>> {
-        self.slots.get_mut(id.index)?.as_mut().filter(|slot| slot.serial == id.serial)
+    fn slot(&self, id: Id) -> Option<&Slot> {
+        self.slots.get(id.index).filter(|slot| slot.serial == Some(id.serial))
+    }
+
+    fn slot_mut(&mut self, id: Id) -> Option<&mut Slot> {
+        self.slots.get_mut(id.index).filter(|slot| slot.serial == Some(id.serial))
     }
 }
 

@@ -72,7 +72,6 @@ pub use errors::Error;
 pub use forest::Id;
 pub use limits::{DEFAULT_WEIGHT, Limits, WEIGHTS};
 pub use node::{Kind, Node};
-pub(crate) use preorder::Preorder;
 pub use protection::{Effective, Protection};
 pub use scope::{Scope, Share};
 pub use settle::Settled;

@@ -24,6 +24,7 @@
 //!
 //! Neither weight nor `high` nor `max` enters.
 
+use super::node::Node;
 use super::preorder::Preorder;
 use super::{Id, Tree};
 
@@ -69,9 +70,22 @@ impl Protection {
     ///
     /// Takes two passes, a constant time a node.
     pub fn compute(&mut self, tree: &Tree, root: Id, recursive: bool) {
+        self.compute_showing(tree, root, recursive, |_, _| {});
+    }
+
+    /// As [`Self::compute`], and shows each node in its turn: the nodes of a large tree lie far apart, so that to walk it is
+    /// the dearest part of it.
+    pub(crate) fn compute_showing(
+        &mut self,
+        tree: &Tree,
+        root: Id,
+        recursive: bool,
+        mut show: impl FnMut(Id, &Node),
+    ) {
         let Self { order, rows } = self;
         rows.clear();
-        order.walk(tree, root, |_, node| {
+        order.walk(tree, root, |id, node| {
+            show(id, node);
             let charge = node.charge_bytes();
             let level = |set| Level { set, claimed: 0, protected: 0, effective: 0 };
             rows.push(Row { charge, min: level(node.limits().min), low: level(node.limits().low) });
@@ -101,6 +115,11 @@ impl Protection {
             };
             (row.min.effective, row.low.effective) = (of(row.min, parent.min), of(row.low, parent.low));
         }
+    }
+
+    /// The nodes of the last computation in order.
+    pub(crate) fn order(&self) -> &Preorder {
+        &self.order
     }
 
     /// What is protected of `id` as of the last computation; nothing if it was not in the subtree, or was its root.

@@ -21,6 +21,7 @@ mod ages;
 mod grants;
 mod host;
 mod lambda;
+mod memory;
 mod take;
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ impl Giver {
 
     /// What it has that is older than `age_ms` and may be taken.
     fn cold(&self, age_ms: u64, protection: usize) -> u64 {
-        let age_ms = scale(age_ms, self.weight.into(), 100);
+        let age_ms = if self.weight == 100 { age_ms } else { scale(age_ms, self.weight.into(), 100) };
         cold_bytes(&self.cold, age_ms).saturating_sub(self.take_bytes).min(self.left(protection))
     }
 }
@@ -57,6 +57,9 @@ pub(super) fn take(need_bytes: u64, givers: &mut [Giver]) -> u64 {
 
 /// Takes `need` in proportion to what each has by `available`, and returns what they have not.
 fn share(need: u64, givers: &mut [Giver], available: impl Fn(&Giver) -> u64) -> u64 {
+    if need == 0 {
+        return 0;
+    }
     let whole = givers.iter().fold(0u64, |sum, giver| sum.saturating_add(available(giver)));
     let taken = need.min(whole);
     let (mut seen, mut paid) = (0u64, 0u64);

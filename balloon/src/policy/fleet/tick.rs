@@ -2,21 +2,27 @@
 
 use super::grants;
 use super::lambda::{self, CALM};
+use super::memory::{Memory, remembered};
 use super::take::{Giver, take};
 use super::{Allotment, FleetTuning, Host, Reading, Verdict};
 use crate::policy::arithmetic::permille;
-use crate::zone::{Id, Kind, Preorder, Protection, Tree};
+use crate::zone::{Id, Kind, Protection, Tree};
 
-/// Ticks until what was directed must show in the charge: reclaim, the two seconds of free page reporting, a report.
-const LAG_TICKS: u64 = 4;
+/// No limit.
+const NONE: u64 = u64::MAX;
 
-/// One node in this tick.
+/// One node in this tick. What lies in a microVM is its own affair and has none.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     id: Id,
-    kind: Kind,
+    is_vm: bool,
+    /// Row of what it lies in.
+    parent: Option<usize>,
     charge_bytes: u64,
-    goal_bytes: Option<u64>,
+    goal_bytes: u64,
+    /// The least `max` and `high` from here upwards.
+    max_bytes: u64,
+    high_bytes: u64,
     weight: u32,
     /// Greatest pressure from here upwards, and whose.
     lambda: u64,
@@ -33,25 +39,15 @@ struct Row {
     yield_bytes: u64,
 }
 
-/// What is kept of a node from tick to tick, by its slot.
-#[derive(Clone, Copy, Debug)]
-struct Memory {
-    id: Id,
-    lambda: u64,
-    imposed_bytes: Option<u64>,
-    target_bytes: Option<u64>,
-    directed_bytes: u64,
-    directed_charge_bytes: u64,
-    directed_tick: u64,
-}
-
 /// Arbitration of one host.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     tuning: FleetTuning,
     tick: u64,
-    order: Preorder,
+    /// Groups and microVMs, every one after what it lies in.
     rows: Vec<Row>,
+    /// Of each node of the tree in its order, which row it has.
+    places: Vec<Option<usize>>,
     memories: Vec<Option<Memory>>,
     protection: Protection,
     seen_from: Protection,
@@ -67,8 +63,8 @@ impl Fleet {
         Self {
             tuning,
             tick: 0,
-            order: Preorder::default(),
             rows: Vec::new(),
+            places: Vec::new(),
             memories: Vec::new(),
             protection: Protection::default(),
             seen_from: Protection::default(),
@@ -88,13 +84,12 @@ impl Fleet {
         allotments: &mut Vec<Allotment>,
     ) -> Verdict {
         self.tick = self.tick.saturating_add(1);
-        self.protection.compute(tree, tree.root(), true);
         let deficit_bytes = self.survey(tree, host, readings);
         self.press(host);
         let unmet_bytes = self.direct(tree, readings, deficit_bytes);
         let short = is_below(host, self.tuning.short_permille) || deficit_bytes > 0;
         let critical = is_below(host, self.tuning.critical_permille);
-        self.allot(tree, host, readings, short, critical, allotments);
+        self.allot(host, readings, short, critical, allotments);
         Verdict {
             lambda_permille: self.rows.first().map_or(CALM, |row| row.lambda),
             deficit_bytes,
@@ -107,29 +102,26 @@ impl Fleet {
 
     /// Takes in the tree. Returns what the pool holds too much.
     fn survey(&mut self, tree: &Tree, host: &Host, readings: &[Reading]) -> u64 {
-        let Self { order, rows, memories, tick, .. } = self;
+        let Self { protection, rows, places, memories, tick, .. } = self;
         rows.clear();
-        order.walk(tree, tree.root(), |id, node| {
-            let limits = node.limits();
-            let slot = id.index();
-            if memories.len() <= slot {
-                memories.resize(slot.saturating_add(1), None);
+        places.clear();
+        protection.compute_showing(tree, tree.root(), true, |id, node| {
+            let is_arbitrated = matches!(node.kind(), Kind::Pool | Kind::Group | Kind::Vm);
+            places.push(is_arbitrated.then_some(rows.len()));
+            if !is_arbitrated {
+                return;
             }
-            let known = memories.get_mut(slot);
-            let memory = known.map(|known| match known {
-                Some(memory) if memory.id == id => *memory,
-                _ => *known.insert(Memory::new(id)),
-            });
-            let memory = memory.unwrap_or(Memory::new(id));
-            let goal_bytes = match node.kind() {
-                Kind::Group | Kind::Vm => [limits.high, limits.max].into_iter().flatten().min(),
-                _ => None,
-            };
+            let limits = node.limits();
+            let (max_bytes, high_bytes) = (limits.max.unwrap_or(NONE), limits.high.unwrap_or(NONE));
+            let memory = remembered(memories, id);
             rows.push(Row {
                 id,
-                kind: node.kind(),
+                is_vm: node.kind() == Kind::Vm,
+                parent: None,
                 charge_bytes: node.charge_bytes(),
-                goal_bytes,
+                goal_bytes: max_bytes.min(high_bytes),
+                max_bytes,
+                high_bytes,
                 weight: limits.weight,
                 lambda: memory.lambda,
                 pressed_by: None,
@@ -140,20 +132,25 @@ impl Fleet {
                 yield_bytes: 0,
             });
         });
+        let order = protection.order();
+        let place = |position: usize| places.get(position).copied().flatten();
+        for (position, of) in places.iter().enumerate() {
+            let Some(row) = of.and_then(|place| rows.get_mut(place)) else { continue };
+            row.parent = order.parent(position).and_then(place);
+        }
         for (index, reading) in readings.iter().enumerate() {
-            let Some(row) = order.position(reading.vm).and_then(|position| rows.get_mut(position)) else {
+            let of = order.position(reading.vm).and_then(place);
+            let Some(row) = of.and_then(|place| rows.get_mut(place)).filter(|row| row.is_vm) else {
                 continue;
             };
-            if row.kind == Kind::Vm && row.id == reading.vm {
-                row.guest = Some(index);
-                if reading.follows {
-                    row.yield_bytes = reading.yield_bytes_per_s.saturating_mul(self.tuning.patience_s);
-                }
+            row.guest = Some(index);
+            if reading.follows {
+                row.yield_bytes = reading.yield_bytes_per_s.saturating_mul(self.tuning.patience_s);
             }
         }
-        for position in (0..rows.len()).rev() {
-            let Some(row) = rows.get(position).copied() else { continue };
-            if let Some(parent) = order.parent(position).and_then(|parent| rows.get_mut(parent)) {
+        for place in (0..rows.len()).rev() {
+            let Some(row) = rows.get(place).copied() else { continue };
+            if let Some(parent) = row.parent.and_then(|parent| rows.get_mut(parent)) {
                 parent.end = parent.end.max(row.end);
                 parent.outstanding_bytes = parent.outstanding_bytes.saturating_add(row.outstanding_bytes);
                 parent.yield_bytes = parent.yield_bytes.saturating_add(row.yield_bytes);
@@ -161,6 +158,7 @@ impl Fleet {
         }
         let capacity_bytes = tree.pool().capacity_bytes;
         let Some(root) = rows.first_mut() else { return 0 };
+        root.max_bytes = root.max_bytes.min(capacity_bytes);
         let lacking = if is_below(host, self.tuning.short_permille) {
             permille(host.total_bytes, self.tuning.enough_permille).saturating_sub(host.available_bytes)
         } else {
@@ -168,28 +166,33 @@ impl Fleet {
         };
         let deficit = lacking.max(root.charge_bytes.saturating_sub(capacity_bytes)).min(root.charge_bytes);
         root.goal_bytes =
-            Some(if deficit > 0 { root.charge_bytes.saturating_sub(deficit) } else { capacity_bytes });
+            if deficit > 0 { root.charge_bytes.saturating_sub(deficit) } else { capacity_bytes };
         deficit
     }
 
-    /// Pressure of each node, and of the path above it.
+    /// Pressure of each node and of the path above it, and the limits of that path.
     fn press(&mut self, host: &Host) {
         // Between short and enough the pressure stays.
         let recovering = is_below(host, self.tuning.enough_permille);
-        for position in 0..self.rows.len() {
-            let above = self.order.parent(position).and_then(|parent| self.rows.get(parent)).copied();
-            let Some(row) = self.rows.get_mut(position) else { continue };
-            if let Some(goal) = row.goal_bytes {
-                let goal = if position == 0 && recovering { goal.min(row.charge_bytes) } else { goal };
-                row.lambda = lambda::next(row.lambda, row.charge_bytes, goal, &self.tuning);
+        for place in 0..self.rows.len() {
+            let parent = self.rows.get(place).and_then(|row| row.parent);
+            let above = parent.and_then(|parent| self.rows.get(parent)).copied();
+            let Some(row) = self.rows.get_mut(place) else { continue };
+            row.lambda = if row.goal_bytes == NONE {
+                CALM
             } else {
-                row.lambda = CALM;
-            }
+                let is_kept = place == 0 && recovering;
+                let goal = if is_kept { row.goal_bytes.min(row.charge_bytes) } else { row.goal_bytes };
+                lambda::next(row.lambda, row.charge_bytes, goal, &self.tuning)
+            };
             if let Some(Some(memory)) = self.memories.get_mut(row.id.index()) {
                 memory.lambda = row.lambda;
             }
             row.pressed_by = (row.lambda > CALM).then_some(row.id);
-            if let Some(above) = above.filter(|above| above.lambda > row.lambda) {
+            let Some(above) = above else { continue };
+            row.max_bytes = row.max_bytes.min(above.max_bytes);
+            row.high_bytes = row.high_bytes.min(above.high_bytes);
+            if above.lambda > row.lambda {
                 (row.lambda, row.pressed_by) = (above.lambda, above.pressed_by);
             }
         }
@@ -198,45 +201,46 @@ impl Fleet {
     /// What is needed faster than laws give it. Returns what the pool needs and nobody can give.
     fn direct(&mut self, tree: &Tree, readings: &[Reading], deficit_bytes: u64) -> u64 {
         let mut unmet = 0;
-        for position in (0..self.rows.len()).rev() {
-            let Some(row) = self.rows.get(position).copied() else { continue };
-            let goal = row.goal_bytes.unwrap_or(u64::MAX);
-            let excess = if position == 0 { deficit_bytes } else { row.charge_bytes.saturating_sub(goal) };
-            let within = self.rows.get(position..row.end).unwrap_or_default();
+        for place in (0..self.rows.len()).rev() {
+            let Some(row) = self.rows.get(place).copied() else { continue };
+            let is_pool = place == 0;
+            let excess =
+                if is_pool { deficit_bytes } else { row.charge_bytes.saturating_sub(row.goal_bytes) };
+            if excess == 0 {
+                continue;
+            }
+            let within = self.rows.get(place..row.end).unwrap_or_default();
             let taken = within.iter().fold(0u64, |sum, row| sum.saturating_add(row.take_bytes));
             let coming = taken.saturating_add(row.outstanding_bytes).saturating_add(row.yield_bytes);
             let need = excess.saturating_sub(coming);
             if need == 0 {
                 continue;
             }
-            self.gather(tree, readings, position, row.end);
+            self.gather(tree, readings, place, row.end);
             let left = take(need, &mut self.givers);
             for giver in &self.givers {
                 if let Some(row) = self.rows.get_mut(giver.index) {
                     row.take_bytes = row.take_bytes.saturating_add(giver.take_bytes);
                 }
             }
-            if position == 0 {
+            if is_pool {
                 unmet = left;
             }
         }
         unmet
     }
 
-    /// Those who can give something to the node at `position`.
-    fn gather(&mut self, tree: &Tree, readings: &[Reading], position: usize, end: usize) {
+    /// Those who can give something to the node of the row `place`.
+    fn gather(&mut self, tree: &Tree, readings: &[Reading], place: usize, end: usize) {
         let Self { rows, givers, protection, seen_from, .. } = self;
         givers.clear();
-        let Some(node) = rows.get(position) else { return };
-        let (is_vm, is_pool) = (node.kind == Kind::Vm, position == 0);
+        let Some(node) = rows.get(place) else { return };
+        let (is_vm, is_pool) = (node.is_vm, place == 0);
         if !is_vm && !is_pool {
             seen_from.compute(tree, node.id, true);
         }
         let protection = if is_pool { &*protection } else { &*seen_from };
-        for (index, row) in rows.iter().enumerate().take(end).skip(position) {
-            if row.kind != Kind::Vm {
-                continue;
-            }
+        for (index, row) in rows.iter().enumerate().take(end).skip(place) {
             let Some(reading) = row.guest.and_then(|guest| readings.get(guest)) else { continue };
             // Of its own excess a microVM protects nothing.
             let effective = if is_vm { None } else { protection.get(row.id) }.unwrap_or_default();
@@ -256,7 +260,6 @@ impl Fleet {
 
     fn allot(
         &mut self,
-        tree: &Tree,
         host: &Host,
         readings: &[Reading],
         short: bool,
@@ -265,18 +268,14 @@ impl Fleet {
     ) {
         allotments.clear();
         for reading in readings {
-            let Some(row) =
-                self.order.position(reading.vm).and_then(|position| self.rows.get(position)).copied()
-            else {
-                continue;
-            };
-            if row.guest.is_none() {
-                continue;
-            }
+            let position = self.protection.order().position(reading.vm);
+            let place = position.and_then(|position| self.places.get(position).copied().flatten());
+            let row = place.and_then(|place| self.rows.get(place)).filter(|row| row.guest.is_some());
+            let Some(row) = row.copied() else { continue };
             let floor_bytes = self.protection.get(row.id).unwrap_or_default().min;
             let lambda_permille = lambda::weighted(row.lambda, row.weight);
             let take_bytes = if row.take_bytes >= self.tuning.least_take_bytes { row.take_bytes } else { 0 };
-            let max_bytes = tree.binding_max(row.id);
+            let max_bytes = row.max_bytes;
             let at_cap = row.lambda >= self.tuning.cap_permille;
             let balloon = take_bytes > 0 && (!reading.follows || critical || at_cap);
             let imposed = self.memories.get_mut(row.id.index()).and_then(Option::as_mut).and_then(|memory| {
@@ -290,13 +289,12 @@ impl Fleet {
                     &self.tuning,
                 )
             });
-            let highs = tree.path(row.id).filter_map(|id| tree.get(id)?.limits().high);
-            let high_bytes = highs.chain(imposed.map(|bytes| bytes.max(floor_bytes))).min();
+            let high_bytes = row.high_bytes.min(imposed.map_or(NONE, |bytes| bytes.max(floor_bytes)));
             allotments.push(Allotment {
                 vm: row.id,
                 lambda_permille,
                 max_bytes,
-                high_bytes,
+                high_bytes: (high_bytes != NONE).then_some(high_bytes),
                 floor_bytes,
                 grant_bytes: 0,
                 take_bytes,
@@ -329,52 +327,6 @@ impl Fleet {
             }
             memory.target_bytes = Some(one.target_bytes());
         }
-    }
-}
-
-impl Memory {
-    fn new(id: Id) -> Self {
-        Self {
-            id,
-            lambda: CALM,
-            imposed_bytes: None,
-            target_bytes: None,
-            directed_bytes: 0,
-            directed_charge_bytes: 0,
-            directed_tick: 0,
-        }
-    }
-
-    /// What was directed and does not show in the charge yet, as long as it may still come.
-    fn outstanding(&self, charge_bytes: u64, tick: u64) -> u64 {
-        if tick.saturating_sub(self.directed_tick) > LAG_TICKS {
-            return 0;
-        }
-        self.directed_bytes.saturating_sub(self.directed_charge_bytes.saturating_sub(charge_bytes))
-    }
-
-    fn directed(&mut self, bytes: u64, charge_bytes: u64, tick: u64) {
-        self.directed_bytes = self.outstanding(charge_bytes, tick).saturating_add(bytes);
-        (self.directed_charge_bytes, self.directed_tick) = (charge_bytes, tick);
-    }
-
-    /// The ceiling that arbitration imposes: falls at once, rises slowly and only while nothing presses.
-    fn impose(
-        &mut self,
-        lower: Option<u64>,
-        pressed: bool,
-        max_bytes: u64,
-        tuning: &FleetTuning,
-    ) -> Option<u64> {
-        if let Some(bytes) = lower {
-            self.imposed_bytes = Some(self.imposed_bytes.unwrap_or(u64::MAX).min(bytes));
-        } else if !pressed {
-            self.imposed_bytes = self
-                .imposed_bytes
-                .map(|bytes| bytes.saturating_add(permille(bytes, tuning.release_permille)));
-        }
-        self.imposed_bytes = self.imposed_bytes.filter(|bytes| *bytes < max_bytes);
-        self.imposed_bytes
     }
 }
 
