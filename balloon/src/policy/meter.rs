@@ -30,6 +30,8 @@ pub struct Delta {
     pub oom_kill: u64,
     /// Time in which some task waited for memory, without the agent's own; no more than passed.
     pub stall_us: u64,
+    /// Time in which some task waited for I/O; no more than passed.
+    pub io_us: u64,
     /// CPU time.
     pub cpu_busy_us: u64,
 }
@@ -132,6 +134,7 @@ fn delta(last: &Sample, sample: &Sample) -> Option<Delta> {
         alloc_stall: rise(|sample| sample.alloc_stall)?,
         oom_kill: rise(|sample| sample.oom_kill)?,
         stall_us: stall_us.saturating_sub(own_us).min(elapsed_us),
+        io_us: rise(|sample| sample.io_some_us)?.min(elapsed_us),
         cpu_busy_us: rise(|sample| sample.cpu_busy_us)?,
     })
 }

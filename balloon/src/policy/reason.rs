@@ -130,6 +130,8 @@ pub enum Reason {
     Forgotten {
         /// How many nodes of shadow entries.
         nodes: u64,
+        /// Share of the last half minute in which tasks waited for I/O.
+        io_ppm: u64,
         /// When trimming goes on.
         until_ms: u64,
     },
@@ -321,10 +323,11 @@ impl fmt::Display for Reason {
                 Percent(host_available_permille.saturating_mul(1000))
             ),
             Self::Started { until_ms } => write!(f, "started: no trimming until {}", Seconds(until_ms)),
-            Self::Forgotten { nodes, until_ms } => write!(
+            Self::Forgotten { nodes, io_ppm, until_ms } => write!(
                 f,
-                "the guest's kernel forgot evictions ({nodes} nodes), so that refaults cannot be seen: no trimming \
-                 until {}",
+                "the guest's kernel forgot evictions ({nodes} nodes), so that refaults cannot be seen, and tasks wait \
+                 for I/O {} of the time: no trimming until {}",
+                Percent(io_ppm),
                 Seconds(until_ms)
             ),
             Self::NoGain { freed_bytes, gained_bytes, until_ms } => write!(

@@ -14,6 +14,8 @@ struct Part {
     stall_us: u64,
     /// Of that, what is no harm of steps.
     excused_us: u64,
+    /// Waits for I/O.
+    io_us: u64,
     refaults: u64,
     /// Of what was evicted by order.
     charged: u64,
@@ -75,6 +77,7 @@ impl Harm {
         let Some(part) = self.parts.get_mut(self.current) else { return };
         part.elapsed_us = part.elapsed_us.saturating_add(delta.elapsed_us);
         part.stall_us = part.stall_us.saturating_add(stall_us);
+        part.io_us = part.io_us.saturating_add(delta.io_us);
         part.excused_us = part.excused_us.saturating_add(excused_us);
         part.refaults = part.refaults.saturating_add(refaults);
         part.charged = part.charged.saturating_add(charged);
@@ -140,6 +143,11 @@ impl Harm {
     fn charged_stall_ppm(&self, tuning: &Tuning) -> u64 {
         let stall_us = self.sum(|part| part.stall_us.saturating_sub(part.excused_us));
         scale(stall_us, 1_000_000, self.window_us(tuning))
+    }
+
+    /// Waits for I/O in the window.
+    pub(super) fn io_ppm(&self, tuning: &Tuning) -> u64 {
+        scale(self.sum(|part| part.io_us), 1_000_000, self.window_us(tuning))
     }
 
     /// All refaults of the window, in thousandths per second.

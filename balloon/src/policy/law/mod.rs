@@ -269,10 +269,14 @@ impl Law {
         matches!(self.source, Source::Agent | Source::AgentWithoutPressure)
     }
 
-    fn harm_permille(&self, now_ms: u64) -> u64 {
+    /// Stall budget as it stands under pressure.
+    fn budget_ppm(&self, now_ms: u64) -> u64 {
         let lambda = self.lambda_permille(now_ms).min(self.tuning.most_harm_permille);
-        let budget_ppm = permille(self.settings.stall_budget_ppm, lambda);
-        self.harm.permille(budget_ppm, self.age_ms(now_ms), &self.tuning)
+        permille(self.settings.stall_budget_ppm, lambda)
+    }
+
+    fn harm_permille(&self, now_ms: u64) -> u64 {
+        self.harm.permille(self.budget_ppm(now_ms), self.age_ms(now_ms), &self.tuning)
     }
 
     fn lists(&self, age_ms: u64) -> Lists {

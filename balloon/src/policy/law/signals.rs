@@ -36,8 +36,12 @@ impl Law {
             self.stream.accept(sample);
         }
         self.pace.passed(now_ms, delta, &tuning);
-        if delta.nodereclaim > 0 {
-            let reason = |_, until_ms| Reason::Forgotten { nodes: delta.nodereclaim, until_ms };
+        // The kernel remembers eight times as many evictions as pages are left (`count_shadow_nodes()`), so that whoever
+        // is trimmed to an eighth makes it forget the oldest. What it forgot and is needed again must be fetched: while
+        // tasks hardly wait for I/O there is nothing to be blind to.
+        let io_ppm = self.harm.io_ppm(&tuning);
+        if delta.nodereclaim > 0 && (!psi || io_ppm > self.budget_ppm(now_ms)) {
+            let reason = |_, until_ms| Reason::Forgotten { nodes: delta.nodereclaim, io_ppm, until_ms };
             self.blind.begin(now_ms, tuning.window_ms, tuning.window_ms, reason);
         }
         // A guest whose page cache fills its memory waits for reclaim now and then, and trimming helps it.

@@ -135,3 +135,19 @@ fn a_stream_is_recycled_once_a_sample() {
     assert!(taken > 85 * MIB && taken < 95 * MIB, "{taken}");
     assert!(reclaimed_bytes(&guest.seconds(5)) < MIB, "no more than a step");
 }
+
+#[test]
+fn forgotten_evictions_blind_only_while_tasks_wait_for_the_disk() {
+    let mut guest = Guest::new();
+    guest.seconds(120);
+    guest.sample.nodereclaim += 10;
+    assert!(reclaimed_bytes(&guest.seconds(20)) > 0, "nobody reads");
+    assert_eq!(guest.law.status(guest.now_ms).state, State::Trimming);
+    // A tenth of a second in thirty is more than the budget of a thousandth.
+    guest.sample.io_some_us += 100_000;
+    guest.second();
+    guest.sample.nodereclaim += 10;
+    assert_eq!(reclaimed_bytes(&guest.seconds(29)), 0);
+    assert_eq!(guest.law.status(guest.now_ms).state, State::Blind);
+    assert!(reclaimed_bytes(&guest.seconds(20)) > 0, "the window is over");
+}
