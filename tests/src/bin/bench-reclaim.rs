@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tests::experiment::figures::{Run, table};
-use tests::experiment::plot;
+use tests::experiment::{kept, lifts, plot};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let directory: PathBuf = std::env::args_os().nth(1).ok_or("usage: bench-reclaim DIRECTORY")?.into();
@@ -19,6 +19,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     // What all are compared with comes first.
     runs.sort_by_key(|run| (run.arm != "off", run.arm.clone()));
     println!("{}", table(&runs));
+    let sets: Vec<_> = runs.iter().map(|run| (run.arm.as_str(), run.kept.as_slice())).collect();
+    if sets.iter().any(|(_, kept)| !kept.is_empty()) {
+        println!("\n{}", kept::table(&sets));
+    }
+    for run in runs.iter().filter(|run| !run.lifts.is_empty()) {
+        println!("\n{}: {}", run.arm, lifts::summary(&run.lifts));
+    }
     let workload = directory.file_name().unwrap_or_default().to_string_lossy();
     for run in &runs {
         let file = directory.join(format!("{}.svg", run.arm));

@@ -10,8 +10,12 @@ pub enum Phase {
     /// It gets ready: nothing of that is measured.
     #[default]
     Warming,
+    /// It has done nothing yet: what the host holds now is what such a guest needs at least.
+    Booted,
     /// It works.
     Working,
+    /// It has done its work, but for a last burst.
+    Rested,
     /// It has done its work.
     Done,
 }

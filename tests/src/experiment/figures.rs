@@ -1,8 +1,11 @@
 //! What an experiment comes to: one row for each arm, beside the one where nothing is reclaimed. Pure.
 
 use super::beat::{Beat, Phase};
+use super::kept::Kept;
+use super::lifts::Lift;
 use super::recorded::{Deed, Recorded};
 use comfy_table::{CellAlignment, Table, presets};
+use serde::de::DeserializeOwned;
 
 /// One arm as it ran.
 #[derive(Clone, Debug)]
@@ -13,6 +16,10 @@ pub struct Run {
     pub beats: Vec<Beat>,
     /// What the VMM recorded.
     pub recorded: Recorded,
+    /// What a workload said of sets of pages.
+    pub kept: Vec<Kept>,
+    /// What a workload said of bursts.
+    pub lifts: Vec<Lift>,
 }
 
 /// What is told of it. Deltas are of the time in which the workload worked.
@@ -22,7 +29,9 @@ pub struct Figures {
     pub seconds: f64,
     /// What the host held in it.
     pub mib_s: f64,
-    /// What it held at the end.
+    /// What it held when the guest had booted and done nothing, if the workload says when that was.
+    pub boot_mib: Option<u64>,
+    /// What it held at the end, before the last burst.
     pub end_mib: Option<u64>,
     /// Requests that were served.
     pub requests: u64,
@@ -52,8 +61,9 @@ impl Run {
     /// # Errors
     /// The recording is none.
     pub fn parse(arm: &str, load: &str, recording: &str) -> Result<Self, String> {
-        let beats = load.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Ok(Self { arm: arm.into(), beats, recorded: Recorded::parse(recording)? })
+        let recorded = Recorded::parse(recording)?;
+        let (beats, kept, lifts) = (lines(load), lines(load), lines(load));
+        Ok(Self { arm: arm.into(), beats, recorded, kept, lifts })
     }
 
     /// From the first beat at work to the last of all, if the workload came to its end.
@@ -74,11 +84,16 @@ impl Run {
         let deeds = || self.recorded.deeds.iter().filter(|(at, _)| (from..to).contains(at));
         let ordered = deeds().map(|(_, deed)| if let Deed::Ordered(bytes) = deed { *bytes } else { 0 });
         let reclaimed = deeds().map(|(_, deed)| if let Deed::Reclaimed(pages) = deed { *pages } else { 0 });
+        let held_mib = |phase, otherwise| {
+            let beat = self.beats.iter().find(|beat| beat.phase == phase).map(|beat| beat.at_ms);
+            self.recorded.resident_at(beat.or(otherwise)?).map(|bytes| bytes >> 20)
+        };
         let refaults = |beat: &Beat| beat.kernel.refault_file + beat.kernel.refault_anon;
         Some(Figures {
             seconds,
             mib_s: self.recorded.integral_mib_s(from, to),
-            end_mib: self.recorded.resident_at(to).map(|bytes| bytes >> 20),
+            boot_mib: held_mib(Phase::Booted, None),
+            end_mib: held_mib(Phase::Rested, Some(to)),
             requests,
             mean_us: (last.busy_us - first.busy_us) as f64 / requests.max(1) as f64,
             p99_us: last.latencies.map(|latencies| latencies.p99_us),
@@ -93,13 +108,19 @@ impl Run {
     }
 }
 
+/// Those of that kind; which it is, its fields say.
+fn lines<T: DeserializeOwned>(text: &str) -> Vec<T> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
 /// All arms; saving and slowdown are against the one that is called `off`.
 #[must_use]
 pub fn table(runs: &[Run]) -> String {
-    const HEADER: [&str; 14] = [
+    const HEADER: [&str; 15] = [
         "arm",
         "MiB*s",
         "saved",
+        "boot MiB",
         "end MiB",
         "requests/s",
         "slowdown",
@@ -135,6 +156,7 @@ pub fn table(runs: &[Run]) -> String {
             run.arm.clone(),
             format!("{:.0}", figures.mib_s),
             known(saved),
+            known(figures.boot_mib.map(|mib| mib.to_string())),
             known(figures.end_mib.map(|mib| mib.to_string())),
             format!("{:.1}", rate(&figures)),
             known(slowdown),
@@ -175,7 +197,13 @@ mod tests {
         let moment = Moment { at_ms: 0, resident_bytes: resident_mib << 20, ceiling_bytes: 512 << 20 };
         let deeds =
             vec![(500, Deed::Ordered(1 << 30)), (2000, Deed::Ordered(2 << 20)), (3000, Deed::Reclaimed(256))];
-        Run { arm: arm.into(), beats, recorded: Recorded { moments: vec![moment], deeds } }
+        Run {
+            arm: arm.into(),
+            beats,
+            recorded: Recorded { moments: vec![moment], deeds },
+            kept: Vec::new(),
+            lifts: Vec::new(),
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use super::meter::Meter;
 use super::zipf::Zipf;
+use super::{bursts, rest, tolerance};
 use rustix::fs::{Advice, fadvise};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -12,8 +13,8 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const MIB: u64 = 1 << 20;
-const PAGE: usize = 4096;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const PAGE: usize = 4096;
 /// Files are written and read through at so much a time.
 const CHUNK: usize = 1 << 20;
 /// As long as the law leaves a guest alone after its start.
@@ -35,6 +36,9 @@ pub fn run(name: &str, directory: &Path, minutes: u64) -> io::Result<()> {
         "scan" => scan(directory, length),
         "idle" => idle(directory, length),
         "compile" => compile(directory, length),
+        "rest" => rest::run(directory, length),
+        "tolerance" => tolerance::run(directory, length),
+        "bursts" => bursts::run(),
         _ => Err(io::Error::other(format!("no workload is called {name}"))),
     }
 }
@@ -120,6 +124,7 @@ fn idle(directory: &Path, length: Duration) -> io::Result<()> {
         meter.request(|| read_through(&cache, HOT_MIB))?;
         meter.tell()?;
     }
+    meter.rested()?;
     meter.burst(burst)?;
     meter.finish()
 }
@@ -173,7 +178,7 @@ fn compile(directory: &Path, length: Duration) -> io::Result<()> {
 }
 
 /// A file of so many MiB, written anew and on the disk.
-fn filled(path: &Path, mib: u64) -> io::Result<File> {
+pub(super) fn filled(path: &Path, mib: u64) -> io::Result<File> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
     let chunk = vec![0x5a; CHUNK];
     for _ in 0..mib {
@@ -184,7 +189,7 @@ fn filled(path: &Path, mib: u64) -> io::Result<File> {
 }
 
 /// Drops what is cached of it.
-fn forget(file: &File) -> io::Result<()> {
+pub(super) fn forget(file: &File) -> io::Result<()> {
     Ok(fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
@@ -193,7 +198,7 @@ fn read(file: &File, at: u64) -> io::Result<()> {
     file.read_exact_at(&mut page, at)
 }
 
-fn read_through(file: &File, mib: u64) -> io::Result<()> {
+pub(super) fn read_through(file: &File, mib: u64) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     (0..mib).try_for_each(|at| file.read_exact_at(&mut buffer, at * MIB))
 }

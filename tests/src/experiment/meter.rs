@@ -24,6 +24,14 @@ impl Default for Meter {
 }
 
 impl Meter {
+    /// Nothing has been done yet.
+    ///
+    /// # Errors
+    /// Nobody reads.
+    pub fn booted(&mut self) -> io::Result<()> {
+        self.enter(Phase::Booted)
+    }
+
     /// What was measured until now is no longer of interest.
     ///
     /// # Errors
@@ -57,6 +65,14 @@ impl Meter {
         let served = serve()?;
         self.beat.burst_us = Some(micros(start.elapsed()));
         Ok(served)
+    }
+
+    /// Only a last burst is left to do.
+    ///
+    /// # Errors
+    /// Nobody reads.
+    pub fn rested(&mut self) -> io::Result<()> {
+        self.enter(Phase::Rested)
     }
 
     /// Says how it does if that was long ago.
@@ -100,7 +116,7 @@ impl Meter {
 }
 
 /// Of `/proc/uptime`, which has hundredths of seconds.
-fn uptime_ms(text: &str) -> u64 {
+pub(super) fn uptime_ms(text: &str) -> u64 {
     let seconds: Option<f64> = text.split(' ').next().and_then(|seconds| seconds.parse().ok());
     seconds.map_or(0, |seconds| (seconds * 1000.0).round() as u64)
 }

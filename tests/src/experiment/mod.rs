@@ -5,11 +5,16 @@
 //! a [`plot`] of both. `ci/bench reclaim` calls them in virtual time.
 
 pub mod beat;
+mod bursts;
 pub mod figures;
+pub mod kept;
 pub mod latencies;
+pub mod lifts;
 pub mod load;
 pub mod meter;
 pub mod plot;
 pub mod recorded;
+mod rest;
 pub mod tmo;
+mod tolerance;
 pub mod zipf;
