@@ -125,15 +125,20 @@ pub fn print_chain(program: &str, error: &dyn std::error::Error) {
     let _ = std::io::stderr().write_all(chain(program, error).as_bytes());
 }
 
-fn chain(program: &str, error: &dyn std::error::Error) -> String {
-    let mut line = format!("{program}: {error}");
+/// An error and its causes, in one line, as somebody chose its names.
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         line.push_str(&format!(": {cause}"));
         source = cause.source();
     }
-    line.push('\n');
-    readable(&line)
+    line
+}
+
+fn chain(program: &str, error: &dyn std::error::Error) -> String {
+    readable(&format!("{program}: {}\n", causes(error)))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use balloon::{daemon, logging, state};
 use clap::Parser;
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,6 +17,9 @@ struct Arguments {
     /// Pool and groups, in TOML; without it the pool is the host's memory less a sixteenth
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Say what the configuration comes to on this host, or what is wrong with it, and end
+    #[arg(long)]
+    dry_run: bool,
 }
 
 fn main() -> ExitCode {
@@ -30,9 +34,14 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let config = arguments.config.as_deref();
+    if arguments.dry_run {
+        let text = daemon::run::dry_run(config)?;
+        return Ok(io::stdout().write_all(text.as_bytes())?);
+    }
     let state = state::own_directory().ok_or_else(|| {
         format!("no place for Ballast's state: set {}, or {}", state::VARIABLE, state::USUAL_VARIABLE)
     })?;
-    daemon::run::run(&state, arguments.config.as_deref())?;
+    daemon::run::run(&state, config)?;
     Ok(())
 }

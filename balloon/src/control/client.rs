@@ -47,8 +47,16 @@ pub enum Error {
 /// # Errors
 /// Nobody answers within [`LIMIT`], or the answer is no.
 pub fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Error> {
+    get_within(socket, path, LIMIT)
+}
+
+/// As [`get`], of who may take longer to answer.
+///
+/// # Errors
+/// Nobody answers within `limit`, or the answer is no.
+pub fn get_within<T: DeserializeOwned>(socket: &Path, path: &str, limit: Duration) -> Result<T, Error> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\n\r\n");
-    ask(socket, &request, LIMIT)
+    ask(socket, &request, limit)
 }
 
 /// Sends a document to `path` and reads the one that comes back within `limit`.

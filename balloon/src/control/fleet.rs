@@ -5,6 +5,7 @@
 //! | `GET /v1/host` | [`HostDocument`] |
 //! | `GET /v1/tree` | [`TreeDocument`] |
 //! | `GET /v1/charging` | [`ChargingDocument`] |
+//! | `GET /v1/events`, `GET /v1/events/NUMBER` | [`EventsDocument`](super::events::EventsDocument); with a number, those after it, for which the answer waits a little |
 //! | `POST /v1/vms` | [`StartRequest`], answered by [`StartDocument`]: from now on the name is taken |
 //! | `PUT /v1/vms/NAME/group` | [`GroupRequest`], answered by [`HostDocument`] |
 //! | `PUT /v1/vms/NAME/limits` | [`Limits`], answered by [`HostDocument`] |

@@ -68,6 +68,9 @@ pub struct Report {
     pub sequence: u64,
     /// What its balloon leaves the guest.
     pub ceiling_bytes: u64,
+    /// A user chose that ceiling.
+    #[serde(default)]
+    pub manual: bool,
     /// The least that it would leave it.
     pub floor_bytes: u64,
     /// Its own limits, which may have changed since its hello.

@@ -12,9 +12,12 @@
 pub mod api;
 pub mod client;
 pub mod connection;
+pub mod events;
 pub mod fleet;
 pub mod http;
 pub mod link;
+#[cfg(test)]
+pub mod openapi_check;
 pub mod orders;
 mod peer;
 pub mod reclaim;

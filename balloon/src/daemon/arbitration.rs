@@ -4,10 +4,10 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use super::fleet::{Fleet, SILENT_TICKS};
+use super::turns::{Tick, Turns};
 use crate::control::link::{Envelope, LEASE};
 use crate::policy::fleet::{Allotment, Fleet as Law, FleetTuning, Host, Reading, Verdict};
 use crate::zone::{Error, Id};
-use std::fmt;
 
 /// No pressure, in thousandths.
 pub(super) const CALM_PERMILLE: u64 = 1000;
@@ -18,6 +18,7 @@ pub(super) struct Arbitration {
     law: Law,
     readings: Vec<Reading>,
     allotments: Vec<Allotment>,
+    turns: Turns,
     pub(super) host: Host,
     pub(super) verdict: Verdict,
 }
@@ -28,57 +29,17 @@ impl Default for Arbitration {
             law: Law::new(FleetTuning::default()),
             readings: Vec::new(),
             allotments: Vec::new(),
+            turns: Turns::default(),
             host: Host::default(),
             verdict: Verdict::default(),
         }
     }
 }
 
-/// What a tick of arbitration came to that is worth telling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// The microVMs hold more than there is for them.
-    Short {
-        /// By so much.
-        deficit_bytes: u64,
-        /// What the host has available.
-        available_bytes: u64,
-    },
-    /// All that is lacking is protected: from now on nobody is started.
-    Refusing {
-        /// What nobody can give.
-        unmet_bytes: u64,
-    },
-    /// There is enough for all again.
-    Enough,
-}
-
-impl fmt::Display for Turn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use crate::size::Size;
-        match self {
-            Self::Short { deficit_bytes, available_bytes } => write!(
-                f,
-                "memory is short: {} too much is held, {} of the host are available; it is taken back by age",
-                Size::from_bytes(*deficit_bytes),
-                Size::from_bytes(*available_bytes)
-            ),
-            Self::Refusing { unmet_bytes } => write!(
-                f,
-                "memory is short and what is left is protected ({} cannot be had): no microVM is started until one ends, \
-                 gives back or is less protected",
-                Size::from_bytes(*unmet_bytes)
-            ),
-            Self::Enough => f.write_str("there is enough memory for all microVMs again"),
-        }
-    }
-}
-
 impl Fleet {
-    /// Arbitrates anew, on a host that is `host` now: once a tick, before its envelopes. Says what has changed.
-    pub fn arbitrate(&mut self, host: Host) -> Option<Turn> {
-        let before = self.arbitration.verdict;
-        let Arbitration { law, readings, allotments, .. } = &mut self.arbitration;
+    /// Arbitrates anew, on a host that is `host` now: once a tick, before its envelopes. Tells what is new.
+    pub fn arbitrate(&mut self, host: Host) {
+        let Arbitration { law, readings, allotments, turns, .. } = &mut self.arbitration;
         readings.clear();
         readings.extend(self.vms.values().filter(|member| member.linked).map(|member| Reading {
             vm: member.id,
@@ -92,17 +53,10 @@ impl Fleet {
         for member in self.vms.values_mut() {
             member.allotment = allotted.next_if(|allotment| allotment.vm == member.id).copied();
         }
+        let tick = Tick { tree: &self.tree, host: &host, verdict: &verdict, readings, allotments };
+        turns.next(&tick, law.pressures(), &mut self.told);
         (self.arbitration.host, self.arbitration.verdict) = (host, verdict);
         self.protect();
-        match (verdict.refuse, verdict.short) {
-            (true, _) if !before.refuse => Some(Turn::Refusing { unmet_bytes: verdict.unmet_bytes }),
-            (false, true) if !before.short => Some(Turn::Short {
-                deficit_bytes: verdict.deficit_bytes,
-                available_bytes: host.available_bytes,
-            }),
-            (false, false) if before.short || before.refuse => Some(Turn::Enough),
-            _ => None,
-        }
     }
 
     /// Computes anew what is protected, for who is greeted between two ticks.
@@ -164,6 +118,7 @@ impl Fleet {
             grant_bytes: 0,
             take_bytes: 0,
             pressed_by: None,
+            imposed_bytes: None,
         }
     }
 }

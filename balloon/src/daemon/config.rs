@@ -28,8 +28,13 @@ const KEPT_LEAST_BYTES: u64 = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is no TOML, or says what there is not.
-    #[error("the configuration cannot be understood: {0}")]
-    Text(String),
+    #[error("the configuration cannot be understood: {shown}")]
+    Text {
+        /// What is wrong, below the line that is.
+        shown: String,
+        /// What is wrong, in one line.
+        told: String,
+    },
     /// What it says cannot be had.
     #[error("the configuration cannot be had")]
     Zone(#[from] ZoneError),
@@ -91,7 +96,12 @@ impl Config {
     /// # Errors
     /// It is none; the message names line and column.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        toml::from_str(text).map_err(|error| Error::Text(error.to_string()))
+        toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let told =
+                format!("line {}: {}", before.matches('\n').count().saturating_add(1), error.message());
+            Error::Text { shown: error.to_string(), told }
+        })
     }
 
     /// The tree that it describes, on a host with so much memory.
@@ -184,6 +194,27 @@ mod tests {
         assert_eq!(scope("ci"), Scope::Vm("a".into()));
     }
 
+    /// All keys that there are, also those that only a comment shows.
+    #[test]
+    fn the_example_can_be_had_and_shows_every_key() {
+        let text = include_str!("../../../resources/ballastd.toml");
+        Config::parse(text).unwrap().tree(16 * GIB).unwrap();
+        let shown: String = text
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")).unwrap_or(line))
+            .map(|line| format!("{}\n", line.replace("\"...\"", "\"15g\"")))
+            .collect();
+        let Config { pool, groups } = Config::parse(&shown).unwrap();
+        let PoolConfig { capacity, overcommit: _, charging, share } = pool;
+        assert!(capacity.is_some() && charging.is_some() && share.is_some(), "{shown}");
+        assert!(shown.contains("\novercommit = true"));
+        let shows = |key: fn(&GroupConfig) -> bool| groups.values().any(key);
+        assert!(shows(|group| group.min.is_some()) && shows(|group| group.low.is_some()));
+        assert!(shows(|group| group.high.is_some()) && shows(|group| group.max.is_some()));
+        assert!(shows(|group| group.weight.is_some()) && shows(|group| group.charging.is_some()));
+        assert!(shows(|group| group.share.is_some()));
+    }
+
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
         for (text, word) in [
@@ -191,8 +222,9 @@ mod tests {
             ("[groups.ci]\nmax = '4 apples'\n", "line 2"),
             ("[groups.ci]\nmax = \n", "line 2"),
         ] {
-            let error = Config::parse(text).unwrap_err().to_string();
-            assert!(error.contains(word), "{error}");
+            let error = Config::parse(text).unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+            assert!(matches!(&error, Error::Text { told, .. } if told.starts_with(word)), "{error:?}");
         }
         let text = "[pool]\ncapacity = '1g'\n[groups.ci]\nmin = '2g'\n";
         assert!(matches!(

@@ -6,6 +6,7 @@
 use super::arbitration::CALM_PERMILLE;
 use super::fleet::Fleet;
 use crate::control::fleet::{ChargingDocument, HostDocument, NodeDocument, TreeDocument};
+use crate::size::Size;
 use crate::zone::Kind;
 
 impl Fleet {
@@ -28,6 +29,24 @@ impl Fleet {
             deficit_bytes: verdict.deficit_bytes,
             refuses: verdict.refuse,
         }
+    }
+
+    /// The host in a line.
+    #[must_use]
+    pub fn status(&self) -> String {
+        let HostDocument { capacity_bytes, main_bytes, vms, lambda_permille, refuses, .. } = self.host();
+        let held = i64::try_from(capacity_bytes).unwrap_or(i64::MAX).saturating_sub(main_bytes);
+        format!(
+            "{vms} {} {} of {}{}",
+            if vms == 1 { "microVM holds" } else { "microVMs hold" },
+            Size::from_bytes(u64::try_from(held).unwrap_or(0)),
+            Size::from_bytes(capacity_bytes),
+            match (refuses, lambda_permille > CALM_PERMILLE) {
+                (true, _) => "; memory is short, and none is started",
+                (false, true) => "; memory is short",
+                (false, false) => "",
+            }
+        )
     }
 
     /// The zone tree, from the pool downwards, each node before those in it.

@@ -14,9 +14,10 @@
 
 use super::arbitration::Arbitration;
 use super::config::Config;
+use super::event::Event;
 use super::host::{Held, Process};
 use super::layers::{LayerUse, Layers};
-use crate::control::fleet::{GroupLimitsRequest, StartRequest};
+use crate::control::fleet::StartRequest;
 use crate::control::link::{Hello, Offer, Report};
 use crate::policy::fleet::Allotment;
 use crate::resident::FileId;
@@ -38,6 +39,8 @@ pub struct Fleet {
     pub(super) protection: Protection,
     pub(super) arbitration: Arbitration,
     pub(super) footprints: Footprints,
+    /// What has happened and was not taken yet.
+    pub(super) told: Vec<Event>,
 }
 
 /// A microVM that lives, or is about to.
@@ -55,6 +58,8 @@ pub(super) struct Member {
     pub(super) silent_ticks: u32,
     /// What its balloon leaves its guest, by its last report.
     pub(super) ceiling_bytes: u64,
+    /// The same if a user chose it; nothing before its first report.
+    manual: Option<Option<u64>>,
     /// What it can give back, by the same.
     pub(super) offer: Offer,
     /// What the last tick allotted it.
@@ -75,6 +80,7 @@ impl Member {
             has_answered: true,
             silent_ticks: 0,
             ceiling_bytes: 0,
+            manual: None,
             offer: Offer::default(),
             allotment: None,
             snapshot: 0,
@@ -86,6 +92,9 @@ impl Member {
 /// What a microVM that ended has left.
 #[derive(Clone, Debug)]
 pub(super) struct Orphan {
+    name: String,
+    /// That there is one was told.
+    is_told: bool,
     process: Process,
     nodes: Vec<Id>,
     snapshot: u64,
@@ -104,6 +113,7 @@ impl Fleet {
             protection: Protection::default(),
             arbitration: Arbitration::default(),
             footprints: Footprints::default(),
+            told: Vec::new(),
         }
     }
 
@@ -129,6 +139,10 @@ impl Fleet {
     /// The host is short of memory, the name is taken, it would share more widely than its group allows, or the pool does
     /// not admit its limits. Nothing has changed then.
     pub fn admit(&mut self, request: &StartRequest, starter: Process) -> Result<Scope, Error> {
+        self.try_admit(request, starter).inspect_err(|error| self.tell_refused(request, error))
+    }
+
+    fn try_admit(&mut self, request: &StartRequest, starter: Process) -> Result<Scope, Error> {
         self.has_room()?;
         let scope = self.sharing.scope(&request.group, &request.name, request.share)?;
         let id = self.tree.create_vm(&request.group, &request.name, request.limits)?;
@@ -141,10 +155,11 @@ impl Fleet {
     /// # Errors
     /// Its name, its group's or a zone's is none, or its limits contradict each other.
     pub fn greet(&mut self, hello: &Hello, process: Process) -> Result<(), Error> {
-        let id = match self.vms.get_mut(&hello.name) {
+        let (id, is_new, admitted) = match self.vms.get_mut(&hello.name) {
             Some(member) if !member.linked || member.process == process => {
-                (member.linked, member.process) = (true, process);
-                member.id
+                let admitted = !std::mem::replace(&mut member.linked, true);
+                member.process = process;
+                (member.id, admitted, admitted)
             }
             known => {
                 if known.is_some() {
@@ -153,13 +168,16 @@ impl Fleet {
                 }
                 let id = self.tree.adopt_vm(&hello.group, &hello.name, hello.limits)?;
                 self.vms.insert(hello.name.clone(), Member::new(id, process, true));
-                id
+                (id, true, false)
             }
         };
         for name in hello.zones.iter().take(MAX_ZONES) {
             if self.tree.zone(id, name).is_none() {
                 self.tree.create_zone(id, name, Limits::default())?;
             }
+        }
+        if is_new {
+            self.tell_greeted(hello, id, admitted);
         }
         Ok(())
     }
@@ -187,8 +205,13 @@ impl Fleet {
         (member.silent_ticks, member.has_answered) = (0, true);
         (member.ceiling_bytes, member.offer) = (report.ceiling_bytes, report.offer);
         let id = member.id;
+        if let Some(before) = member.manual.replace(report.manual.then_some(report.ceiling_bytes)) {
+            self.tell_ceiling(name, id, before, report);
+        }
+        let before = self.limits_of(id);
         // They hold there already: nobody can refuse them.
         self.tree.adopt_limits(id, report.limits)?;
+        self.tell_limits(name, id, &before);
         let claims = |name: &str| {
             let zone = report.zones.iter().find(|zone| zone.name == name);
             zone.and_then(|zone| zone.resident_bytes).unwrap_or(0)
@@ -232,13 +255,15 @@ impl Fleet {
     /// Ends a microVM whose process is gone, or who never came. What it held is an orphan.
     pub fn end(&mut self, name: &str) {
         let Some(member) = self.vms.remove(name) else { return };
+        self.tell_ended(name, member.id, member.linked);
         // What it shares is no part of what its process held.
         let is_shared = |id: &Id| self.tree.get(*id).is_some_and(|node| node.kind() == Kind::Shared);
         let own = self.tree.children(member.id).filter(|id| !is_shared(id));
         let nodes = own.chain([member.id]).collect();
         // It lived until now, so this cannot be refused.
         if self.tree.retire(member.id).is_ok_and(|left| left > 0) {
-            self.orphans.push(Orphan { process: member.process, nodes, snapshot: 0 });
+            let (name, process) = (name.into(), member.process);
+            self.orphans.push(Orphan { name, is_told: false, process, nodes, snapshot: 0 });
         }
         self.layers.end_unused(&mut self.tree);
     }
@@ -282,38 +307,19 @@ impl Fleet {
             // A node that is gone has been settled.
             let _ = self.tree.settle(*node, orphan.snapshot, bytes);
         }
-        if orphan.nodes.iter().any(|node| self.tree.get(*node).is_some()) {
-            self.orphans.push(orphan);
+        let nodes = orphan.nodes.iter().filter_map(|node| self.tree.get(*node));
+        let (count, left_bytes) = nodes
+            .fold((0u32, 0u64), |(n, sum), node| (n.saturating_add(1), sum.saturating_add(node.own_bytes())));
+        match (count, orphan.is_told) {
+            (0, false) => {}
+            (0, true) => self.tell_merged(&orphan.name),
+            _ => {
+                if !std::mem::replace(&mut orphan.is_told, true) {
+                    self.tell_orphaned(&orphan.name, left_bytes);
+                }
+                self.orphans.push(orphan);
+            }
         }
-    }
-
-    /// Moves a living microVM into another group.
-    ///
-    /// # Errors
-    /// There is no such microVM, the path is none, or the pool does not admit its limits there.
-    pub fn move_vm(&mut self, name: &str, group: &str) -> Result<(), Error> {
-        let id = self.tree.vm(name).ok_or(Error::Gone)?;
-        self.tree.move_vm(id, group)
-    }
-
-    /// Changes the limits of a living microVM, all or none.
-    ///
-    /// # Errors
-    /// There is no such microVM, the limits contradict each other, or the pool does not admit them.
-    pub fn change(&mut self, name: &str, limits: Limits) -> Result<(), Error> {
-        let id = self.tree.vm(name).ok_or(Error::Gone)?;
-        self.tree.change(&[(id, limits)])
-    }
-
-    /// Changes the limits of a group, all or none, until it is configured anew or goes with its last member.
-    ///
-    /// # Errors
-    /// There is no such group, the limits contradict each other, or the pool does not admit them.
-    pub fn change_group(&mut self, request: &GroupLimitsRequest) -> Result<(), Error> {
-        let path = request.group.clone();
-        let id = self.tree.group(&path).ok_or(Error::NoGroup { path })?;
-        let now = self.tree.get(id).map(|node| *node.limits()).unwrap_or_default();
-        self.tree.change(&[(id, request.apply(now))])
     }
 
     /// Those whose layers are to be looked at, who has waited longest first: a look takes the host some time.

@@ -8,6 +8,8 @@
 
 use super::fleet::Fleet;
 use super::host::{self, Process};
+use super::journal::Journal;
+use super::notify;
 use super::page_cache::Files;
 use crate::control::link::{self, Decoder, FromVm, RENEWAL, ToVm};
 use crate::zone::scope::state_name;
@@ -36,6 +38,7 @@ const LOOKS: Duration = Duration::from_millis(10);
 pub struct Links {
     vms: PathBuf,
     fleet: Rc<RefCell<Fleet>>,
+    journal: Rc<Journal>,
     files: Files,
     timer: TimerFd,
     /// By the tokens of their events.
@@ -64,12 +67,12 @@ impl Links {
     ///
     /// # Errors
     /// The directory cannot be found, or the host has no more descriptors.
-    pub fn new(state: &Path, fleet: Rc<RefCell<Fleet>>) -> io::Result<Self> {
+    pub fn new(state: &Path, fleet: Rc<RefCell<Fleet>>, journal: Rc<Journal>) -> io::Result<Self> {
         let mut timer = TimerFd::new()?;
         timer.reset(RENEWAL, Some(RENEWAL))?;
         let files = Files::new(state_name(&std::fs::canonicalize(state)?.to_string_lossy()));
         let (links, next_token) = (BTreeMap::new(), TIMER);
-        Ok(Self { vms: state.join("vms"), fleet, files, timer, links, next_token })
+        Ok(Self { vms: state.join("vms"), fleet, journal, files, timer, links, next_token })
     }
 
     /// Looks for microVMs without a link, at the host, and renews all leases.
@@ -80,9 +83,7 @@ impl Links {
             fleet.sweep(host::is_alive, host::held);
             fleet.charge_silent(host::held);
             look_at_layers(&mut fleet, &mut self.files);
-            if let Some(turn) = fleet.arbitrate(host::reading()) {
-                log::info!("{turn}");
-            }
+            fleet.arbitrate(host::reading());
             for link in self.links.values_mut().filter(|link| link.is_open()) {
                 if let Some(envelope) = fleet.envelope(&link.name) {
                     link::encode(&ToVm::Envelope(envelope), &mut link.unsent);
@@ -92,6 +93,9 @@ impl Links {
         for token in self.links.keys().copied().collect::<Vec<_>>() {
             self.attend(token, EventSet::empty(), ops);
         }
+        let mut fleet = self.fleet.borrow_mut();
+        self.journal.record(&mut fleet);
+        notify::alive(&fleet.status());
     }
 
     fn discover(&mut self, ops: &mut EventOps) {
@@ -270,7 +274,10 @@ impl MutEventSubscriber for Links {
                 let _ = self.timer.wait();
                 self.tick(ops);
             }
-            token => self.attend(token, events.event_set(), ops),
+            token => {
+                self.attend(token, events.event_set(), ops);
+                self.journal.record(&mut self.fleet.borrow_mut());
+            }
         }
     }
 }

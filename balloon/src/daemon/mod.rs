@@ -6,7 +6,8 @@
 //! ```
 //!
 //! [`fleet`], [`layers`] and [`arbitration`] are pure: who there is, what each holds, shares and may hold, and who gives
-//! back what when memory is short. [`service`] answers on the
+//! back what when memory is short. What happens they tell as [`event`]s, which [`journal`] stamps and keeps.
+//! [`service`] answers on the
 //! daemon's own socket; [`links`] finds microVMs, keeps a link to each and looks at the host, [`page_cache`] at what they
 //! share. One daemon serves one state directory and its
 //! own user's microVMs. It needs none of what it knows: a daemon that starts anew asks the microVMs.
@@ -14,18 +15,30 @@
 pub mod arbitration;
 #[cfg(test)]
 mod arbitration_tests;
+mod changes;
 pub mod config;
 mod documents;
+mod dry_run;
+mod edges;
+pub mod event;
 pub mod fleet;
 #[cfg(test)]
 mod fleet_tests;
 pub mod host;
+pub mod journal;
 pub mod layers;
 #[cfg(test)]
 mod layers_tests;
 pub mod links;
+mod notify;
+#[cfg(test)]
+mod openapi_tests;
 pub mod page_cache;
 mod reload;
+pub mod ring;
 pub mod run;
 pub mod service;
+mod signals;
 mod state_lock;
+mod telling;
+mod turns;

@@ -1,24 +1,25 @@
-//! Reads the configuration anew when the daemon is told to, by SIGHUP. Wiring.
+//! Reads the configuration, and reads it anew when the daemon is told to. Wiring.
 
-#![expect(unsafe_code, reason = "a signal is blocked and becomes a descriptor")]
+#![forbid(unsafe_code)]
 
 use super::config::{self, Config};
+use super::event::Event;
 use super::fleet::Fleet;
+use super::journal::Journal;
+use crate::control::events::EventKind;
 use crate::logging;
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use crate::size::Size;
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, FromRawFd};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// Waits for the signal.
+/// Where the configuration comes from, and for whom it holds.
 pub struct Reload {
-    signals: File,
     path: Option<PathBuf>,
     memory_bytes: u64,
     fleet: Rc<RefCell<Fleet>>,
+    journal: Rc<Journal>,
 }
 
 /// The configuration is not to be had.
@@ -48,58 +49,41 @@ pub fn read(path: Option<&Path>) -> Result<Config, Error> {
 }
 
 impl Reload {
-    /// From now on the signal does not end this process, which must not have other threads yet.
-    ///
-    /// # Errors
-    /// The host refuses.
-    pub fn new(path: Option<&Path>, memory_bytes: u64, fleet: Rc<RefCell<Fleet>>) -> io::Result<Self> {
-        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: the call fills the set that it is given.
-        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-        // SAFETY: filled by the line above.
-        let mut set = unsafe { set.assume_init() };
-        // SAFETY: a set of ours, and a signal that there is.
-        unsafe { libc::sigaddset(&mut set, libc::SIGHUP) };
-        // SAFETY: the old mask is not asked for.
-        if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the set outlives the call, which copies it.
-        let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: a new descriptor, nobody else's.
-        let signals = unsafe { File::from_raw_fd(fd) };
-        Ok(Self { signals, path: path.map(Into::into), memory_bytes, fleet })
+    /// Reads the file at `path`, for a host of so much memory.
+    #[must_use]
+    pub fn new(
+        path: Option<&Path>,
+        memory_bytes: u64,
+        fleet: Rc<RefCell<Fleet>>,
+        journal: Rc<Journal>,
+    ) -> Self {
+        Self { path: path.map(Into::into), memory_bytes, fleet, journal }
     }
 
-    fn reload(&self) {
+    /// Reads it, and has it hold if it can be had.
+    pub fn reload(&self) {
+        let mut fleet = self.fleet.borrow_mut();
         let applied = read(self.path.as_deref()).and_then(|config| {
-            let mut fleet = self.fleet.borrow_mut();
             Ok(fleet.configure(&config, self.memory_bytes).map_err(config::Error::from)?)
         });
-        match applied {
-            Ok(()) => log::info!("the configuration was read anew"),
+        let event = match applied {
+            Ok(()) => {
+                let capacity_bytes = fleet.tree().pool().capacity_bytes;
+                let pool = Size::from_bytes(capacity_bytes);
+                let reason = format!("the configuration was read anew and holds; the pool has {pool}");
+                Event::new(EventKind::ConfigReloaded, reason).figure("capacity_bytes", capacity_bytes)
+            }
             Err(error) => {
                 log::error!("the configuration stays as it was:");
                 logging::print_chain("ballastd", &error);
+                let told = match &error {
+                    Error::Config(config::Error::Text { told, .. }) => told.clone(),
+                    error => logging::causes(error),
+                };
+                Event::new(EventKind::ConfigRefused, format!("the configuration stays as it was: {told}"))
             }
-        }
-    }
-}
-
-impl MutEventSubscriber for Reload {
-    fn init(&mut self, ops: &mut EventOps) {
-        if let Err(error) = ops.add(Events::new(&self.signals.as_fd(), EventSet::IN)) {
-            log::error!("cannot wait for SIGHUP: {error}");
-        }
-    }
-
-    fn process(&mut self, _: Events, _: &mut EventOps) {
-        let mut signal = [0; size_of::<libc::signalfd_siginfo>()];
-        // Several that came at once are one.
-        while self.signals.read_exact(&mut signal).is_ok() {}
-        self.reload();
+        };
+        fleet.tell(event);
+        self.journal.record(&mut fleet);
     }
 }

@@ -1,15 +1,19 @@
 //! Starts the daemon and runs it until a signal ends it. Wiring.
 
 use super::config;
+use super::event::Event;
 use super::fleet::Fleet;
+use super::journal::Journal;
 use super::links::Links;
 use super::reload::{self, Reload};
 use super::service::Host;
-use super::{host, state_lock};
+use super::signals::Signals;
+use super::{dry_run, host, notify, state_lock};
+use crate::control::events::EventKind;
 use crate::control::fleet::SOCKET;
 use crate::control::server::Server;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -52,13 +56,13 @@ pub enum Error {
     EventLoop(#[from] event_manager::Error),
 }
 
-/// Serves the state directory `state` until the process is ended.
+/// Serves the state directory `state` until the process is told to end.
 ///
 /// # Errors
 /// It cannot be served, or the configuration cannot be had.
 pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
     let host_error = |doing| move |source| Error::Host { doing, source };
-    let memory_bytes = host::memory_bytes().map_err(host_error("find out how much memory the host has"))?;
+    let memory_bytes = memory_bytes()?;
     let content = reload::read(config)?;
     let mut fleet = Fleet::new(content.tree(memory_bytes)?);
     fleet.configure(&content, memory_bytes).map_err(config::Error::from)?;
@@ -68,19 +72,51 @@ pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
     let _lock = state_lock::take(state)
         .map_err(state_error)?
         .ok_or_else(|| Error::Running { state: state.into() })?;
-    let listener = listen(&state.join(SOCKET)).map_err(state_error)?;
+    let socket = state.join(SOCKET);
+    let listener = listen(&socket).map_err(state_error)?;
 
     let mut events: EventManager<Box<dyn MutEventSubscriber>> = EventManager::new()?;
-    let links = Links::new(state, Rc::clone(&fleet)).map_err(host_error("create a timer"))?;
+    let journal = Rc::new(Journal::new().map_err(host_error("keep events"))?);
+    journal.keep(vec![started(state, &fleet.borrow())]);
+    let links =
+        Links::new(state, Rc::clone(&fleet), Rc::clone(&journal)).map_err(host_error("create a timer"))?;
     events.add_subscriber(Box::new(links));
-    let reload =
-        Reload::new(config, memory_bytes, Rc::clone(&fleet)).map_err(host_error("wait for SIGHUP"))?;
-    events.add_subscriber(Box::new(reload));
-    let server = Server::new(listener, Host::new(fleet)).map_err(host_error("serve the daemon's socket"))?;
+    let reload = Reload::new(config, memory_bytes, Rc::clone(&fleet), Rc::clone(&journal));
+    let ends = Rc::new(Cell::new(false));
+    let signals = Signals::new(reload, Rc::clone(&ends)).map_err(host_error("wait for signals"))?;
+    events.add_subscriber(Box::new(signals));
+    let server =
+        Server::new(listener, Host::new(fleet, journal)).map_err(host_error("serve the daemon's socket"))?;
     events.add_subscriber(Box::new(server));
-    loop {
+    notify::ready();
+    while !ends.get() {
         events.run()?;
     }
+    notify::stopping();
+    // The lock is still ours, and so is what is there.
+    let _ = std::fs::remove_file(socket);
+    Ok(())
+}
+
+/// What the configuration would come to here, in words.
+///
+/// # Errors
+/// It cannot be had.
+pub fn dry_run(config: Option<&Path>) -> Result<String, Error> {
+    let memory_bytes = memory_bytes()?;
+    Ok(dry_run::describe(&reload::read(config)?, memory_bytes)?)
+}
+
+fn memory_bytes() -> Result<u64, Error> {
+    let doing = "find out how much memory the host has";
+    host::memory_bytes().map_err(|source| Error::Host { doing, source })
+}
+
+fn started(state: &Path, fleet: &Fleet) -> Event {
+    let reason = format!("ballastd {} serves {}", env!("CARGO_PKG_VERSION"), state.display());
+    Event::new(EventKind::DaemonStarted, reason)
+        .figure("pid", u64::from(std::process::id()))
+        .figure("capacity_bytes", fleet.tree().pool().capacity_bytes)
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

@@ -4,6 +4,8 @@
 
 use super::fleet::Fleet;
 use super::host;
+use super::journal::Journal;
+use crate::control::events::WAIT;
 use crate::control::fleet::{GroupLimitsRequest, GroupRequest, HostDocument, StartDocument, StartRequest};
 use crate::control::http::{Request, Response, Status, parse_document};
 use crate::control::service::{Answer, Service, error};
@@ -12,27 +14,56 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Instant;
 use vmm_sys_util::eventfd::EventFd;
+
+/// Paths and the methods that they have, as the `Allow` field says them.
+pub const ROUTES: &[(&str, &str)] = &[
+    ("/v1/host", "GET, HEAD"),
+    ("/v1/tree", "GET, HEAD"),
+    ("/v1/charging", "GET, HEAD"),
+    ("/v1/events", "GET, HEAD"),
+    ("/v1/events/{number}", "GET, HEAD"),
+    ("/v1/groups", "PUT"),
+    ("/v1/vms", "POST"),
+    ("/v1/vms/{name}/group", "PUT"),
+    ("/v1/vms/{name}/limits", "PUT"),
+];
+
+/// Clients that may wait for events at once: half of those that are served, so that others find a place. Who comes on top
+/// is answered at once, with nothing.
+const WAITING: usize = 8;
 
 /// The fleet behind its socket.
 pub struct Host {
     fleet: Rc<RefCell<Fleet>>,
+    journal: Rc<Journal>,
+    /// Until when those wait that wait for events.
+    waiting: Vec<Instant>,
 }
 
 impl Host {
-    /// Answers for `fleet`.
+    /// Answers for `fleet` and what `journal` has kept of it.
     #[must_use]
-    pub fn new(fleet: Rc<RefCell<Fleet>>) -> Self {
-        Self { fleet }
+    pub fn new(fleet: Rc<RefCell<Fleet>>, journal: Rc<Journal>) -> Self {
+        Self { fleet, journal, waiting: Vec::new() }
     }
 
-    fn route(&self, request: &Request) -> Response {
+    fn route(&mut self, request: &Request) -> Answer {
         let mut fleet = self.fleet.borrow_mut();
         let words: Vec<&str> = request.path.split('/').skip(1).collect();
-        match (request.method.as_str(), words.as_slice()) {
+        Answer::Now(match (request.method.as_str(), words.as_slice()) {
             ("GET" | "HEAD", ["v1", "host"]) => Response::json(Status::Ok, &fleet.host()),
             ("GET" | "HEAD", ["v1", "tree"]) => Response::json(Status::Ok, &fleet.document()),
             ("GET" | "HEAD", ["v1", "charging"]) => Response::json(Status::Ok, &fleet.charging()),
+            ("GET" | "HEAD", ["v1", "events"]) => Response::json(Status::Ok, &self.journal.after(None)),
+            ("GET" | "HEAD", ["v1", "events", number]) => match number.parse() {
+                Ok(number) => {
+                    drop(fleet);
+                    return self.events(number);
+                }
+                Err(_) => error(Status::BadRequest, "behind /v1/events/ stands the number of an event"),
+            },
             ("POST", ["v1", "vms"]) => start(&mut fleet, request),
             ("PUT", ["v1", "vms", name, "group"]) => {
                 change(&mut fleet, request, |fleet, to: GroupRequest| fleet.move_vm(name, &to.group), to_host)
@@ -44,33 +75,45 @@ impl Host {
                 let apply = |fleet: &mut Fleet, to: GroupLimitsRequest| fleet.change_group(&to);
                 change(&mut fleet, request, apply, to_host)
             }
-            (_, ["v1", "host" | "tree" | "charging"]) => not_allowed("GET, HEAD"),
-            (_, ["v1", "vms"]) => not_allowed("POST"),
-            (_, ["v1", "groups"] | ["v1", "vms", _, "group" | "limits"]) => not_allowed("PUT"),
-            _ => error(
-                Status::NotFound,
-                "there is no such path; there are /v1/host, /v1/tree, /v1/charging, /v1/groups, /v1/vms, \
-                 /v1/vms/NAME/group and /v1/vms/NAME/limits",
-            ),
+            _ => refuse(&request.path),
+        })
+    }
+
+    /// Those after `number`; the client waits for the next one.
+    fn events(&mut self, number: u64) -> Answer {
+        let now = Instant::now();
+        // Those that were answered, and those that are gone.
+        self.waiting.retain(|until| *until > now);
+        if self.journal.is_news(number) || self.waiting.len() >= WAITING {
+            return Answer::Now(Response::json(Status::Ok, &self.journal.after(Some(number))));
         }
+        self.waiting.push(now + WAIT);
+        Answer::Later { ticket: number, limit: WAIT }
     }
 }
 
 impl Service for Host {
     fn serve(&mut self, request: &Request) -> Answer {
-        Answer::Now(self.route(request))
+        let answer = self.route(request);
+        self.journal.record(&mut self.fleet.borrow_mut());
+        answer
     }
 
-    fn settle(&mut self, _ticket: u64) -> Option<Response> {
-        None
+    fn settle(&mut self, ticket: u64) -> Option<Response> {
+        self.journal.is_news(ticket).then(|| self.give_up(ticket))
     }
 
-    fn give_up(&mut self, _ticket: u64) -> Response {
-        error(Status::Internal, "nothing was promised")
+    fn give_up(&mut self, ticket: u64) -> Response {
+        Response::json(Status::Ok, &self.journal.after(Some(ticket)))
+    }
+
+    fn advance(&mut self) {
+        // There is something new for whoever waits.
+        self.waiting.clear();
     }
 
     fn event(&self) -> Option<&EventFd> {
-        None
+        Some(self.journal.news())
     }
 }
 
@@ -109,6 +152,26 @@ fn change<T: DeserializeOwned, R, A: Serialize>(
     }
 }
 
-fn not_allowed(allow: &'static str) -> Response {
-    error(Status::MethodNotAllowed, format!("this path takes {allow}")).with("Allow", allow)
+/// What is no route, or not by this method.
+fn refuse(path: &str) -> Response {
+    match ROUTES.iter().find(|(route, _)| matches(route, path)) {
+        Some((_, allow)) => {
+            error(Status::MethodNotAllowed, format!("this path takes {allow}")).with("Allow", *allow)
+        }
+        None => {
+            let paths: Vec<&str> = ROUTES.iter().map(|(route, _)| *route).collect();
+            error(Status::NotFound, format!("there is no such path; there are {}", paths.join(", ")))
+        }
+    }
+}
+
+fn matches(route: &str, path: &str) -> bool {
+    let (mut route, mut path) = (route.split('/'), path.split('/'));
+    loop {
+        match (route.next(), path.next()) {
+            (None, None) => return true,
+            (Some(word), Some(given)) if word.starts_with('{') || word == given => {}
+            _ => return false,
+        }
+    }
 }

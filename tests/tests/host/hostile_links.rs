@@ -22,7 +22,7 @@ const SWITCHED: &[u8] =
 const MOST_BYTES: u64 = 48 << 20;
 
 /// Listens as microVM `name` would and says `words` to whoever asks for a link, again and again; counts them.
-fn listen(ballast: &Ballast, name: &str, words: Vec<u8>, asked: &'static AtomicUsize) {
+pub(crate) fn listen(ballast: &Ballast, name: &str, words: Vec<u8>, asked: &'static AtomicUsize) {
     let directory = ballast.path("state/vms").join(name);
     fs::create_dir_all(&directory).unwrap();
     let listener = UnixListener::bind(directory.join("control.sock")).unwrap();
@@ -41,14 +41,14 @@ fn listen(ballast: &Ballast, name: &str, words: Vec<u8>, asked: &'static AtomicU
     });
 }
 
-fn hello(name: &str, pid: u32) -> Hello {
+pub(crate) fn hello(name: &str, pid: u32) -> Hello {
     let limits = Limits { max: Some(1 << 30), ..Limits::default() };
     let zones = (0..2000).map(|number| format!("zone{number}")).collect();
     Hello { name: name.into(), pid, group: String::new(), limits, memory_bytes: 1 << 30, zones }
 }
 
 /// A link that says these things after it was switched to.
-fn link(documents: &[FromVm]) -> Vec<u8> {
+pub(crate) fn link(documents: &[FromVm]) -> Vec<u8> {
     let mut words = SWITCHED.to_vec();
     documents.iter().for_each(|document| encode(document, &mut words));
     words
@@ -61,6 +61,7 @@ fn report(sequence: u64) -> FromVm {
     FromVm::Report(Report {
         sequence,
         ceiling_bytes: 0,
+        manual: false,
         floor_bytes: 0,
         limits,
         zones: zones.into(),
@@ -69,10 +70,10 @@ fn report(sequence: u64) -> FromVm {
 }
 
 /// A child of this process, as a VMM is one of who listens for it.
-struct Sleeper(Child);
+pub(crate) struct Sleeper(pub(crate) Child);
 
 impl Sleeper {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap())
     }
 }

@@ -4,8 +4,10 @@
 
 mod arbiter;
 mod archives;
+mod events;
 mod hostile_links;
 mod interrupted;
 mod nobody_runs;
 mod refusals;
+mod service_manager;
 mod top;

@@ -2,6 +2,7 @@
 
 use super::format::printable;
 use balloon::control::client::{self, Error as Asked};
+use balloon::control::events::{self, EventsDocument};
 use balloon::control::fleet::{
     ChargingDocument, GroupLimitsRequest, GroupRequest, HostDocument, SOCKET, StartDocument, StartRequest,
     TreeDocument,
@@ -73,6 +74,17 @@ impl<'a> Daemon<'a> {
     /// There is no daemon, or it does not answer.
     pub fn charging(self, need: &'static str) -> Result<ChargingDocument, Error> {
         client::get(&self.state.join(SOCKET), "/v1/charging").map_err(|error| explain(error, need))
+    }
+
+    /// What has happened after the event of that number, which `need` needs: what is kept of it, as far as it fits an answer.
+    /// Where nothing has, the daemon waits a little for the next event.
+    ///
+    /// # Errors
+    /// There is no daemon, or it does not answer.
+    pub fn events(self, after: Option<u64>, need: &'static str) -> Result<EventsDocument, Error> {
+        let path = after.map_or_else(|| events::PATH.into(), |number| format!("{}/{number}", events::PATH));
+        let limit = client::LIMIT.saturating_add(events::WAIT);
+        client::get_within(&self.state.join(SOCKET), &path, limit).map_err(|error| explain(error, need))
     }
 
     /// Changes limits of a group, all or none.

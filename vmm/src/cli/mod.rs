@@ -7,6 +7,7 @@ pub mod daemon;
 mod dirs;
 pub mod doctor;
 mod each;
+mod events;
 mod exec;
 pub mod format;
 pub mod host_cgroup;
@@ -34,6 +35,7 @@ mod set;
 pub mod signal_name;
 pub mod signals;
 mod simulate;
+mod since;
 pub mod state;
 mod stats;
 mod stop;
@@ -85,6 +87,7 @@ enum Verb {
     Zones(zones::ZonesArgs),
     Stats(stats::StatsArgs),
     Top(top::TopArgs),
+    Events(events::EventsArgs),
     Why(why::WhyArgs),
     Replay(replay::ReplayArgs),
     /// Import, list and remove images
@@ -148,6 +151,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Zones(args) => zones::run(&args),
         Verb::Stats(args) => stats::run(&args),
         Verb::Top(args) => top::run(&args),
+        Verb::Events(args) => events::run(&args),
         Verb::Why(args) => why::run(&args),
         Verb::Replay(args) => replay::run(&args),
         Verb::Image(verb) => image::run(&verb),
@@ -192,6 +196,7 @@ mod tests {
             "zones",
             "stats",
             "top",
+            "events",
             "why web",
             "replay t",
             "trim --all",

@@ -107,6 +107,7 @@ impl Link {
         Report {
             sequence,
             ceiling_bytes: snapshot.ceiling.bytes,
+            manual: !snapshot.ceiling.auto,
             floor_bytes: snapshot.floor_bytes,
             limits: arbiter.hello.limits,
             offer: arbiter.offer,

@@ -1,5 +1,9 @@
 //! `vmm/openapi.yaml` says what the socket does: every path, method, status and member, none more and none less.
 
+#[path = "../../../balloon/src/control/openapi_check.rs"]
+mod openapi_check;
+
+use self::openapi_check::check;
 use super::memory::Memory;
 use super::orders_tests::{Bench, TRIMMED, limited, max, refused};
 use super::routes::{self, ROUTES};
@@ -15,62 +19,6 @@ use std::collections::BTreeSet;
 
 fn openapi() -> Value {
     serde_yaml_ng::from_str(include_str!("../../openapi.yaml")).unwrap()
-}
-
-/// Checks `value` against a schema, strictly: what the schema does not know is a fault too. Only the keywords that
-/// the document uses are known here, and others are refused.
-fn check(openapi: &Value, schema: &Value, value: &Value, at: &str) {
-    for (keyword, argument) in schema.as_object().unwrap() {
-        match keyword.as_str() {
-            "$ref" => {
-                let path = argument.as_str().unwrap().strip_prefix('#').unwrap();
-                check(
-                    openapi,
-                    openapi.pointer(path).unwrap_or_else(|| panic!("{path} is nowhere")),
-                    value,
-                    at,
-                );
-            }
-            "type" => {
-                let kind = match value {
-                    Value::Null => "null",
-                    Value::Bool(_) => "boolean",
-                    Value::Number(number) if number.is_i64() || number.is_u64() => "integer",
-                    Value::Number(_) => "number",
-                    Value::String(_) => "string",
-                    Value::Array(_) => "array",
-                    Value::Object(_) => "object",
-                };
-                let kinds = argument.as_array().cloned().unwrap_or_else(|| vec![argument.clone()]);
-                assert!(kinds.contains(&json!(kind)), "{at} is {kind}");
-            }
-            "properties" => {
-                for (name, value) in value.as_object().into_iter().flatten() {
-                    let schema = argument.get(name).unwrap_or_else(|| panic!("{at}.{name} is not described"));
-                    check(openapi, schema, value, &format!("{at}.{name}"));
-                }
-            }
-            "required" => {
-                for name in argument.as_array().unwrap().iter().filter(|_| !value.is_null()) {
-                    assert!(value.get(name.as_str().unwrap()).is_some(), "{at} has no {name}");
-                }
-            }
-            "additionalProperties" if argument.is_object() => {
-                value.as_object().unwrap().values().for_each(|value| check(openapi, argument, value, at));
-            }
-            "items" => {
-                value.as_array().unwrap().iter().for_each(|value| check(openapi, argument, value, at));
-            }
-            "minimum" => assert!(value.as_f64().is_none_or(|v| v >= argument.as_f64().unwrap()), "{at}"),
-            "maximum" => assert!(value.as_f64().is_none_or(|v| v <= argument.as_f64().unwrap()), "{at}"),
-            "enum" => assert!(argument.as_array().unwrap().contains(value), "{at} is {value}"),
-            "const" => assert_eq!(argument, value, "{at}"),
-            "minProperties" => assert!(value.as_object().unwrap().len() as u64 >= argument.as_u64().unwrap()),
-            "maxProperties" => assert!(value.as_object().unwrap().len() as u64 <= argument.as_u64().unwrap()),
-            "description" | "additionalProperties" => {}
-            other => panic!("{at}: the keyword {other} is not known to this test"),
-        }
-    }
 }
 
 /// Asks, and checks the answer against what is described for its status.

@@ -73,6 +73,8 @@ pub struct Allotment {
     pub take_bytes: u64,
     /// The node that presses it, if one does.
     pub pressed_by: Option<Id>,
+    /// The ceiling that arbitration imposes on it, which is in `high_bytes` already.
+    pub imposed_bytes: Option<u64>,
 }
 
 impl Allotment {
@@ -82,6 +84,19 @@ impl Allotment {
         let high = self.high_bytes.unwrap_or(self.max_bytes);
         high.saturating_add(self.grant_bytes).min(self.max_bytes)
     }
+}
+
+/// A node that holds more than its goal, or has just done so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// Which.
+    pub node: Id,
+    /// Its own pressure: more than 1000.
+    pub lambda_permille: u64,
+    /// What it holds.
+    pub charge_bytes: u64,
+    /// What it is to hold.
+    pub goal_bytes: u64,
 }
 
 /// What a tick came to.

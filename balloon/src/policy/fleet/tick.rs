@@ -4,7 +4,7 @@ use super::grants;
 use super::lambda::{self, CALM};
 use super::memory::{Memory, remembered};
 use super::take::{Giver, take};
-use super::{Allotment, FleetTuning, Host, Reading, Verdict};
+use super::{Allotment, FleetTuning, Host, Pressure, Reading, Verdict};
 use crate::policy::arithmetic::permille;
 use crate::zone::{Id, Kind, Protection, Tree};
 
@@ -98,6 +98,19 @@ impl Fleet {
             short,
             refuse: unmet_bytes > 0 || is_below(host, self.tuning.refuse_permille),
         }
+    }
+
+    /// Those that press, as of the last tick, in the order of the tree.
+    pub fn pressures(&self) -> impl Iterator<Item = Pressure> + '_ {
+        self.rows.iter().filter_map(|row| {
+            let own = self.memories.get(row.id.index())?.as_ref().filter(|memory| memory.lambda > CALM)?;
+            Some(Pressure {
+                node: row.id,
+                lambda_permille: own.lambda,
+                charge_bytes: row.charge_bytes,
+                goal_bytes: (row.goal_bytes != NONE).then_some(row.goal_bytes)?,
+            })
+        })
     }
 
     /// Takes in the tree. Returns what the pool holds too much.
@@ -289,7 +302,8 @@ impl Fleet {
                     &self.tuning,
                 )
             });
-            let high_bytes = row.high_bytes.min(imposed.map_or(NONE, |bytes| bytes.max(floor_bytes)));
+            let imposed_bytes = imposed.map(|bytes| bytes.max(floor_bytes));
+            let high_bytes = row.high_bytes.min(imposed_bytes.unwrap_or(NONE));
             allotments.push(Allotment {
                 vm: row.id,
                 lambda_permille,
@@ -299,6 +313,7 @@ impl Fleet {
                 grant_bytes: 0,
                 take_bytes,
                 pressed_by: row.pressed_by.filter(|_| row.lambda > CALM),
+                imposed_bytes,
             });
         }
         self.grant(host, allotments, short);

@@ -1,0 +1,47 @@
+//! What operators change of the fleet: groups and limits. Pure.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use super::fleet::Fleet;
+use crate::control::fleet::GroupLimitsRequest;
+use crate::zone::{Error, Limits};
+
+impl Fleet {
+    /// Moves a living microVM into another group.
+    ///
+    /// # Errors
+    /// There is no such microVM, the path is none, or the pool does not admit its limits there.
+    pub fn move_vm(&mut self, name: &str, group: &str) -> Result<(), Error> {
+        let id = self.tree.vm(name).ok_or(Error::Gone)?;
+        let before = self.group_of(id).to_owned();
+        self.tree.move_vm(id, group)?;
+        self.tell_moved(name, id, &before);
+        Ok(())
+    }
+
+    /// Changes the limits of a living microVM, all or none.
+    ///
+    /// # Errors
+    /// There is no such microVM, the limits contradict each other, or the pool does not admit them.
+    pub fn change(&mut self, name: &str, limits: Limits) -> Result<(), Error> {
+        let id = self.tree.vm(name).ok_or(Error::Gone)?;
+        let before = self.limits_of(id);
+        self.tree.change(&[(id, limits)])?;
+        self.tell_limits(name, id, &before);
+        Ok(())
+    }
+
+    /// Changes the limits of a group, all or none, until it is configured anew or goes with its last member.
+    ///
+    /// # Errors
+    /// There is no such group, the limits contradict each other, or the pool does not admit them.
+    pub fn change_group(&mut self, request: &GroupLimitsRequest) -> Result<(), Error> {
+        let no_group = || Error::NoGroup { path: request.group.clone() };
+        let id = self.tree.group(&request.group).ok_or_else(no_group)?;
+        let before = self.limits_of(id);
+        self.tree.change(&[(id, request.apply(before))])?;
+        self.tell_group_limits(&request.group, id, &before);
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+//! What a configuration comes to, in words, for `ballastd --dry-run`. Pure.
+
+#![forbid(unsafe_code)]
+
+use super::config::{Config, Error};
+use crate::size::Size;
+use crate::zone::{Charging, Limits, Scope};
+use std::fmt::Write;
+
+/// What would hold on a host of so much memory: a line for the pool and one for each group.
+///
+/// # Errors
+/// The configuration cannot be had.
+pub fn describe(config: &Config, memory_bytes: u64) -> Result<String, Error> {
+    let tree = config.tree(memory_bytes)?;
+    let sharing = config.sharing();
+    let pool = tree.pool();
+    let mut text = format!(
+        "pool: {} of the host's {}, overcommit {}",
+        Size::from_bytes(pool.capacity_bytes),
+        Size::from_bytes(memory_bytes),
+        if pool.overcommit { "on" } else { "off" }
+    );
+    let finish = |text: &mut String, path: &str, charging| {
+        let shared = match sharing.scope(path, "", None) {
+            Ok(Scope::Host) => "on the whole host".into(),
+            Ok(Scope::Group(path)) => format!("within group {path}"),
+            // No microVM of a group asks for more than it says: nothing is refused.
+            Ok(Scope::Vm(_)) | Err(_) => "with nobody".into(),
+        };
+        let charged = match charging {
+            Charging::Proportional => "proportional",
+            Charging::FirstTouch => "first-touch",
+            Charging::Common => "common",
+        };
+        // To write into a string cannot fail.
+        let _ = writeln!(text, "; image layers are shared {shared}, charged {charged}");
+    };
+    finish(&mut text, "", tree.charging(tree.root()));
+    for path in config.groups.keys() {
+        let Some((id, node)) = tree.group(path).and_then(|id| Some((id, tree.get(id)?))) else { continue };
+        let _ = write!(text, "group {path}: {}", limits(node.limits()));
+        finish(&mut text, path, tree.charging(id));
+    }
+    Ok(text)
+}
+
+fn limits(limits: &Limits) -> String {
+    let Limits { min, low, high, max, weight } = *limits;
+    let named = [("min", min), ("low", low), ("high", high), ("max", max)];
+    let set =
+        named.into_iter().filter_map(|(name, bytes)| Some(format!("{name} {}", Size::from_bytes(bytes?))));
+    set.chain([format!("weight {weight}")]).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pool_and_groups_have_a_line_each() {
+        let text = "[pool]\ncapacity = '8g'\n[groups.ci]\nmax = '4g'\nshare = 'vm'\n\
+                    [groups.'ci/linux']\nmin = '1g'\nweight = 7\ncharging = 'common'\n";
+        let described = describe(&Config::parse(text).unwrap(), 16 << 30).unwrap();
+        assert_eq!(
+            described,
+            "pool: 8 GiB of the host's 16 GiB, overcommit on; image layers are shared on the whole host, charged \
+             proportional\n\
+             group ci: max 4 GiB, weight 100; image layers are shared with nobody, charged proportional\n\
+             group ci/linux: min 1 GiB, weight 7; image layers are shared with nobody, charged common\n"
+        );
+        let text = "[pool]\ncapacity = '1g'\n[groups.ci]\nmin = '2g'\n";
+        assert!(describe(&Config::parse(text).unwrap(), 16 << 30).is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! What the fleet tells of microVMs and groups as they come, change and go. Pure.
+
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+
+use super::event::{Event, difference};
+use super::fleet::Fleet;
+use crate::control::events::EventKind;
+use crate::control::fleet::StartRequest;
+use crate::control::link::{Hello, Report};
+use crate::size::Size;
+use crate::zone::{Error, Id, Limits};
+
+impl Fleet {
+    /// Tells `event`, too.
+    pub fn tell(&mut self, event: Event) {
+        self.told.push(event);
+    }
+
+    /// What has happened since this was called last, in its order.
+    pub fn take_told(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// The path of the group that a node is in; empty is none.
+    pub(super) fn group_of(&self, id: Id) -> &str {
+        self.tree.parent(id).and_then(|id| self.tree.get(id)).map_or("", |group| group.name())
+    }
+
+    pub(super) fn limits_of(&self, id: Id) -> Limits {
+        self.tree.get(id).map(|node| *node.limits()).unwrap_or_default()
+    }
+
+    fn of_vm(&self, kind: EventKind, name: &str, id: Id, reason: String) -> Event {
+        Event::new(kind, reason).vm(name).group(self.group_of(id))
+    }
+
+    pub(super) fn tell_refused(&mut self, request: &StartRequest, error: &Error) {
+        let event = Event::new(EventKind::StartRefused, error.to_string());
+        self.tell(event.vm(&request.name).group(&request.group).limits(&request.limits));
+    }
+
+    pub(super) fn tell_greeted(&mut self, hello: &Hello, id: Id, admitted: bool) {
+        let size = Size::from_bytes(hello.memory_bytes);
+        let event = if admitted {
+            let reason = format!("it was admitted and runs, with {size} of memory");
+            self.of_vm(EventKind::VmStarted, &hello.name, id, reason)
+        } else {
+            let reason =
+                format!("it runs, with {size} of memory, and was started without asking this ballastd");
+            self.of_vm(EventKind::VmFound, &hello.name, id, reason)
+        };
+        let event = event.figure("pid", u64::from(hello.pid)).figure("memory_bytes", hello.memory_bytes);
+        self.tell(event.limits(&self.limits_of(id)));
+    }
+
+    /// To be told before its node is retired.
+    pub(super) fn tell_ended(&mut self, name: &str, id: Id, linked: bool) {
+        let charge_bytes = self.tree.get(id).map_or(0, |node| node.charge_bytes());
+        let event = if linked {
+            let reason = format!("its VMM has ended; it held {}", Size::from_bytes(charge_bytes));
+            self.of_vm(EventKind::VmEnded, name, id, reason).figure("charge_bytes", charge_bytes)
+        } else {
+            let reason = "who wanted to start it has ended before it ran: what it was promised is free again";
+            self.of_vm(EventKind::StartForgotten, name, id, reason.into()).limits(&self.limits_of(id))
+        };
+        self.tell(event);
+    }
+
+    /// That limits are others than `before`, if they are.
+    pub(super) fn tell_limits(&mut self, name: &str, id: Id, before: &Limits) {
+        let after = self.limits_of(id);
+        if let Some(reason) = difference(before, &after) {
+            self.tell(self.of_vm(EventKind::VmLimits, name, id, reason).limits(&after));
+        }
+    }
+
+    pub(super) fn tell_group_limits(&mut self, path: &str, id: Id, before: &Limits) {
+        let after = self.limits_of(id);
+        if let Some(reason) = difference(before, &after) {
+            self.tell(Event::new(EventKind::GroupLimits, reason).group(path).limits(&after));
+        }
+    }
+
+    pub(super) fn tell_moved(&mut self, name: &str, id: Id, before: &str) {
+        let after = self.group_of(id);
+        if before != after {
+            let named = |path: &str| if path.is_empty() { "no group".into() } else { format!("'{path}'") };
+            let reason = format!("it was moved from {} to {}", named(before), named(after));
+            self.tell(self.of_vm(EventKind::VmMoved, name, id, reason));
+        }
+    }
+
+    /// What a user did to the ceiling since the report before, which was that of a user where there is `before`.
+    pub(super) fn tell_ceiling(&mut self, name: &str, id: Id, before: Option<u64>, report: &Report) {
+        let ceiling_bytes = report.ceiling_bytes;
+        let reason = match (before, report.manual) {
+            (Some(before), true) if before == ceiling_bytes => return,
+            (None, false) => return,
+            (_, true) => format!("a user has set its ceiling to {}", Size::from_bytes(ceiling_bytes)),
+            (Some(_), false) => "a user has left its ceiling to Ballast again".into(),
+        };
+        let event = self.of_vm(EventKind::VmCeiling, name, id, reason);
+        self.tell(event.figure("ceiling_bytes", ceiling_bytes));
+    }
+
+    /// That the host does not have all memory of a microVM back that has ended.
+    pub(super) fn tell_orphaned(&mut self, name: &str, left_bytes: u64) {
+        let left = Size::from_bytes(left_bytes);
+        let reason = format!("it has ended, and the host does not have {left} of its memory back yet");
+        let event = Event::new(EventKind::Orphaned, reason).vm(name);
+        self.tell(event.figure("left_bytes", left_bytes));
+    }
+
+    /// That now it has.
+    pub(super) fn tell_merged(&mut self, name: &str) {
+        let reason = "the host has all of its memory back";
+        self.tell(Event::new(EventKind::Merged, reason).vm(name));
+    }
+}
