@@ -40,6 +40,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -233,7 +234,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     events.add_subscriber(Box::new(Beat::new(share(&answered)?).map_err(host("create a timer"))?));
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(balloon));
-    let listener = OwnedFd::from(file(config.listener)).into();
+    let listener = UnixListener::from(OwnedFd::from(file(config.listener)));
     let guest_limit = Duration::from_millis(STATISTICS_DEADLINE_MS);
     let host_limit = Box::new(move |max_bytes| match &host_cgroup {
         Some(cgroup) => cgroup.set_guest_max(max_bytes).map(drop),

@@ -6,6 +6,7 @@
 //! | `GET /v1/tree` | [`TreeDocument`] |
 //! | `GET /v1/charging` | [`ChargingDocument`] |
 //! | `GET /v1/events`, `GET /v1/events/NUMBER` | [`EventsDocument`](super::events::EventsDocument); with a number, those after it, for which the answer waits a little |
+//! | `GET /metrics` | what there is to plot, as OpenMetrics or Prometheus text |
 //! | `POST /v1/vms` | [`StartRequest`], answered by [`StartDocument`]: from now on the name is taken |
 //! | `PUT /v1/vms/NAME/group` | [`GroupRequest`], answered by [`HostDocument`] |
 //! | `PUT /v1/vms/NAME/limits` | [`Limits`], answered by [`HostDocument`] |

@@ -51,6 +51,8 @@ pub struct Options {
     pub if_match: Option<String>,
     /// `Upgrade`, where `Connection` says it too: the protocol that the client wants to go on with (RFC 9110, 7.8).
     pub upgrade: Option<String>,
+    /// `Accept`: the kinds of content that the client takes (RFC 9110, 12.5.1).
+    pub accept: Option<String>,
 }
 
 /// The first part of a request, up to its empty line.
@@ -145,26 +147,37 @@ impl Status {
     }
 }
 
-/// A response: a JSON document and what goes with it.
+/// A response: a document, JSON as a rule, and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// How it went.
     pub status: Status,
     /// Header fields of its own, names and values.
     pub fields: Vec<(&'static str, String)>,
-    /// The JSON document. With [`Status::SwitchingProtocols`] there is none.
+    /// What the document is.
+    pub content_type: &'static str,
+    /// The document, without the end of its last line. With [`Status::SwitchingProtocols`] there is none.
     pub body: Vec<u8>,
 }
+
+/// What nearly all documents are.
+const JSON: &str = "application/json";
 
 impl Response {
     /// `document` with `status`.
     #[must_use]
     pub fn json(status: Status, document: &impl Serialize) -> Self {
         match serde_json::to_vec(document) {
-            Ok(body) => Self { status, fields: Vec::new(), body },
+            Ok(body) => Self::new(status, JSON, body),
             // None of our documents has a map whose keys are no strings, which is all that can fail.
-            Err(_) => Self { status: Status::Internal, fields: Vec::new(), body: b"{}".to_vec() },
+            Err(_) => Self::new(Status::Internal, JSON, b"{}".to_vec()),
         }
+    }
+
+    /// A document of another kind, without the end of its last line.
+    #[must_use]
+    pub fn new(status: Status, content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { status, fields: Vec::new(), content_type, body }
     }
 
     /// The same with one more header field.
@@ -177,7 +190,7 @@ impl Response {
     /// After it the connection speaks `protocol`.
     #[must_use]
     pub fn upgrade(protocol: &str) -> Self {
-        let response = Self { status: Status::SwitchingProtocols, fields: Vec::new(), body: Vec::new() };
+        let response = Self::new(Status::SwitchingProtocols, JSON, Vec::new());
         response.with("Connection", "Upgrade").with("Upgrade", protocol)
     }
 
@@ -187,7 +200,7 @@ impl Response {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status.code(), self.status.reason());
         if has_body {
             let length = self.body.len().saturating_add(1);
-            head.push_str(&format!("Content-Type: application/json\r\nContent-Length: {length}\r\n"));
+            head.push_str(&format!("Content-Type: {}\r\nContent-Length: {length}\r\n", self.content_type));
         }
         for (name, value) in &self.fields {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -269,6 +282,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<(Head, usize), Refusal> {
         options: Options {
             if_match: meaning.if_match,
             upgrade: meaning.upgrade.filter(|_| version == 1 && meaning.upgrades),
+            accept: meaning.accept,
         },
         body_bytes,
         close: version == 0 || meaning.close,
@@ -287,6 +301,7 @@ struct Fields {
     expects_continue: bool,
     if_match: Option<String>,
     upgrade: Option<String>,
+    accept: Option<String>,
     /// `Connection` says so too.
     upgrades: bool,
 }
@@ -314,6 +329,9 @@ impl Fields {
             self.if_match = Some(text(value)?);
         } else if is("upgrade") {
             self.upgrade = Some(text(value)?);
+        } else if is("accept") {
+            // What is no text names nothing that there is.
+            self.accept = std::str::from_utf8(value).ok().map(Into::into);
         } else if is("expect") {
             if !value.trim_ascii().eq_ignore_ascii_case(b"100-continue") {
                 return refuse(Status::ExpectationFailed, "nothing but 100-continue can be expected");

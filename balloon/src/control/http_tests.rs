@@ -16,7 +16,7 @@ fn what_curl_sends_is_understood() {
     let expected = Head {
         method: "PUT".into(),
         path: "/v1/memory/ceiling".into(),
-        options: Options::default(),
+        options: Options { accept: Some("*/*".into()), ..Options::default() },
         body_bytes: 20,
         close: false,
         expects_continue: false,

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use crate::policy::{COLD_POINTS, Cold};
+use crate::policy::{COLD_POINTS, Cold, Totals};
 use crate::zone::Limits;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,29 @@ pub struct Report {
     pub zones: Vec<ZoneUse>,
     /// What it can give back.
     pub offer: Offer,
+    /// What else is worth a curve.
+    #[serde(default)]
+    pub usage: Usage,
+}
+
+/// How a microVM does, for people: nothing is arbitrated by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Usage {
+    /// In the balloon by the VMM's books.
+    pub ballooned_bytes: u64,
+    /// Free by the guest's report, given back to the host and not seen to be taken again.
+    pub reported_bytes: u64,
+    /// The footprint that its law wants it to have; null without a law.
+    pub target_bytes: Option<u64>,
+    /// What its guest's kernel does not call available; null while its agent has not said.
+    pub guest_used_bytes: Option<u64>,
+    /// How long ago its agent last said something; null as above.
+    pub sample_age_ms: Option<u64>,
+    /// What trimming costs it: 1000 is as much as its stall budget allows.
+    pub harm_permille: u64,
+    /// What its guest's kernel has counted.
+    pub totals: Totals,
 }
 
 /// What a microVM can give back, as its law sees it. Nothing is what one without a law offers.

@@ -5,7 +5,7 @@
 //! bytes -> connection -> http -> Service -> http -> connection -> bytes             server: sockets, time
 //! ```
 //!
-//! Only [`server`] touches descriptors and clocks. It runs in an event loop among others that must not wait for
+//! Only [`server`] and [`listener`] touch descriptors, and [`server`] clocks. It runs in an event loop among others that must not wait for
 //! it, so that everything is bounded: clients, bytes held for one, work in one pass. A client is trusted no more than
 //! a guest is. What a microVM's socket offers is in [`api`]; the VMM serves it.
 
@@ -16,6 +16,7 @@ pub mod events;
 pub mod fleet;
 pub mod http;
 pub mod link;
+pub mod listener;
 #[cfg(test)]
 pub mod openapi_check;
 pub mod orders;

@@ -1,18 +1,19 @@
 //! A control socket in an event loop: descriptors, credentials and time. Wiring: what clients say is
 //! [`Connection`]'s, what it means the [`Service`]'s.
 //!
-//! Only the program's own user and root are served. A pass does little for each client, so that devices and clients
+//! Who may ask is the [`Listener`]'s to say. A pass does little for each client, so that devices and clients
 //! take turns; whatever is left is taken up in the next.
 
 #![forbid(unsafe_code)]
 
 use super::connection::Connection;
 use super::http::{Request, Status};
-use super::peer::peer;
+use super::listener::Listener;
 use super::service::{Answer, Service, Stream, error};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
@@ -29,7 +30,6 @@ const EVICTED_AFTER: Duration = Duration::from_secs(1);
 const TURN: Duration = Duration::from_secs(3);
 /// Requests of one client, and new clients, that a pass takes.
 const PASS: usize = 8;
-const ROOT: libc::uid_t = 0;
 
 /// Clients that wait to be accepted: as many as get a place as soon as silent ones make room.
 const WAITING: i32 = CLIENTS as i32;
@@ -41,24 +41,25 @@ const MORE: u32 = 1002;
 const SERVICE: u32 = 1003;
 
 /// The server of one control socket.
-pub struct Server<S> {
-    listener: UnixListener,
+pub struct Server<S, L: Listener = UnixListener> {
+    listener: L,
     /// Until when no new clients are accepted, as all places are taken.
     closed_until: Option<Instant>,
     /// A client for whom there was no place.
-    next: Option<UnixStream>,
+    next: Option<L::Socket>,
     service: S,
-    user: libc::uid_t,
-    clients: [Option<Client>; CLIENTS],
+    /// This program's own user.
+    user: u32,
+    clients: [Option<Client<L::Socket>>; CLIENTS],
     /// Readable while requests wait that were received in an earlier pass.
     more: EventFd,
     timer: TimerFd,
 }
 
-struct Client {
-    socket: UnixStream,
+struct Client<C> {
+    socket: C,
     /// Who connected.
-    process: Option<u32>,
+    peer: Peer,
     connection: Connection,
     /// What the connection has become.
     stream: Option<Box<dyn Stream>>,
@@ -70,16 +71,15 @@ struct Client {
     promised: Option<(u64, Instant)>,
 }
 
-impl<S: Service> Server<S> {
+impl<S: Service, L: Listener> Server<S, L> {
     /// A server of `listener`, which must be listening.
     ///
     /// # Errors
     /// The host has no more descriptors.
-    pub fn new(listener: UnixListener, service: S) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
+    pub fn new(listener: L, service: S) -> io::Result<Self> {
         // Those for whom there is no room wait in connect(2). Else who connects and asks nothing, as a program that loses
         // its connections does, would keep others out for as long as all of them take to be evicted.
-        rustix::net::listen(&listener, WAITING)?;
+        listener.prepare(WAITING)?;
         Ok(Self {
             listener,
             closed_until: None,
@@ -95,8 +95,8 @@ impl<S: Service> Server<S> {
     fn accept(&mut self, ops: &mut EventOps) {
         for _ in 0..PASS {
             if self.next.is_none() {
-                match self.listener.accept() {
-                    Ok((stream, _)) => self.next = Some(stream),
+                match self.listener.welcome() {
+                    Ok(socket) => self.next = Some(socket),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
                     Err(error) => {
@@ -108,8 +108,8 @@ impl<S: Service> Server<S> {
             // Only for a client that is there another has to go.
             let place = self.clients.iter().position(Option::is_none).or_else(|| self.evict(ops));
             let Some(place) = place else { return self.set_accepting(false, ops) };
-            if let Some(stream) = self.next.take() {
-                self.welcome(place, stream, ops);
+            if let Some(socket) = self.next.take() {
+                self.welcome(place, socket, ops);
             }
         }
     }
@@ -117,7 +117,7 @@ impl<S: Service> Server<S> {
     /// The place of whoever was silent longest, or else is there longest, if long enough.
     fn evict(&mut self, ops: &mut EventOps) -> Option<usize> {
         let now = Instant::now();
-        let longest = |since: &dyn Fn(&Client) -> Option<Instant>, least: Duration| {
+        let longest = |since: &dyn Fn(&Client<L::Socket>) -> Option<Instant>, least: Duration| {
             let clients = self.clients.iter().enumerate();
             let ages = clients.filter_map(|(place, client)| {
                 let age = now.saturating_duration_since(since(client.as_ref()?)?);
@@ -125,20 +125,16 @@ impl<S: Service> Server<S> {
             });
             ages.max().filter(|(age, _)| *age >= least).map(|(_, place)| place)
         };
-        let silent = |client: &Client| (!client.connection.waits()).then_some(client.since);
-        let silent = |client: &Client| silent(client).filter(|_| client.stream.is_none());
-        let connected = |client: &Client| client.stream.is_none().then_some(client.connected);
+        let silent = |client: &Client<L::Socket>| (!client.connection.waits()).then_some(client.since);
+        let silent = |client: &Client<L::Socket>| silent(client).filter(|_| client.stream.is_none());
+        let connected = |client: &Client<L::Socket>| client.stream.is_none().then_some(client.connected);
         let place = longest(&silent, EVICTED_AFTER).or_else(|| longest(&connected, TURN))?;
         self.remove(place, ops);
         Some(place)
     }
 
-    fn welcome(&mut self, place: usize, mut socket: UnixStream, ops: &mut EventOps) {
-        if let Err(error) = socket.set_nonblocking(true) {
-            return log::warn!("cannot serve a client of the control socket: {error}");
-        }
-        let peer = peer(&socket).filter(|peer| peer.uid == self.user || peer.uid == ROOT);
-        let Some(peer) = peer else {
+    fn welcome(&mut self, place: usize, mut socket: L::Socket, ops: &mut EventOps) {
+        let Some(peer) = L::admit(&socket, self.user) else {
             let mut text = Vec::new();
             error(Status::Forbidden, "only the owner of this socket and root may ask")
                 .write(false, true, &mut text);
@@ -149,7 +145,7 @@ impl<S: Service> Server<S> {
         let now = Instant::now();
         let client = Client {
             socket,
-            process: u32::try_from(peer.pid).ok().filter(|pid| *pid > 0),
+            peer,
             connection: Connection::default(),
             stream: None,
             interest: EventSet::IN,
@@ -254,7 +250,7 @@ impl<S: Service> Server<S> {
     }
 }
 
-impl Client {
+impl<C: Read + Write + AsRawFd> Client<C> {
     /// Reads, answers and writes; false if that was all.
     fn serve(&mut self, ready: EventSet, service: &mut impl Service, more: &EventFd) -> bool {
         if ready.intersects(EventSet::IN | EventSet::HANG_UP | EventSet::ERROR) && !self.receive() {
@@ -262,7 +258,7 @@ impl Client {
         }
         for _ in 0..PASS {
             let Some(request) = self.connection.take_request() else { break };
-            let request = Request { client: self.process, ..request };
+            let request = Request { client: self.peer.process, ..request };
             self.since = Instant::now();
             match service.serve(&request) {
                 Answer::Now(response) => self.connection.answer(&response),
@@ -298,12 +294,8 @@ impl Client {
         self.stream.as_ref().map_or_else(|| self.connection.room(), |stream| stream.room())
     }
 
-    /// The last response comes before the stream's first byte.
     fn outgoing(&self) -> &[u8] {
-        match (self.connection.outgoing(), &self.stream) {
-            ([], Some(stream)) => stream.outgoing(),
-            (bytes, _) => bytes,
-        }
+        outgoing(&self.connection, self.stream.as_deref())
     }
 
     /// Takes what the client has sent, a pass's worth; false if the connection is broken.
@@ -325,7 +317,7 @@ impl Client {
     /// Writes what the client's socket takes; false if nobody reads.
     fn send(&mut self) -> bool {
         while !self.outgoing().is_empty() {
-            let result = (&self.socket).write(self.outgoing());
+            let result = self.socket.write(outgoing(&self.connection, self.stream.as_deref()));
             match (result, &mut self.stream) {
                 (Ok(bytes), Some(stream)) if self.connection.outgoing().is_empty() => stream.sent(bytes),
                 (Ok(bytes), _) => self.connection.sent(bytes),
@@ -357,7 +349,7 @@ impl Client {
     }
 }
 
-impl<S: Service> MutEventSubscriber for Server<S> {
+impl<S: Service, L: Listener> MutEventSubscriber for Server<S, L> {
     fn init(&mut self, ops: &mut EventOps) {
         let mut add = |events| {
             if let Err(error) = ops.add(events) {

@@ -21,6 +21,10 @@ pub(super) struct Arbitration {
     turns: Turns,
     pub(super) host: Host,
     pub(super) verdict: Verdict,
+    /// Since the daemon's start.
+    pub(super) ticks: u64,
+    /// What was directed since then.
+    pub(super) directed_bytes: u64,
 }
 
 impl Default for Arbitration {
@@ -32,6 +36,8 @@ impl Default for Arbitration {
             turns: Turns::default(),
             host: Host::default(),
             verdict: Verdict::default(),
+            ticks: 0,
+            directed_bytes: 0,
         }
     }
 }
@@ -56,7 +62,16 @@ impl Fleet {
         let tick = Tick { tree: &self.tree, host: &host, verdict: &verdict, readings, allotments };
         turns.next(&tick, law.pressures(), &mut self.told);
         (self.arbitration.host, self.arbitration.verdict) = (host, verdict);
+        self.arbitration.ticks = self.arbitration.ticks.saturating_add(1);
+        self.arbitration.directed_bytes =
+            self.arbitration.directed_bytes.saturating_add(verdict.directed_bytes);
         self.protect();
+    }
+
+    /// Ticks since the daemon's start.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        self.arbitration.ticks
     }
 
     /// Computes anew what is protected, for who is greeted between two ticks.

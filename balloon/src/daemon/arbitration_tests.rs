@@ -4,7 +4,7 @@ use super::fleet::{Fleet, SILENT_TICKS};
 use super::host::{Held, Process};
 use crate::control::events::{EventDocument, EventKind};
 use crate::control::fleet::StartRequest;
-use crate::control::link::{Envelope, Hello, Offer, Report};
+use crate::control::link::{Envelope, Hello, Offer, Report, Usage};
 use crate::policy::Cold;
 use crate::policy::fleet::Host;
 use crate::zone::{Error, Limits, Pool, Tree};
@@ -54,6 +54,7 @@ fn answer(fleet: &mut Fleet, name: &str, follows: bool) -> Envelope {
         limits,
         zones: vec![],
         offer,
+        usage: Usage::default(),
     };
     fleet.observe(name, &report, || Held { private_bytes: GIB }).unwrap();
     envelope

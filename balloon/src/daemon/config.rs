@@ -1,6 +1,8 @@
 //! The daemon's configuration: TOML, of which every part may be left out. Pure.
 //!
 //! ```toml
+//! metrics = "127.0.0.1:9753"  # GET /metrics on TCP, too, for whoever can reach that address
+//!
 //! [pool]
 //! capacity = "48g"        # by default the host's memory less a sixteenth, at least 256 MiB
 //! overcommit = true       # the sum of maximums may exceed the pool
@@ -19,6 +21,7 @@ use crate::zone::scope::Sharing;
 use crate::zone::{Charging, DEFAULT_WEIGHT, Error as ZoneError, Limits, Pool, Share, Tree};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// What the host keeps for itself: its kernel's page structures alone take a 64th.
 const KEPT_PART: u64 = 16;
@@ -44,6 +47,8 @@ pub enum Error {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Where metrics are served on TCP; without it nowhere. It holds from the daemon's start on.
+    pub metrics: Option<SocketAddr>,
     /// The memory that microVMs may use together.
     pub pool: PoolConfig,
     /// Groups, by their paths. They stay without microVMs, too.
@@ -221,6 +226,7 @@ mod tests {
             ("[pool]\novercomit = true\n", "line 2"),
             ("[groups.ci]\nmax = '4 apples'\n", "line 2"),
             ("[groups.ci]\nmax = \n", "line 2"),
+            ("\nmetrics = '9753'\n", "line 2"),
         ] {
             let error = Config::parse(text).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");

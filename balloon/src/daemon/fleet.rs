@@ -12,13 +12,14 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use super::admissions::Admissions;
 use super::arbitration::Arbitration;
 use super::config::Config;
 use super::event::Event;
 use super::host::{Held, Process};
 use super::layers::{LayerUse, Layers};
 use crate::control::fleet::StartRequest;
-use crate::control::link::{Hello, Offer, Report};
+use crate::control::link::{Hello, Offer, Report, Usage};
 use crate::policy::fleet::Allotment;
 use crate::resident::FileId;
 use crate::zone::scope::Sharing;
@@ -38,6 +39,7 @@ pub struct Fleet {
     sharing: Sharing,
     pub(super) protection: Protection,
     pub(super) arbitration: Arbitration,
+    pub(super) admissions: Admissions,
     pub(super) footprints: Footprints,
     /// What has happened and was not taken yet.
     pub(super) told: Vec<Event>,
@@ -56,12 +58,16 @@ pub(super) struct Member {
     pub(super) has_answered: bool,
     /// Ticks since its last report.
     pub(super) silent_ticks: u32,
+    /// Size of its guest's memory, once it has said.
+    pub(super) size_bytes: Option<u64>,
     /// What its balloon leaves its guest, by its last report.
     pub(super) ceiling_bytes: u64,
     /// The same if a user chose it; nothing before its first report.
     manual: Option<Option<u64>>,
     /// What it can give back, by the same.
     pub(super) offer: Offer,
+    /// How else it does, by the same.
+    pub(super) usage: Usage,
     /// What the last tick allotted it.
     pub(super) allotment: Option<Allotment>,
     /// Number of the last snapshot.
@@ -79,9 +85,11 @@ impl Member {
             sequence: 0,
             has_answered: true,
             silent_ticks: 0,
+            size_bytes: None,
             ceiling_bytes: 0,
             manual: None,
             offer: Offer::default(),
+            usage: Usage::default(),
             allotment: None,
             snapshot: 0,
             looked: 0,
@@ -96,8 +104,9 @@ pub(super) struct Orphan {
     /// That there is one was told.
     is_told: bool,
     process: Process,
-    nodes: Vec<Id>,
-    snapshot: u64,
+    pub(super) nodes: Vec<Id>,
+    /// Number of the last snapshot: one is taken a tick.
+    pub(super) snapshot: u64,
 }
 
 impl Fleet {
@@ -112,6 +121,7 @@ impl Fleet {
             sharing: Sharing::default(),
             protection: Protection::default(),
             arbitration: Arbitration::default(),
+            admissions: Admissions::default(),
             footprints: Footprints::default(),
             told: Vec::new(),
         }
@@ -139,10 +149,12 @@ impl Fleet {
     /// The host is short of memory, the name is taken, it would share more widely than its group allows, or the pool does
     /// not admit its limits. Nothing has changed then.
     pub fn admit(&mut self, request: &StartRequest, starter: Process) -> Result<Scope, Error> {
-        self.try_admit(request, starter).inspect_err(|error| self.tell_refused(request, error))
+        let outcome = self.reserve(request, starter);
+        self.admissions.count(&outcome);
+        outcome.inspect_err(|error| self.tell_refused(request, error))
     }
 
-    fn try_admit(&mut self, request: &StartRequest, starter: Process) -> Result<Scope, Error> {
+    fn reserve(&mut self, request: &StartRequest, starter: Process) -> Result<Scope, Error> {
         self.has_room()?;
         let scope = self.sharing.scope(&request.group, &request.name, request.share)?;
         let id = self.tree.create_vm(&request.group, &request.name, request.limits)?;
@@ -171,6 +183,9 @@ impl Fleet {
                 (id, true, false)
             }
         };
+        if let Some(member) = self.vms.get_mut(&hello.name) {
+            member.size_bytes = Some(hello.memory_bytes);
+        }
         for name in hello.zones.iter().take(MAX_ZONES) {
             if self.tree.zone(id, name).is_none() {
                 self.tree.create_zone(id, name, Limits::default())?;
@@ -203,7 +218,8 @@ impl Fleet {
         let answers = |member: &&mut Member| report.sequence == member.sequence && !member.has_answered;
         let Some(member) = self.vms.get_mut(name).filter(answers) else { return Ok(0) };
         (member.silent_ticks, member.has_answered) = (0, true);
-        (member.ceiling_bytes, member.offer) = (report.ceiling_bytes, report.offer);
+        (member.ceiling_bytes, member.offer, member.usage) =
+            (report.ceiling_bytes, report.offer, report.usage);
         let id = member.id;
         if let Some(before) = member.manual.replace(report.manual.then_some(report.ceiling_bytes)) {
             self.tell_ceiling(name, id, before, report);

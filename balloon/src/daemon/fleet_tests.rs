@@ -4,7 +4,7 @@ use super::fleet::{Fleet, SILENT_TICKS};
 use super::host::{Held, Process};
 use crate::control::events::EventKind::{self, *};
 use crate::control::fleet::{GroupLimitsRequest, StartRequest};
-use crate::control::link::{Hello, Offer, Report, ZoneUse};
+use crate::control::link::{Hello, Offer, Report, Usage, ZoneUse};
 use crate::daemon::config::Config;
 use crate::daemon::layers::LayerUse;
 use crate::resident::FileId;
@@ -48,6 +48,7 @@ fn report(zones: &[(&str, u64)]) -> Report {
         limits: limits(0, GIB),
         zones: zones.collect(),
         offer: Offer { follows: true, ..Offer::default() },
+        usage: Usage::default(),
     }
 }
 

@@ -12,6 +12,7 @@
 //! share. One daemon serves one state directory and its
 //! own user's microVMs. It needs none of what it knows: a daemon that starts anew asks the microVMs.
 
+pub mod admissions;
 pub mod arbitration;
 #[cfg(test)]
 mod arbitration_tests;
@@ -30,6 +31,7 @@ pub mod layers;
 #[cfg(test)]
 mod layers_tests;
 pub mod links;
+pub mod metrics;
 mod notify;
 #[cfg(test)]
 mod openapi_tests;

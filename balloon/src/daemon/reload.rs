@@ -11,12 +11,15 @@ use crate::logging;
 use crate::size::Size;
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// Where the configuration comes from, and for whom it holds.
 pub struct Reload {
     path: Option<PathBuf>,
+    /// Where they are served.
+    metrics: Option<SocketAddr>,
     memory_bytes: u64,
     fleet: Rc<RefCell<Fleet>>,
     journal: Rc<Journal>,
@@ -49,22 +52,27 @@ pub fn read(path: Option<&Path>) -> Result<Config, Error> {
 }
 
 impl Reload {
-    /// Reads the file at `path`, for a host of so much memory.
+    /// Reads the file at `path`, for a host of so much memory, with metrics served at `metrics`.
     #[must_use]
     pub fn new(
         path: Option<&Path>,
+        metrics: Option<SocketAddr>,
         memory_bytes: u64,
         fleet: Rc<RefCell<Fleet>>,
         journal: Rc<Journal>,
     ) -> Self {
-        Self { path: path.map(Into::into), memory_bytes, fleet, journal }
+        Self { path: path.map(Into::into), metrics, memory_bytes, fleet, journal }
     }
 
     /// Reads it, and has it hold if it can be had.
     pub fn reload(&self) {
         let mut fleet = self.fleet.borrow_mut();
         let applied = read(self.path.as_deref()).and_then(|config| {
-            Ok(fleet.configure(&config, self.memory_bytes).map_err(config::Error::from)?)
+            fleet.configure(&config, self.memory_bytes).map_err(config::Error::from)?;
+            if config.metrics != self.metrics {
+                log::warn!("where metrics are served changes with the daemon's next start");
+            }
+            Ok(())
         });
         let event = match applied {
             Ok(()) => {

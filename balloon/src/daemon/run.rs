@@ -5,6 +5,7 @@ use super::event::Event;
 use super::fleet::Fleet;
 use super::journal::Journal;
 use super::links::Links;
+use super::metrics::endpoint::Endpoint;
 use super::reload::{self, Reload};
 use super::service::Host;
 use super::signals::Signals;
@@ -15,6 +16,7 @@ use crate::control::server::Server;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -40,6 +42,16 @@ pub enum Error {
     State {
         /// Which.
         state: PathBuf,
+        /// The host's answer.
+        source: io::Error,
+    },
+    /// Metrics cannot be served there.
+    #[error(
+        "cannot serve metrics on {address}: choose another address in the configuration (metrics = \"ADDRESS:PORT\")"
+    )]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
         /// The host's answer.
         source: io::Error,
     },
@@ -81,10 +93,16 @@ pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
     let links =
         Links::new(state, Rc::clone(&fleet), Rc::clone(&journal)).map_err(host_error("create a timer"))?;
     events.add_subscriber(Box::new(links));
-    let reload = Reload::new(config, memory_bytes, Rc::clone(&fleet), Rc::clone(&journal));
+    let reload =
+        Reload::new(config, content.metrics, memory_bytes, Rc::clone(&fleet), Rc::clone(&journal));
     let ends = Rc::new(Cell::new(false));
     let signals = Signals::new(reload, Rc::clone(&ends)).map_err(host_error("wait for signals"))?;
     events.add_subscriber(Box::new(signals));
+    if let Some(address) = content.metrics {
+        let listener = listen_for_metrics(address).map_err(|source| Error::Metrics { address, source })?;
+        let server = Server::new(listener, Endpoint::new(Rc::clone(&fleet)));
+        events.add_subscriber(Box::new(server.map_err(host_error("serve metrics"))?));
+    }
     let server =
         Server::new(listener, Host::new(fleet, journal)).map_err(host_error("serve the daemon's socket"))?;
     events.add_subscriber(Box::new(server));
@@ -117,6 +135,13 @@ fn started(state: &Path, fleet: &Fleet) -> Event {
     Event::new(EventKind::DaemonStarted, reason)
         .figure("pid", u64::from(std::process::id()))
         .figure("capacity_bytes", fleet.tree().pool().capacity_bytes)
+}
+
+fn listen_for_metrics(address: SocketAddr) -> io::Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        log::warn!("whoever reaches {address} can read what each microVM uses: it asks nobody who they are");
+    }
+    TcpListener::bind(address)
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

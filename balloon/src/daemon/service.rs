@@ -5,6 +5,7 @@
 use super::fleet::Fleet;
 use super::host;
 use super::journal::Journal;
+use super::metrics::endpoint;
 use crate::control::events::WAIT;
 use crate::control::fleet::{GroupLimitsRequest, GroupRequest, HostDocument, StartDocument, StartRequest};
 use crate::control::http::{Request, Response, Status, parse_document};
@@ -19,6 +20,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 /// Paths and the methods that they have, as the `Allow` field says them.
 pub const ROUTES: &[(&str, &str)] = &[
+    ("/metrics", "GET, HEAD"),
     ("/v1/host", "GET, HEAD"),
     ("/v1/tree", "GET, HEAD"),
     ("/v1/charging", "GET, HEAD"),
@@ -56,6 +58,7 @@ impl Host {
             ("GET" | "HEAD", ["v1", "host"]) => Response::json(Status::Ok, &fleet.host()),
             ("GET" | "HEAD", ["v1", "tree"]) => Response::json(Status::Ok, &fleet.document()),
             ("GET" | "HEAD", ["v1", "charging"]) => Response::json(Status::Ok, &fleet.charging()),
+            ("GET" | "HEAD", ["metrics"]) => endpoint::answer(&mut fleet, request),
             ("GET" | "HEAD", ["v1", "events"]) => Response::json(Status::Ok, &self.journal.after(None)),
             ("GET" | "HEAD", ["v1", "events", number]) => match number.parse() {
                 Ok(number) => {

@@ -5,6 +5,7 @@
 //! time passed.
 
 use super::sample::Sample;
+use serde::{Deserialize, Serialize};
 
 /// Longest time between two samples of which a delta tells anything.
 const LONGEST_US: u64 = 600_000_000;
@@ -57,11 +58,32 @@ pub enum Taken {
     Dropped,
 }
 
+/// All deltas in sum: never less than before, whatever the guest does to its counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Totals {
+    /// Refaults of page cache, in pages.
+    pub refault_file: u64,
+    /// Refaults of anonymous memory, in pages.
+    pub refault_anon: u64,
+    /// Time in which some task waited for memory, without the agent's own.
+    pub stall_us: u64,
+}
+
+impl Totals {
+    fn add(&mut self, delta: &Delta) {
+        self.refault_file = self.refault_file.saturating_add(delta.refault_file);
+        self.refault_anon = self.refault_anon.saturating_add(delta.refault_anon);
+        self.stall_us = self.stall_us.saturating_add(delta.stall_us);
+    }
+}
+
 /// Takes deltas of one guest's samples.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter {
     last: Option<Sample>,
     implausible: u64,
+    totals: Totals,
 }
 
 impl Meter {
@@ -75,6 +97,12 @@ impl Meter {
     #[must_use]
     pub fn implausible(&self) -> u64 {
         self.implausible
+    }
+
+    /// What has happened since the first sample.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals
     }
 
     /// Takes a sample of a machine of `size_bytes`.
@@ -92,7 +120,10 @@ impl Meter {
         }
         self.last = Some(*sample);
         match delta(&last, sample) {
-            Some(delta) => Taken::Delta(delta),
+            Some(delta) => {
+                self.totals.add(&delta);
+                Taken::Delta(delta)
+            }
             None => {
                 self.implausible = self.implausible.saturating_add(1);
                 Taken::Rebased
@@ -168,6 +199,7 @@ mod tests {
         let booted = Sample { boot_id: [1; 16], ..sample(1, 0) };
         assert_eq!(meter.take(&booted, SIZE), Taken::First);
         assert_eq!(meter.implausible(), 1);
+        assert_eq!(meter.totals().refault_file, 7 + 8 + 1, "another boot takes nothing away");
     }
 
     #[test]
@@ -228,6 +260,7 @@ mod tests {
             }
             let last = meter.last().unwrap().refault_file;
             prop_assert_eq!(counted, last - first.unwrap());
+            prop_assert_eq!(counted, meter.totals().refault_file);
         }
     }
 }

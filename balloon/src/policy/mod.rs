@@ -34,6 +34,7 @@ mod tuning;
 
 pub use fleet::{COLD_POINTS, Cold};
 pub use law::Law;
+pub use meter::Totals;
 pub use observation::{Envelope, HostReading, Mode, Observation, Reclaimed, Settings, Stopped};
 pub use order::{Decision, MAX_ORDERS, Memory, Order, Orders};
 pub use reason::{Reason, Source};

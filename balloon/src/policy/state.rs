@@ -1,6 +1,7 @@
 //! What a law is doing, and what of it can be shown.
 
 use super::fleet::{COLD_POINTS, Cold};
+use super::meter::Totals;
 use super::reason::Source;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -111,4 +112,7 @@ pub struct Status {
     pub yield_bytes_per_s: u64,
     /// Samples that made no sense.
     pub implausible_samples: u64,
+    /// What the guest's kernel has counted since its first sample.
+    #[serde(default)]
+    pub totals: Totals,
 }

@@ -2,7 +2,7 @@
 //! of it.
 
 use balloon::control::fleet::SOCKET;
-use balloon::control::link::{FromVm, Hello, Offer, Report, ZoneUse, encode};
+use balloon::control::link::{FromVm, Hello, Offer, Report, Usage, ZoneUse, encode};
 use balloon::zone::Limits;
 use std::fs;
 use std::io::{Read, Write};
@@ -66,6 +66,7 @@ fn report(sequence: u64) -> FromVm {
         limits,
         zones: zones.into(),
         offer: Offer::default(),
+        usage: Usage::default(),
     })
 }
 

@@ -7,6 +7,7 @@ mod archives;
 mod events;
 mod hostile_links;
 mod interrupted;
+mod metrics;
 mod nobody_runs;
 mod refusals;
 mod service_manager;

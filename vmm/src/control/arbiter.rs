@@ -8,7 +8,7 @@
 
 use super::memory::Memory;
 use balloon::control::api::ArbiterDocument;
-use balloon::control::link::{self, Decoder, Envelope, FromVm, Hello, Offer, Report, ToVm, ZoneUse};
+use balloon::control::link::{self, Decoder, Envelope, FromVm, Hello, Offer, Report, ToVm, Usage, ZoneUse};
 use balloon::control::service::Stream;
 use balloon::zone::Limits;
 use std::cell::RefCell;
@@ -23,6 +23,7 @@ const UNREAD_BYTES: usize = 1 << 20;
 pub struct Arbiter {
     hello: Hello,
     offer: Offer,
+    usage: Usage,
     /// Number of the newest link.
     newest: u64,
     lease: Option<Lease>,
@@ -49,7 +50,7 @@ impl Arbiter {
     /// No link yet. `hello` is how the microVM introduces itself on each.
     #[must_use]
     pub fn new(hello: Hello) -> Self {
-        Self { hello, offer: Offer::default(), newest: 0, lease: None }
+        Self { hello, offer: Offer::default(), usage: Usage::default(), newest: 0, lease: None }
     }
 
     /// The microVM's limits are these now.
@@ -57,9 +58,9 @@ impl Arbiter {
         self.hello.limits = limits;
     }
 
-    /// The microVM can give back so much.
-    pub fn set_offer(&mut self, offer: Offer) {
-        self.offer = offer;
+    /// The microVM can give back so much, and does so; what its balloon holds is asked for with each report.
+    pub fn set_offer(&mut self, offer: Offer, usage: Usage) {
+        (self.offer, self.usage) = (offer, usage);
     }
 
     /// What is shown of the lease at `now`; nothing if none holds.
@@ -111,6 +112,11 @@ impl Link {
             floor_bytes: snapshot.floor_bytes,
             limits: arbiter.hello.limits,
             offer: arbiter.offer,
+            usage: Usage {
+                ballooned_bytes: snapshot.ballooned_bytes,
+                reported_bytes: snapshot.reported_bytes,
+                ..arbiter.usage
+            },
             zones: zones
                 .map(|zone| ZoneUse { name: zone.name, resident_bytes: zone.resident_bytes })
                 .collect(),

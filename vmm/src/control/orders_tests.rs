@@ -109,7 +109,7 @@ impl Bench {
     ) -> Result<Response, u64> {
         // Without a content nothing is asked of /v1/exec, in the wrong way.
         let upgrade = (path == "/v1/exec" && !body.is_empty()).then(|| exec::PROTOCOL.into());
-        let options = Options { if_match: if_match.map(Into::into), upgrade };
+        let options = Options { if_match: if_match.map(Into::into), upgrade, ..Options::default() };
         let request = Request { options, ..Request::new(method, path, body.as_bytes()) };
         match route_at(&request, &mut self.memory, &mut self.orders, self.now_ms) {
             Answer::Now(response) => Ok(response),

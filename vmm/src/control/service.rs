@@ -97,7 +97,7 @@ impl MicroVm {
         };
         let now_ms = monotonic_ms();
         self.reclaim.advance(now_ms, &mut sides);
-        self.arbiter.borrow_mut().set_offer(self.reclaim.offer(now_ms));
+        self.arbiter.borrow_mut().set_offer(self.reclaim.offer(now_ms), self.reclaim.usage(now_ms));
     }
 
     fn look_after_orders(&self) {

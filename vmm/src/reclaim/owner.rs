@@ -251,6 +251,20 @@ impl Owner {
         }
     }
 
+    /// What of it is worth a curve.
+    #[must_use]
+    pub fn usage(&self, now_ms: u64) -> link::Usage {
+        let status = self.law.status(now_ms);
+        link::Usage {
+            target_bytes: (self.wanted.mode != Mode::Off).then_some(status.target_bytes),
+            guest_used_bytes: self.guest_used_bytes,
+            sample_age_ms: self.sampled_ms.map(|at| now_ms.saturating_sub(at)),
+            harm_permille: status.harm_permille,
+            totals: status.totals,
+            ..link::Usage::default()
+        }
+    }
+
     /// What can be shown of it.
     #[must_use]
     pub fn document(&self, now_ms: u64) -> ReclaimDocument {

@@ -191,6 +191,7 @@ impl Law {
             cold: self.meter.last().map_or_else(Default::default, trim::cold_curve),
             yield_bytes_per_s: scale(step, 1000, self.tuning.step_ms.max(1)),
             implausible_samples: self.meter.implausible(),
+            totals: self.meter.totals(),
         }
     }
 
