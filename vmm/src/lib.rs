@@ -16,6 +16,8 @@ pub mod kernel;
 pub mod link;
 pub mod machine;
 #[cfg(feature = "cli")]
+pub mod plot;
+#[cfg(feature = "cli")]
 mod process;
 pub mod reclaim;
 pub mod report;

@@ -93,8 +93,7 @@ pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
     let links =
         Links::new(state, Rc::clone(&fleet), Rc::clone(&journal)).map_err(host_error("create a timer"))?;
     events.add_subscriber(Box::new(links));
-    let reload =
-        Reload::new(config, content.metrics, memory_bytes, Rc::clone(&fleet), Rc::clone(&journal));
+    let reload = Reload::new(config, content.metrics, memory_bytes, Rc::clone(&fleet), Rc::clone(&journal));
     let ends = Rc::new(Cell::new(false));
     let signals = Signals::new(reload, Rc::clone(&ends)).map_err(host_error("wait for signals"))?;
     events.add_subscriber(Box::new(signals));

@@ -11,6 +11,7 @@
 //! that was cut off, as when its disk was full, replays up to there.
 
 use super::{Decision, Law, Observation, Orders, Settings, Tuning};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format.
@@ -43,6 +44,15 @@ impl Header {
         Self { version: VERSION, now_ms, size_bytes, settings, tuning }
     }
 
+    /// Reads the first line, given without its end.
+    ///
+    /// # Errors
+    /// It is no first line of a recording, or of another version's.
+    pub fn read(bytes: &[u8]) -> Result<Self, Error> {
+        let header: Self = read(1, bytes)?;
+        if header.version == VERSION { Ok(header) } else { Err(Error::Version(header.version)) }
+    }
+
     fn law(&self) -> Law {
         Law::new(self.now_ms, self.size_bytes, self.settings, self.tuning)
     }
@@ -66,12 +76,25 @@ pub struct Did {
     pub did: Decision,
 }
 
+/// A line that is not the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 #[expect(clippy::large_enum_variant, reason = "one at a time, and none is kept")]
-enum Line {
+pub enum Line {
+    /// What the law was told.
     Saw(Saw),
+    /// What it decided.
     Did(Did),
+}
+
+impl Line {
+    /// Reads the line of number `line`, from one, given without its end.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn read(line: u64, bytes: &[u8]) -> Result<Self, Error> {
+        read(line, bytes)
+    }
 }
 
 /// A recording does not replay.
@@ -93,7 +116,7 @@ pub enum Error {
     },
     /// The recording is of another format.
     #[error(
-        "the recording is of version {0}, and this program replays version {VERSION}: use the one that made it"
+        "the recording is of version {0}, and this program reads version {VERSION}: use the one that made it"
     )]
     Version(u32),
     /// The law decides differently.
@@ -106,6 +129,13 @@ pub enum Error {
         /// What the law decides now.
         decided: String,
     },
+}
+
+fn read<T: DeserializeOwned>(line: u64, bytes: &[u8]) -> Result<T, Error> {
+    if bytes.len() > LINE_BYTES {
+        return Err(Error::TooLong { line });
+    }
+    serde_json::from_slice(bytes).map_err(|error| Error::Garbled { line, problem: error.to_string() })
 }
 
 /// Appends a line to `output`.
@@ -157,19 +187,11 @@ impl Replay {
     pub fn line(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.lines = self.lines.saturating_add(1);
         let line = self.lines;
-        if bytes.len() > LINE_BYTES {
-            return Err(Error::TooLong { line });
-        }
-        let garbled = |error: serde_json::Error| Error::Garbled { line, problem: error.to_string() };
         if self.law.is_none() {
-            let header: Header = serde_json::from_slice(bytes).map_err(garbled)?;
-            if header.version != VERSION {
-                return Err(Error::Version(header.version));
-            }
-            self.law = Some(header.law());
+            self.law = Some(Header::read(bytes)?.law());
             return Ok(());
         }
-        match serde_json::from_slice(bytes).map_err(garbled)? {
+        match Line::read(line, bytes)? {
             Line::Saw(saw) => {
                 self.all_matched()?;
                 self.orders.clear();

@@ -1,29 +1,17 @@
 //! One arm over time as an SVG file: what the host held and allowed, refaults, and time lost.
 
 use super::figures::Run;
-use plotters::coord::Shift;
-use plotters::prelude::*;
+use std::fs;
 use std::path::Path;
+use vmm::plot::{Axis, Colour, Legend, Line, Panel, draw};
 
 type Failure = Box<dyn std::error::Error>;
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
-/// Of Okabe and Ito, for those who see few colours too.
-const VERMILION: RGBColor = RGBColor(213, 94, 0);
-const BLUE: RGBColor = RGBColor(0, 114, 178);
-const PURPLE: RGBColor = RGBColor(204, 121, 167);
-const GREY: RGBColor = RGBColor(150, 150, 150);
-
-/// Minutes and values of one line, with its name and colour.
-type Line = (&'static str, RGBColor, Vec<(f64, f64)>);
 
 /// Draws it.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn over_time(file: &Path, title: &str, run: &Run) -> Result<(), Failure> {
-    let root = SVGBackend::new(file, (1000, 800)).into_drawing_area();
-    root.fill(&WHITE)?;
     let minutes = |at_ms: u64| at_ms as f64 / 60_000.0;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let (from, to) = run.work().map_or((0, 60_000), |(first, last)| (first.at_ms, last.at_ms));
@@ -43,38 +31,20 @@ pub fn over_time(file: &Path, title: &str, run: &Run) -> Result<(), Failure> {
     };
     let refaults = rates(|beat| (beat.kernel.refault_file + beat.kernel.refault_anon) as f64);
     let stall = rates(|beat| beat.kernel.memory_some_us as f64 / 10_000.0);
-    let (upper, lower) = root.split_vertically(400);
-    let (middle, lower) = lower.split_vertically(190);
-    let both = [("held by the host", VERMILION, held), ("allowed", GREY, ceiling)];
-    chart(&upper, title, "MiB", span.clone(), &both)?;
-    chart(&middle, "", "refaults/s", span.clone(), &[("refaults", BLUE, refaults)])?;
-    chart(&lower, "", "waiting, %", span, &[("waiting for memory", PURPLE, stall)])?;
-    root.present()?;
-    Ok(())
-}
-
-fn chart(
-    area: &Area<'_>,
-    title: &str,
-    unit: &str,
-    span: std::ops::Range<f64>,
-    lines: &[Line],
-) -> Result<(), Failure> {
-    let values = lines.iter().flat_map(|(_, _, line)| line.iter().map(|(_, value)| *value));
-    let most = values.fold(0.1, f64::max) * 1.1;
-    let mut builder = ChartBuilder::on(area);
-    builder.margin(10).x_label_area_size(30).y_label_area_size(60);
-    if !title.is_empty() {
-        builder.caption(title, ("sans-serif", 20));
-    }
-    let mut chart = builder.build_cartesian_2d(span, 0.0..most)?;
-    chart.configure_mesh().x_desc("minutes").y_desc(unit).light_line_style(WHITE).draw()?;
-    for (name, colour, line) in lines {
-        chart
-            .draw_series(LineSeries::new(line.iter().copied(), colour.stroke_width(2)))?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], colour.stroke_width(2)));
-    }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK.mix(0.3)).draw()?;
+    let panel = |height, words, unit, lines: Vec<Line>| {
+        let values = lines.iter().flat_map(|line| line.points.iter().map(|(_, value)| *value));
+        let most = values.fold(0.1, f64::max) * 1.1;
+        Panel { lines, ..Panel::new(height, Axis::new(words, span.clone()), Axis::new(unit, 0.0..most)) }
+    };
+    let memory = vec![
+        Line::new("held by the host", Colour::Vermilion, held),
+        Line::new("allowed", Colour::Grey, ceiling),
+    ];
+    let panels = [
+        Panel { title: title.into(), legend: Some(Legend::Right), ..panel(400, "", "MiB", memory) },
+        panel(190, "", "refaults/s", vec![Line::new("refaults", Colour::Blue, refaults)]),
+        panel(210, "minutes", "waiting, %", vec![Line::new("waiting for memory", Colour::Purple, stall)]),
+    ];
+    fs::write(file, draw(1000, &panels, true)?)?;
     Ok(())
 }

@@ -25,7 +25,9 @@ mod prepare;
 pub mod ps;
 pub mod reclaim_argument;
 mod recorder;
+mod recording;
 mod replay;
+mod report;
 mod rm;
 pub mod run;
 pub mod run_args;
@@ -90,6 +92,7 @@ enum Verb {
     Events(events::EventsArgs),
     Why(why::WhyArgs),
     Replay(replay::ReplayArgs),
+    Report(report::ReportArgs),
     /// Import, list and remove images
     #[command(subcommand)]
     Image(image::ImageVerb),
@@ -154,6 +157,7 @@ fn dispatch(verb: Verb) -> Result<ExitCode, Box<dyn Error>> {
         Verb::Events(args) => events::run(&args),
         Verb::Why(args) => why::run(&args),
         Verb::Replay(args) => replay::run(&args),
+        Verb::Report(args) => report::run(&args),
         Verb::Image(verb) => image::run(&verb),
         Verb::Volume(verb) => volume::run(&verb),
         Verb::Doctor(args) => doctor::run(&args),

@@ -1,11 +1,12 @@
 //! `ballast replay FILE`: has the law decide again what was recorded, and says whether it decides the same.
 
 use super::output::Output;
-use balloon::policy::trace::{self, LINE_BYTES, Replay};
+use super::recording::each_line;
+use balloon::policy::trace::{self, Replay};
 use clap::Args;
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,22 +38,11 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replays all whole lines. A last one without an end was cut off.
-fn replay(mut reader: impl BufRead) -> io::Result<Result<Replay, trace::Error>> {
-    let (mut replay, mut line) = (Replay::new(), Vec::new());
-    loop {
-        line.clear();
-        // Of a longer line only so much is taken, which the replay refuses.
-        let bound = LINE_BYTES as u64 + 2;
-        if (&mut reader).take(bound).read_until(b'\n', &mut line)? == 0 {
-            return Ok(replay.end().map(|()| replay));
-        }
-        if (line.pop_if(|last| *last == b'\n').is_some() || line.len() > LINE_BYTES)
-            && let Err(error) = replay.line(&line)
-        {
-            return Ok(Err(error));
-        }
-    }
+/// Replays all whole lines.
+fn replay(reader: impl BufRead) -> io::Result<Result<Replay, trace::Error>> {
+    let mut replay = Replay::new();
+    let read = each_line(reader, |line| replay.line(line))?;
+    Ok(read.and_then(|()| replay.end()).map(|()| replay))
 }
 
 #[cfg(test)]

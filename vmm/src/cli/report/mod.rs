@@ -1,0 +1,77 @@
+//! `ballast report RECORDING...`: an HTML page that plots what recordings tell of microVMs. Wiring: [`history`] reads them,
+//! [`page`] writes the page.
+
+mod curve;
+mod history;
+mod page;
+
+use super::output::Output;
+use super::recording::each_line;
+use crate::plot;
+use balloon::policy::trace;
+use clap::Args;
+use history::{History, Reader};
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Plot recordings as an HTML page: memory, refaults and stall over time, and each decision with its reason
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  ballast run --record web.trace --name web IMAGE
+  ballast report web.trace -o web.html
+
+The page needs no other files and no scripts. Nothing needs to run when it is made.")]
+pub struct ReportArgs {
+    /// Recordings, made by `ballast run --record FILE`, a microVM each
+    #[arg(required = true, value_name = "RECORDING")]
+    recordings: Vec<PathBuf>,
+    /// Where the page goes; without it to standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is no whole recording: give a file that `ballast run --record` has made", path.display())]
+    Recording { path: PathBuf, source: trace::Error },
+    #[error("nobody reads a page in a terminal: name a file with -o, or redirect the output")]
+    Terminal,
+    #[error("cannot write the page to {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Draw(#[from] plot::Error),
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// A recording cannot be read or is none, or nobody takes the page.
+pub fn run(args: &ReportArgs) -> Result<ExitCode, Box<dyn Error>> {
+    if args.output.is_none() && io::stdout().is_terminal() {
+        return Err(Failure::Terminal.into());
+    }
+    let read = |path: &PathBuf| Ok((path.display().to_string(), read(path)?));
+    let histories = args.recordings.iter().map(read).collect::<Result<Vec<_>, Failure>>()?;
+    let page = page::page(&histories).map_err(Failure::from)?;
+    match &args.output {
+        Some(path) => {
+            std::fs::write(path, page).map_err(|source| Failure::Write { path: path.clone(), source })?;
+        }
+        None => Output::lock().write_all(page.as_bytes())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> Result<History, Failure> {
+    let unread = |source| Failure::Read { path: path.into(), source };
+    let mut reader = Reader::default();
+    let read = each_line(BufReader::new(File::open(path).map_err(unread)?), |line| reader.line(line));
+    let history = read.map_err(unread)?.and_then(|()| reader.end());
+    history.map_err(|source| Failure::Recording { path: path.into(), source })
+}
