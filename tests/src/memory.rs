@@ -279,22 +279,24 @@ impl Guest {
 
 /// Addresses of guest memory among the mappings of a VMM. It has a name where the host's kernel gives names to anonymous
 /// memory, and nothing else in a VMM is so large: a thread's arena of the allocator reserves 64 MiB. A part of the
-/// kernel's image is mapped into it, and what the balloon advises cuts it further. Less than a MiB beside it is the guard
-/// of a stack, which cannot be read.
+/// kernel's image is mapped into it, and what the balloon and reports have the host do cuts it further, into small pieces
+/// too. Beside it may be the guard of a stack, which cannot be read, and small memory of the VMM's own.
 #[must_use]
 pub fn guest_ram(mappings: &[Mapping]) -> Vec<Range<u64>> {
-    let may_be = |mapping: &&Mapping| {
-        let name = &mapping.name;
-        let is_named = name.is_empty() || name.contains("guest-ram") || name.contains("/vmlinu");
-        is_named && mapping.bytes() >= MIB
-    };
-    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let is_named = |mapping: &Mapping| mapping.name.contains("guest-ram") || mapping.name.contains("/vmlinu");
+    let may_be = |mapping: &&Mapping| mapping.readable && (mapping.name.is_empty() || is_named(mapping));
+    let mut stretches: Vec<Vec<&Mapping>> = Vec::new();
     for mapping in mappings.iter().filter(may_be) {
-        match ranges.last_mut() {
-            Some(last) if last.end == mapping.start => last.end = mapping.end,
-            _ => ranges.push(mapping.start..mapping.end),
+        match stretches.last_mut() {
+            Some(last) if last.last().is_some_and(|before| before.end == mapping.start) => last.push(mapping),
+            _ => stretches.push(vec![mapping]),
         }
     }
+    let is_large = |mapping: &&&Mapping| is_named(mapping) || mapping.bytes() >= MIB;
+    let range = |stretch: Vec<&Mapping>| {
+        Some(stretch.iter().find(is_large)?.start..stretch.iter().rev().find(is_large)?.end)
+    };
+    let mut ranges: Vec<Range<u64>> = stretches.into_iter().filter_map(range).collect();
     ranges.retain(|range| range.end - range.start > 64 * MIB);
     ranges
 }
@@ -321,5 +323,27 @@ impl Memory {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.driver() == "settled" && self.0["skew_bytes"] == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use balloon::resident::parse_smaps;
+
+    #[test]
+    fn guest_memory_is_found_in_pieces_of_any_size() {
+        // Memory of the VMM's, three pieces without a name, the kernel's file, more pieces, a guard and its stack.
+        let maps = "\
+7f00000ff000-7f0000100000 rw-p 00000000 00:00 0
+7f0000100000-7f0001000000 rw-p 00000000 00:00 0
+7f0001000000-7f0001001000 rw-p 00000000 00:00 0
+7f0001001000-7f0001801000 rw-p 00e00000 fe:00 77                         /var/lib/ballast/cache/vmlinux
+7f0001801000-7f0001810000 rw-p 00000000 00:00 0
+7f0001810000-7f0010100000 rw-p 00000000 00:00 0
+7f0010100000-7f0010101000 ---p 00000000 00:00 0
+7f0010101000-7f0018101000 rw-p 00000000 00:00 0                          [stack]
+";
+        assert_eq!(guest_ram(&parse_smaps(maps)), [0x7f00_0010_0000..0x7f00_1010_0000]);
     }
 }

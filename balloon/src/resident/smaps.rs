@@ -21,6 +21,8 @@ pub struct Mapping {
     pub start: u64,
     /// One past the last address.
     pub end: u64,
+    /// The process may read it.
+    pub readable: bool,
     /// Of a file, what tells it from others: major and minor number of its device, and its inode. Zero of others.
     pub file: FileId,
     /// File, `[heap]`, `[anon:NAME]` or nothing.
@@ -69,11 +71,12 @@ fn parse_header(line: &str) -> Option<Mapping> {
     let (start, end) = words.next()?.split_once('-')?;
     let start = u64::from_str_radix(start, 16).ok()?;
     let end = u64::from_str_radix(end, 16).ok()?;
-    let (major, minor) = words.nth(2)?.split_once(':')?;
+    let readable = words.next()?.starts_with('r');
+    let (major, minor) = words.nth(1)?.split_once(':')?;
     let number = |text| u32::from_str_radix(text, 16).ok();
     let file = FileId { major: number(major)?, minor: number(minor)?, inode: words.next()?.parse().ok()? };
     let name = words.collect::<Vec<_>>().join(" ");
-    Some(Mapping { start, end, file, name, ..Mapping::default() })
+    Some(Mapping { start, end, readable, file, name, ..Mapping::default() })
 }
 
 /// `Pss:                 396 kB`
@@ -112,6 +115,9 @@ AnonHugePages:    131072 kB
         assert_eq!(mappings[0].file, FileId { major: 0xfe, minor: 0, inode: 1234 });
         assert_eq!((mappings[0].bytes(), mappings[0].rss, mappings[0].pss), (1 << 20, 512 << 10, 256 << 10));
         assert_eq!(mappings[1].name, "[anon:guest memory]");
+        assert!(mappings.iter().all(|mapping| mapping.readable));
+        let guard = parse_smaps("7f0000000000-7f0000001000 ---p 00000000 00:00 0\n");
+        assert_eq!((guard.len(), guard[0].readable), (1, false));
         assert_eq!((mappings[1].anonymous, mappings[1].huge), (256 << 20, 128 << 20));
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Pace {
     last_fine_ms: u64,
     last_free_bytes: u64,
     wants_fine: bool,
+    /// What the kernel's start left free in small blocks has not been reported yet.
+    is_new: bool,
 }
 
 impl Pace {
@@ -34,6 +36,7 @@ impl Pace {
             last_fine_ms: 0,
             last_free_bytes: 0,
             wants_fine: false,
+            is_new: true,
         }
     }
 
@@ -93,7 +96,8 @@ impl Law {
         }
     }
 
-    /// Coarse while busy. Fine, after compaction, for some seconds when the guest has been idle for half an age and
+    /// Finer for some seconds at the start, of what the guest's kernel freed when it had booted and nothing has scattered
+    /// yet. Then coarse while busy. Fine, after compaction, for some seconds when the guest has been idle for half an age and
     /// has more free memory than the last time, or when the host holds much that the guest has free.
     fn report(&mut self, now_ms: u64, idle_ms: u64, free_bytes: u64, reason: Reason, orders: &mut Orders) {
         let tuning = self.tuning;
@@ -103,6 +107,12 @@ impl Law {
                 self.pace.fine_since_ms = None;
                 orders.push(now_ms, Order::Reporting { order: tuning.coarse_order, compact: false }, reason);
             }
+            return;
+        }
+        if std::mem::replace(&mut self.pace.is_new, false) {
+            self.pace.fine_since_ms = Some(now_ms);
+            let started = Reason::Started { until_ms: self.start_until_ms };
+            orders.push(now_ms, Order::Reporting { order: tuning.start_order, compact: false }, started);
             return;
         }
         let age_ms = self.age_ms(now_ms);

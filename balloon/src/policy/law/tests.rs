@@ -151,3 +151,20 @@ fn forgotten_evictions_blind_only_while_tasks_wait_for_the_disk() {
     assert_eq!(guest.law.status(guest.now_ms).state, State::Blind);
     assert!(reclaimed_bytes(&guest.seconds(20)) > 0, "the window is over");
 }
+
+#[test]
+fn what_booting_left_free_is_reported_in_small_blocks_for_some_seconds() {
+    let reporting = |decisions: Vec<Decision>| -> Vec<(u8, bool)> {
+        let order = |decision: &Decision| match decision.order {
+            Order::Reporting { order, compact } => Some((order, compact)),
+            _ => None,
+        };
+        decisions.iter().filter_map(order).collect()
+    };
+    let mut guest = Guest::new();
+    assert_eq!(reporting(guest.seconds(3)), [], "it cannot");
+    let capabilities = Capabilities { psi: true, reporting_order: true, ..Capabilities::default() };
+    assert_eq!(reporting(guest.tell(&Observation::Capabilities(capabilities))), [(4, false)]);
+    assert_eq!(reporting(guest.seconds(9)), []);
+    assert_eq!(reporting(guest.seconds(20)), [(9, false)], "and coarsely from then on");
+}

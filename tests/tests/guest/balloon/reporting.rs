@@ -30,3 +30,29 @@ fn freed_memory_returns_by_itself(kernel: &Kernel) {
     assert!(held <= MOST_PER_LIST, "a CPU may hold back {held} free pages");
     guest.end();
 }
+
+/// In blocks that are smaller than the host's huge pages, too.
+#[test]
+fn what_a_start_leaves_free_goes_back() {
+    let ballast = setup();
+    let mut guest = Guest::start(&ballast, &["-m", "256m"]);
+    guest.does("grep MemFree: /proc/meminfo");
+    let output = guest.output();
+    let free = output.split("MemFree:").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    // The constants of the kernel among it, which are a file's.
+    let used = 256 * MIB - free.parse::<u64>().unwrap() * 1024;
+    println!("of {used} bytes that are not free the host holds {} before", guest.smaps_anonymous());
+    tests::run::until(
+        || guest.smaps_anonymous() <= used,
+        || format!("{} of {used} bytes: {:?}", guest.smaps_anonymous(), guest.memory()),
+    );
+    let memory = guest.memory();
+    println!("and {} after: {memory:?}", guest.smaps_anonymous());
+    // Not only gone from the page tables, with huge pages that stay whole.
+    if let Some(charged) = memory.0["host"]["charged_bytes"].as_u64() {
+        let others = ["file_bytes", "kernel_bytes"].map(|name| memory.0["host"][name].as_u64().unwrap());
+        let own = charged.saturating_sub(others.iter().sum());
+        assert!(own <= used + 4 * MIB, "{own} bytes are charged: {memory:?}");
+    }
+    guest.end();
+}
