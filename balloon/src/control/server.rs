@@ -8,7 +8,7 @@
 
 use super::connection::Connection;
 use super::http::{Request, Status};
-use super::listener::Listener;
+use super::listener::{Listener, Peer};
 use super::service::{Answer, Service, Stream, error};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use std::io::{self, ErrorKind, Read, Write};
@@ -383,5 +383,13 @@ impl<S: Service, L: Listener> MutEventSubscriber for Server<S, L> {
         }
         self.settle(ops);
         self.watch_the_clock(ops);
+    }
+}
+
+/// What a client is to read next: the last response comes before the stream's first byte.
+fn outgoing<'a>(connection: &'a Connection, stream: Option<&'a dyn Stream>) -> &'a [u8] {
+    match (connection.outgoing(), stream) {
+        ([], Some(stream)) => stream.outgoing(),
+        (bytes, _) => bytes,
     }
 }

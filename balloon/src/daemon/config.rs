@@ -209,7 +209,8 @@ mod tests {
             .map(|line| line.strip_prefix("# ").filter(|line| line.contains(" = ")).unwrap_or(line))
             .map(|line| format!("{}\n", line.replace("\"...\"", "\"15g\"")))
             .collect();
-        let Config { pool, groups } = Config::parse(&shown).unwrap();
+        let Config { metrics, pool, groups } = Config::parse(&shown).unwrap();
+        assert!(metrics.is_some());
         let PoolConfig { capacity, overcommit: _, charging, share } = pool;
         assert!(capacity.is_some() && charging.is_some() && share.is_some(), "{shown}");
         assert!(shown.contains("\novercommit = true"));

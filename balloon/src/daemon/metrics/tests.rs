@@ -57,6 +57,7 @@ fn fleet() -> Fleet {
     let report = Report {
         sequence,
         ceiling_bytes: 480 * MIB,
+        manual: false,
         floor_bytes: 96 * MIB,
         limits,
         zones: vec![zone("ram", 60), zone("cache", 30)],
