@@ -344,6 +344,7 @@ mod tests {
 7f0010100000-7f0010101000 ---p 00000000 00:00 0
 7f0010101000-7f0018101000 rw-p 00000000 00:00 0                          [stack]
 ";
-        assert_eq!(guest_ram(&parse_smaps(maps)), [0x7f00_0010_0000..0x7f00_1010_0000]);
+        let ram = guest_ram(&parse_smaps(maps));
+        assert_eq!((ram.len(), &ram[0]), (1, &(0x7f00_0010_0000..0x7f00_1010_0000)));
     }
 }

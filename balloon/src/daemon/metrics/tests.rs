@@ -77,7 +77,7 @@ fn fleet() -> Fleet {
     fleet.observe_layers("web", &[layer(1), layer(2)], 0).unwrap();
     fleet.settle_layers(|_| Some(4 * MIB)).unwrap();
     let host = Host { total_bytes: 2048 * MIB, available_bytes: 1500 * MIB, stall_ppm: 20_000 };
-    let _ = fleet.arbitrate(host);
+    fleet.arbitrate(host);
     fleet
 }
 
@@ -240,6 +240,6 @@ fn what_is_served_on_tcp_changes_nothing_and_holds_for_a_tick() {
     assert_eq!(serve(&mut endpoint, &get(None)), first, "a crowd costs one answer a tick");
     let open = serve(&mut endpoint, &get(Some("application/openmetrics-text")));
     assert_ne!(open.content_type, first.content_type);
-    let _ = fleet.borrow_mut().arbitrate(Host::default());
+    fleet.borrow_mut().arbitrate(Host::default());
     assert_ne!(serve(&mut endpoint, &get(None)), first);
 }
