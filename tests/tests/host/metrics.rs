@@ -37,6 +37,7 @@ impl Peer {
         let report = Report {
             sequence: 1,
             ceiling_bytes: 300 * MIB,
+            manual: false,
             floor_bytes: 0,
             limits,
             zones: vec![ZoneUse { name: "ram".into(), resident_bytes: Some(64 << 10) }],
