@@ -99,7 +99,7 @@ fn panels(history: &History) -> Vec<Panel> {
         ],
         legend: Some(Legend::Right),
         // Room for the legend above the highest line.
-        ..Panel::new(320, x(""), Axis::new("MiB", above(most * 1.2)))
+        ..Panel::new(320, x(""), Axis::new("MiB", above(most * 1.4)))
     };
     let refaults = Panel {
         lines: vec![line("refaults", Colour::Green, &history.refaults, 1.0)],
