@@ -3,23 +3,32 @@
 #![forbid(unsafe_code)]
 
 use super::peer::peer;
+use super::server::CLIENTS;
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 const ROOT: u32 = 0;
+
+/// Clients that wait to be accepted: as many as get a place as soon as silent ones make room. The others wait in connect(2).
+/// Else who connects and asks nothing, as a program that loses its connections does, would keep others out for as long as
+/// all of them take to be evicted.
+const WAITING: i32 = CLIENTS as i32;
 
 /// A socket that clients connect to.
 pub trait Listener: AsRawFd {
     /// A client's end.
     type Socket: Read + Write + AsRawFd;
 
-    /// From now on [`Self::welcome`] waits for nobody, and so many clients wait for it.
+    /// From now on [`Self::welcome`] waits for nobody.
     ///
     /// # Errors
     /// The host refuses.
-    fn prepare(&self, waiting: i32) -> io::Result<()>;
+    fn prepare(&self) -> io::Result<()>;
 
     /// The next client, whose reads and writes wait for nobody either.
     ///
@@ -29,6 +38,22 @@ pub trait Listener: AsRawFd {
 
     /// Who that is; nothing of one who may not ask a program of the user `own`.
     fn admit(socket: &Self::Socket, own: u32) -> Option<Peer>;
+}
+
+/// A socket at `path` on which is listened, for this program's user and root alone. What was there is replaced.
+///
+/// Clients see as their peer the process that calls this (`SO_PEERCRED` is of the last `listen(2)`, unix(7)), also where
+/// another one accepts them.
+///
+/// # Errors
+/// The host refuses.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    rustix::net::listen(&listener, WAITING)?;
+    // The directory keeps others out; the socket does it again, whatever the umask.
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Who has connected.
@@ -42,9 +67,8 @@ pub struct Peer {
 impl Listener for UnixListener {
     type Socket = UnixStream;
 
-    fn prepare(&self, waiting: i32) -> io::Result<()> {
-        self.set_nonblocking(true)?;
-        Ok(rustix::net::listen(self, waiting)?)
+    fn prepare(&self) -> io::Result<()> {
+        self.set_nonblocking(true)
     }
 
     fn welcome(&self) -> io::Result<UnixStream> {
@@ -62,9 +86,9 @@ impl Listener for UnixListener {
 impl Listener for TcpListener {
     type Socket = TcpStream;
 
-    fn prepare(&self, waiting: i32) -> io::Result<()> {
+    fn prepare(&self) -> io::Result<()> {
         self.set_nonblocking(true)?;
-        Ok(rustix::net::listen(self, waiting)?)
+        Ok(rustix::net::listen(self, WAITING)?)
     }
 
     fn welcome(&self) -> io::Result<TcpStream> {

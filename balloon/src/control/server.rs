@@ -31,9 +31,6 @@ const TURN: Duration = Duration::from_secs(3);
 /// Requests of one client, and new clients, that a pass takes.
 const PASS: usize = 8;
 
-/// Clients that wait to be accepted: as many as get a place as soon as silent ones make room.
-const WAITING: i32 = CLIENTS as i32;
-
 /// Tokens of events that are no client's.
 const LISTENER: u32 = 1000;
 const TIMER: u32 = 1001;
@@ -77,9 +74,7 @@ impl<S: Service, L: Listener> Server<S, L> {
     /// # Errors
     /// The host has no more descriptors.
     pub fn new(listener: L, service: S) -> io::Result<Self> {
-        // Those for whom there is no room wait in connect(2). Else who connects and asks nothing, as a program that loses
-        // its connections does, would keep others out for as long as all of them take to be evicted.
-        listener.prepare(WAITING)?;
+        listener.prepare()?;
         Ok(Self {
             listener,
             closed_until: None,

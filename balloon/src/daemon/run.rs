@@ -12,13 +12,12 @@ use super::signals::Signals;
 use super::{dry_run, host, notify, state_lock};
 use crate::control::events::EventKind;
 use crate::control::fleet::SOCKET;
+use crate::control::listener;
 use crate::control::server::Server;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -85,7 +84,8 @@ pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
         .map_err(state_error)?
         .ok_or_else(|| Error::Running { state: state.into() })?;
     let socket = state.join(SOCKET);
-    let listener = listen(&socket).map_err(state_error)?;
+    // What is there was left by a daemon that is dead: the lock is ours.
+    let listener = listener::bind(&socket).map_err(state_error)?;
 
     let mut events: EventManager<Box<dyn MutEventSubscriber>> = EventManager::new()?;
     let journal = Rc::new(Journal::new().map_err(host_error("keep events"))?);
@@ -141,13 +141,4 @@ fn listen_for_metrics(address: SocketAddr) -> io::Result<TcpListener> {
         log::warn!("whoever reaches {address} can read what each microVM uses: it asks nobody who they are");
     }
     TcpListener::bind(address)
-}
-
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    // What is there was left by a daemon that is dead: the lock is ours.
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
-    // The directory keeps others out; the socket does it again, whatever the umask.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }

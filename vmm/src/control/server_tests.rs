@@ -8,7 +8,7 @@ use balloon::zone::Limits;
 use event_manager::{EventManager, SubscriberOps};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ impl Served {
     fn start_with(memory: Scripted, guest_limit: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
-        let listener = UnixListener::bind(&path).unwrap();
+        let listener = balloon::control::listener::bind(&path).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let run = move || {

@@ -5,10 +5,11 @@
 use super::record::{EXIT_BYTES, Exit, Record};
 use super::{EXIT, LOCK, RECORD, SOCKET, vms};
 use crate::volume::lock::{Sharing, is_locked, try_lock};
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use balloon::control::listener;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -172,13 +173,7 @@ impl Registration {
     pub fn listen(&self) -> Result<UnixListener, Error> {
         let path = self.directory.join(SOCKET);
         // What is there was left by a process that is dead: the name is ours.
-        let _ = std::fs::remove_file(&path);
-        // The directory keeps others out; the socket does it again, whatever the umask.
-        UnixListener::bind(&path)
-            .and_then(|listener| {
-                std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map(|()| listener)
-            })
-            .map_err(|source| Error::Socket { path, source })
+        listener::bind(&path).map_err(|source| Error::Socket { path, source })
     }
 }
 
