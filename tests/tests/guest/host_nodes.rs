@@ -11,12 +11,14 @@ const LOAD: &str = "eval while cp /tmp/taken/a /tmp/taken/b && cmp /tmp/taken/a 
 fn a_zone_moves_under_load_with_its_contents() {
     let ballast = setup();
     let mut guest = Guest::start_with(&ballast, |run| {
-        run.options(["-m", "256m", "--zone", "name=cache,size=256m,node=0", "--in-zone", "cache"])
+        let run = run.options(["-m", "256m", "--zone", "name=cache,size=256m,node=0", "--in-zone", "cache"]);
+        // What moves is what is there: the law would have given some of it back.
+        run.options(["--reclaim", "off"])
     });
     guest.does("pattern a 60");
     guest.does(LOAD);
     let before = guest.bytes_on_nodes(2);
-    assert!(before[0] > 100 * MIB && before[1] == 0, "all begins on node 0, where the CPU is: {before:?}");
+    assert!(before[0] > 140 * MIB && before[1] == 0, "all begins on node 0, where the CPU is: {before:?}");
 
     // What the load works on, and nothing else.
     let rounds = rounds(&mut guest);
@@ -25,7 +27,7 @@ fn a_zone_moves_under_load_with_its_contents() {
     println!("by numa_maps: {before:?}, then {after:?}; {said}");
     // The pattern at least: its copy is made anew all the time.
     assert!(after[1] >= 60 * MIB && after[0] + 60 * MIB <= before[0], "{before:?}, then {after:?}");
-    assert!(after[0] > 40 * MIB, "the other zone, in which the kernel is, stays: {after:?}");
+    assert!(after[0] > 60 * MIB, "the other zone stays: {after:?}");
     assert!(said.contains("zone cache has") && said.contains("on node 1"), "{said}");
     let host_nodes = || {
         let zones = guest.answer("GET", "/v1/zones", "");

@@ -1,7 +1,7 @@
 //! A ceiling that is too low costs the guest time, not its life: the driver deflates before a process is killed.
 
 use tests::memory::{Guest, MIB};
-use tests::{Kernel, is_long, setup};
+use tests::{Kernel, setup};
 
 tests::on_a_kernel_or_every!(a_guest_that_runs_out_of_memory_deflates);
 
@@ -28,9 +28,6 @@ fn a_guest_that_runs_out_of_memory_deflates(kernel: &Kernel) {
     saved.end();
 
     // The same without it: that is what it saves from.
-    if !is_long() {
-        return;
-    }
     let mut lost = guest(&ballast, kernel, "must-tell-host,statistics");
     lost.is_told("zero file 160");
     lost.ran_out_of_memory();
