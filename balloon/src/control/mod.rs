@@ -20,7 +20,7 @@ pub mod listener;
 #[cfg(test)]
 pub mod openapi_check;
 pub mod orders;
-mod peer;
+pub(crate) mod peer;
 pub mod reclaim;
 pub mod server;
 pub mod service;

@@ -12,9 +12,9 @@ use super::journal::Journal;
 use super::notify;
 use super::page_cache::Files;
 use crate::control::link::{self, Decoder, FromVm, RENEWAL, ToVm};
+use crate::control::peer::peer;
 use crate::zone::scope::state_name;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,11 +228,8 @@ impl Link {
                     if hello.name != self.name {
                         return Err(Fault::Name(hello.name));
                     }
-                    let starter =
-                        socket_peercred(&self.socket).ok().map(|peer| peer.pid.as_raw_nonzero().get());
-                    let vmm = host::status(hello.pid);
-                    let vmm =
-                        vmm.filter(|vmm| starter.and_then(|pid| u32::try_from(pid).ok()) == Some(vmm.parent));
+                    let starter = peer(&self.socket).and_then(|peer| u32::try_from(peer.pid).ok());
+                    let vmm = host::status(hello.pid).filter(|vmm| starter == Some(vmm.parent));
                     let vmm = vmm.ok_or(Fault::Process(hello.pid))?.process;
                     if fleet.is_another(&hello.name, vmm) {
                         return Err(Fault::Another(hello.pid));
