@@ -139,14 +139,21 @@ mod tests {
         }
     }
 
-    #[test]
-    fn charge_is_read_anew_and_the_limit_never_falls_below_it() {
+    /// A cgroup that has a limit and a charge of so much.
+    fn cgroup(max: &str, current: &str) -> (tempfile::TempDir, impl Fn(&str, &str)) {
         let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        write("memory.max", "max\n");
-        write("memory.current", "1048576\n");
+        let at = dir.path().to_owned();
+        let write = move |name: &str, text: &str| std::fs::write(at.join(name), text).unwrap();
+        write("memory.max", max);
+        write("memory.current", current);
         write("memory.events", "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\noom_group_kill 1\n");
         write("memory.stat", "anon 4096\nfile 8192\nkernel 12288\nkernel_stack 1\n");
+        (dir, write)
+    }
+
+    #[test]
+    fn charge_is_read_anew_and_the_limit_never_falls_below_it() {
+        let (dir, write) = cgroup("max\n", "1048576\n");
         // SAFETY: opened just now, for this.
         let cgroup = unsafe { HostCgroup::adopt(&config(dir.path())) };
         let charge = cgroup.charge().unwrap();
@@ -165,14 +172,10 @@ mod tests {
         write("memory.current", "?\n");
         assert!(cgroup.charge().is_err() && cgroup.set_guest_max(1 << 20).is_err());
     }
+
     #[test]
     fn a_limit_that_the_host_refuses_is_not_tried_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        write("memory.max", "1073741824\n");
-        write("memory.current", "209715200\n");
-        write("memory.events", "");
-        write("memory.stat", "");
+        let (dir, _) = cgroup("1073741824\n", "209715200\n");
         let read_only = File::open(dir.path().join("memory.max")).unwrap().into_raw_fd();
         // SAFETY: opened just now, for this.
         let cgroup =
