@@ -28,6 +28,8 @@ mod kernel;
 mod mapping;
 mod release;
 #[cfg(test)]
+mod release_tests;
+#[cfg(test)]
 #[expect(unsafe_code)]
 pub(crate) mod simulated;
 #[cfg(test)]
