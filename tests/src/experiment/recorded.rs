@@ -1,6 +1,6 @@
 //! What a recording says of a microVM's memory over time. Pure.
 
-use balloon::policy::trace::{Did, Header, Saw};
+use balloon::policy::trace::{self, Did, Header, Line, Saw};
 use balloon::policy::{Observation, Order};
 
 /// What the host held and allowed at a time, about once a second.
@@ -36,19 +36,22 @@ impl Recorded {
     /// Reads one. A last line that was cut off is left out.
     ///
     /// # Errors
-    /// It does not begin as one.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let mut lines = text.lines();
-        let header: Header = serde_json::from_str(lines.next().unwrap_or_default())
-            .map_err(|problem| format!("this is no recording: {problem}"))?;
+    /// It is none, or has a line that is none of one.
+    pub fn parse(text: &str) -> Result<Self, trace::Error> {
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let mut lines = (1..).zip(whole.lines());
+        let header = Header::read(lines.next().map_or("", |(_, line)| line).as_bytes())?;
         let mut recorded = Self::default();
-        for line in lines {
-            if let Ok(Saw { now_ms, saw }) = serde_json::from_str(line) {
-                recorded.see(now_ms.saturating_sub(header.now_ms), &saw);
-            } else if let Ok(Did { did }) = serde_json::from_str(line)
-                && let Order::Reclaim { bytes, .. } = did.order
-            {
-                recorded.deeds.push((did.now_ms.saturating_sub(header.now_ms), Deed::Ordered(bytes)));
+        for (number, line) in lines {
+            match Line::read(number, line.as_bytes())? {
+                Line::Saw(Saw { now_ms, saw }) => {
+                    recorded.see(now_ms.saturating_sub(header.now_ms), &saw);
+                }
+                Line::Did(Did { did }) => {
+                    if let Order::Reclaim { bytes, .. } = did.order {
+                        recorded.deeds.push((did.now_ms.saturating_sub(header.now_ms), Deed::Ordered(bytes)));
+                    }
+                }
             }
         }
         Ok(recorded)
@@ -92,7 +95,7 @@ impl Recorded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use balloon::policy::{HostReading, Law, Mode, Orders, Settings, Tuning, trace};
+    use balloon::policy::{HostReading, Law, Mode, Orders, Settings, Tuning};
 
     fn host(mib: u64) -> Observation {
         let resident_bytes = Some(mib << 20);
@@ -121,6 +124,7 @@ mod tests {
         assert!((part - (50.0 + 400.0 + 25.0)).abs() < 1e-9, "{part}");
         assert_eq!(recorded.resident_at(3999), Some(200 << 20));
         assert_eq!(recorded.resident_at(0), None);
-        assert!(Recorded::parse("{}").is_err());
+        assert!(Recorded::parse("{}\n").is_err());
+        assert!(Recorded::parse(&text.replacen("\n{", "\n[", 1)).is_err(), "a line that is none");
     }
 }
