@@ -41,6 +41,22 @@ impl<K: Kernel> Backing<K> {
         self.adapt(layout, runs, kept, false);
     }
 
+    /// As [`Self::adapt_huge_pages`], of the `runs` of the last call; these ones' turn comes with the next. A driver that
+    /// inflates in order ends amid a huge page and goes on there, and then none of it needs advice.
+    pub fn defer_huge_page_advice(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {
+        self.give_deferred_advice(layout, kept);
+        self.deferred.extend_from_slice(runs);
+    }
+
+    /// Does what the last [`Self::defer_huge_page_advice`] has deferred.
+    pub fn give_deferred_advice(&mut self, layout: &Layout, kept: impl Fn(Run) -> u64) {
+        let mut runs = std::mem::take(&mut self.deferred);
+        self.adapt(layout, &runs, kept, false);
+        // Back, for no kick to allocate.
+        runs.clear();
+        self.deferred = runs;
+    }
+
     /// As [`Self::adapt_huge_pages`], and has the host split huge pages of which a part went back, for it to have that part
     /// at once and not when it is short of memory. That costs more than it brings where the rest follows soon.
     pub fn split_huge_pages(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {

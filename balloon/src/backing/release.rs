@@ -86,6 +86,8 @@ pub struct Backing<K> {
     done: Vec<Run>,
     vector: Vec<HostRange>,
     pub(super) huge_pages: HugePages,
+    /// Whose advice waits for what comes next.
+    pub(super) deferred: Vec<Run>,
     /// The host has said nothing else yet.
     pub(super) has_huge_pages: bool,
     pub(super) failures: Failures,
@@ -119,6 +121,7 @@ impl<K: Kernel> Backing<K> {
             done: Vec::new(),
             vector,
             huge_pages: HugePages::new(layout),
+            deferred: Vec::new(),
             has_huge_pages: true,
             failures: Failures::default(),
             calls: 0,

@@ -112,6 +112,10 @@ impl<K: Kernel> Balloon<K> {
                     self.moved_ms = now_ms;
                 }
                 self.config.actual = actual;
+                if actual == self.config.num_pages {
+                    let books = &self.books;
+                    self.backing.give_deferred_advice(books.layout(), |run| books.kept_small(run));
+                }
             }
             Write::Poison(value) => self.config.poison = value,
             Write::Refused => count(&mut self.errors.config_writes, 1),
@@ -210,7 +214,8 @@ impl<K: Kernel> Balloon<K> {
                 let kept = self.backing.failures().pages.saturating_sub(kept);
                 count(&mut self.kept_pages, kept);
                 let books = &self.books;
-                self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.kept_small(run));
+                let kept_small = |run| books.kept_small(run);
+                self.backing.defer_huge_page_advice(books.layout(), settled.runs, kept_small);
                 count(&mut self.errors.duplicate_pages, settled.duplicates.saturating_add(entry.unchanged));
                 entry.changed > 0
             }

@@ -103,6 +103,8 @@ impl<K: Kernel> Balloon<K> {
             result.ballooned_resident
         })?;
         if reading.is_some() {
+            // Of a driver that has stopped on its way.
+            backing.give_deferred_advice(&layout, |run| books.kept_small(run));
             backing.review_huge_pages(&layout, |run| books.kept_small(run));
         }
         Ok(reading)

@@ -36,6 +36,21 @@ fn a_page_is_ballooned_once_however_often_it_is_inflated() {
 }
 
 #[test]
+fn a_driver_that_inflates_in_order_has_nothing_said_of_huge_pages() {
+    let mut balloon = live(OFFERED);
+    for first in (0..1024).step_by(256) {
+        numbers(&mut balloon, Queue::Inflate, first..first + 256);
+    }
+    assert_eq!(balloon.backing().calls(), 4, "a release each, and no advice");
+    let mut balloon = live(OFFERED);
+    numbers(&mut balloon, Queue::Inflate, 0..256);
+    assert_eq!(balloon.backing().calls(), 1);
+    assert!(balloon.set_ceiling(5 * BLOCK / 2 + BLOCK / 4, 0).unwrap());
+    balloon.write_config(4, &256u32.to_le_bytes(), 0);
+    assert_eq!(balloon.backing().calls(), 2, "it has arrived amid a huge page");
+}
+
+#[test]
 fn pages_in_the_hole_and_beyond_memory_are_counted_and_never_released() {
     let mut balloon = live(OFFERED);
     numbers(&mut balloon, Queue::Inflate, [1023, 1024, 3071, 5120, u32::MAX]);
