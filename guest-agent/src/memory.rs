@@ -159,7 +159,7 @@ fn make_room(group: &Group, max: u64) -> Result<(), Error> {
         let current = group.current_bytes()?;
         if current > max && (trimmed.stopped != Stopped::Reached || trimmed.reclaimed_bytes == 0) {
             let why = match trimmed.stopped {
-                Stopped::NoSwap => "the rest is anonymous memory, for which the guest has no swap",
+                Stopped::NoSwap => "the rest is anonymous memory, which its limit may not push into swap",
                 Stopped::Ineffective => "the guest's kernel does not reclaim",
                 Stopped::OutOfTime => "the guest's kernel is still reclaiming",
                 Stopped::Reached | Stopped::NothingLeft => "the rest is in use",

@@ -117,7 +117,7 @@ pub enum TrimEnd {
     Reached,
     /// The guest's kernel finds no more: the rest is in use, dirty or locked.
     NothingLeft,
-    /// The rest is mostly anonymous memory, for which the guest has no swap.
+    /// The rest is mostly anonymous memory, which only the law may swap out.
     NoSwap,
     /// The guest's kernel says that it reclaims and does not.
     Ineffective,

@@ -82,7 +82,7 @@ pub enum Stopped {
     Reached,
     /// The kernel finds no more: the rest is in use, dirty or locked.
     NothingLeft,
-    /// The rest is mostly anonymous memory, for which the guest has no swap.
+    /// The rest is mostly anonymous memory, which only the law may swap out.
     NoSwap,
     /// The kernel says that it reclaims and does not, as those of 6.17 and 6.18 without NUMA.
     Ineffective,

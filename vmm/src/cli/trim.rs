@@ -102,7 +102,7 @@ fn why_not_more(trim: &TrimDocument) -> String {
             size(trim.anonymous_bytes)
         ),
         TrimEnd::NoSwap => {
-            format!("{} is anonymous memory, and the guest has no swap", size(trim.anonymous_bytes))
+            format!("{} is anonymous memory, which only the law may swap out", size(trim.anonymous_bytes))
         }
         TrimEnd::Ineffective => {
             "the guest's kernel says that it reclaims and does not: use another kernel".into()
@@ -140,7 +140,8 @@ mod tests {
     #[test]
     fn a_trim_is_a_line() {
         let trimmed = Trimmed { vm: "web".into(), trim: trim() };
-        let expected = "web|-|300 MiB|100 MiB|200 MiB|40 MiB is anonymous memory, and the guest has no swap";
+        let expected =
+            "web|-|300 MiB|100 MiB|200 MiB|40 MiB is anonymous memory, which only the law may swap out";
         assert_eq!(row(&trimmed).join("|"), expected);
         let unknown = TrimDocument { before_bytes: None, zone: Some("a\x1b".into()), ..trim() };
         let line = row(&Trimmed { vm: "web".into(), trim: unknown }).join("|");
