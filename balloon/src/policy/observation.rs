@@ -73,6 +73,8 @@ pub struct HostReading {
     pub ceiling_bytes: u64,
     /// The least that the balloon would leave it.
     pub floor_bytes: u64,
+    /// What the microVM is promised.
+    pub min_bytes: u64,
     /// The host's memory pressure, `some avg10`.
     pub stall_ppm: u64,
     /// Share of the host's memory that is available.

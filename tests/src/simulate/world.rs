@@ -309,6 +309,7 @@ impl<L: Law> Guest<L> {
                 resident_bytes: Some(bytes(self.machine.footprint())),
                 ceiling_bytes: bytes(self.machine.left_by_balloon()),
                 floor_bytes: bytes(self.machine.spec.base.max(self.tenant.min)),
+                min_bytes: bytes(self.tenant.min),
                 stall_ppm: host.stall_ppm,
                 available_permille: host.available_permille,
                 balloon: true,

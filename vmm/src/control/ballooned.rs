@@ -166,6 +166,7 @@ impl<K: Kernel> Memory for Ballooned<K> {
             resident_bytes: report.residency.as_ref().map(|residency| residency.resident),
             ceiling_bytes: report.size.saturating_sub(report.ballooned),
             floor_bytes: self.floor(&report),
+            min_bytes: self.min_bytes,
             balloon: self.transport.is_served(),
             ..HostReading::default()
         }

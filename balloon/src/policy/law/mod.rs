@@ -41,6 +41,7 @@ use super::sample::Capabilities;
 use super::state::{State, Status};
 use super::tuning::Tuning;
 use crate::PAGE_BYTES;
+use crate::device::LEAST_FLOOR_BYTES;
 use ceiling::{Bounds, Ceiling};
 use gain::Gain;
 use harm::Harm;
@@ -71,6 +72,8 @@ pub struct Law {
     /// The ceiling that the balloon was last told.
     ordered_ceiling_bytes: u64,
     host: HostReading,
+    /// What the guest had taken when it first spoke.
+    booted_bytes: u64,
     envelope: Option<Envelope>,
     lease_until_ms: u64,
     /// The ceiling when the envelope came, which grants are added to.
@@ -112,6 +115,7 @@ impl Law {
             ceiling: Ceiling::new(max_bytes),
             ordered_ceiling_bytes: max_bytes,
             host: HostReading::default(),
+            booted_bytes: size_bytes,
             envelope: None,
             lease_until_ms: 0,
             granted_from_bytes: max_bytes,
@@ -174,7 +178,7 @@ impl Law {
         let lists = self.lists(age_ms);
         let held = self.held_bytes();
         let step = if self.state == State::Trimming { self.planned_bytes(now_ms, lists) } else { 0 };
-        let target = held.saturating_sub(step).max(self.floor_bytes()).min(self.bounds(now_ms).max_bytes);
+        let target = held.saturating_sub(step).max(self.left_bytes()).min(self.bounds(now_ms).max_bytes);
         Status {
             state: self.state,
             until_ms: self.pause(now_ms).map(|(_, until_ms, _)| until_ms).filter(|until| *until < u64::MAX),
@@ -225,6 +229,14 @@ impl Law {
 
     fn floor_bytes(&self) -> u64 {
         self.host.floor_bytes.max(self.envelope.map_or(0, |envelope| envelope.floor_bytes))
+    }
+
+    /// What trimming leaves: what the guest had taken when it had booted, and some room, or what it is promised. The floor of
+    /// ceilings is higher by what a kernel keeps free, which the host need not hold.
+    fn left_bytes(&self) -> u64 {
+        let booted = self.booted_bytes.saturating_add(self.tuning.boot_room_bytes).max(LEAST_FLOOR_BYTES);
+        let promised = self.host.min_bytes.max(self.envelope.map_or(0, |envelope| envelope.floor_bytes));
+        self.floor_bytes().min(booted).max(promised)
     }
 
     /// What the host holds, or all that it may hold if that is not known.

@@ -60,7 +60,8 @@ fn sample() -> impl Strategy<Value = Observation> {
 
 /// A guest that does what a guest does: counters rise, time goes by.
 fn observation() -> impl Strategy<Value = Observation> {
-    let host = (prop::option::of(0..SIZE), 0..=SIZE, 0..256 * MIB, 0..30_000u64, 0..200u64, any::<bool>());
+    let sizes = (prop::option::of(0..SIZE), 0..=SIZE, 0..256 * MIB, 0..256 * MIB);
+    let host = (sizes, 0..30_000u64, 0..200u64, any::<bool>());
     let envelope =
         (number(), 0..20_000u64, 0..200_000u64, 0..=SIZE, prop::option::of(0..=SIZE), 0..256 * MIB);
     let settings =
@@ -79,9 +80,10 @@ fn observation() -> impl Strategy<Value = Observation> {
         1 => (number(), number(), number()).prop_map(|(number, file_pages, took_us)| {
             Observation::Reclaimed(Reclaimed { number, file_pages, took_us, anon_pages: 0, stopped: Stopped::InUse })
         }),
-        1 => host.prop_map(|(resident_bytes, ceiling_bytes, floor_bytes, stall_ppm, available_permille, balloon)| {
+        1 => host.prop_map(|(sizes, stall_ppm, available_permille, balloon)| {
+            let (resident_bytes, ceiling_bytes, floor_bytes, min_bytes) = sizes;
             Observation::Host(HostReading {
-                resident_bytes, ceiling_bytes, floor_bytes, stall_ppm, available_permille, balloon,
+                resident_bytes, ceiling_bytes, floor_bytes, min_bytes, stall_ppm, available_permille, balloon,
             })
         }),
         1 => (envelope, 0..SIZE, 0..SIZE).prop_map(|(envelope, grant_bytes, take_bytes)| {
@@ -132,7 +134,8 @@ fn run(steps: &[(u64, Observation)]) -> Vec<Decision> {
         for decision in orders.iter() {
             if let Order::Reclaim { bytes, .. } = decision.order {
                 let held = law.held_bytes();
-                assert!(bytes <= held.saturating_sub(law.floor_bytes()), "below the floor");
+                assert!(bytes <= held.saturating_sub(law.left_bytes()), "below what trimming leaves");
+                assert!(bytes <= held.saturating_sub(law.host.min_bytes), "below what is promised");
                 let is_directed = matches!(decision.reason, Reason::Directed { .. });
                 assert!(is_directed || law.state == State::Trimming, "trims in {:?}", law.state);
             }

@@ -13,6 +13,7 @@ impl Law {
         match self.meter.take(sample, self.size_bytes) {
             Taken::Dropped => return,
             Taken::First => {
+                self.booted_bytes = self.guest_bytes().saturating_sub(sample.free_bytes);
                 self.harm.reset();
                 self.gain.reset();
                 self.start_until_ms = now_ms.saturating_add(self.tuning.start_ms);

@@ -32,9 +32,9 @@ impl Law {
         self.above_floor(trim::step_bytes(lists, self.age_ms(now_ms), gain, is_quiet, harm, &self.tuning))
     }
 
-    /// As much of `bytes` as the host holds above the floor.
+    /// As much of `bytes` as the host holds above what trimming leaves.
     fn above_floor(&self, bytes: u64) -> u64 {
-        bytes.min(self.held_bytes().saturating_sub(self.floor_bytes()))
+        bytes.min(self.held_bytes().saturating_sub(self.left_bytes()))
     }
 
     pub(super) fn trim(&mut self, now_ms: u64, orders: &mut Orders) {
@@ -78,7 +78,7 @@ impl Law {
         let reason = Reason::Directed {
             take_bytes: envelope.take_bytes,
             resident_bytes: self.held_bytes(),
-            floor_bytes: self.floor_bytes(),
+            floor_bytes: self.left_bytes(),
         };
         self.reclaim(now_ms, bytes, self.memory(), None, reason, orders);
     }

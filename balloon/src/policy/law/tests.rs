@@ -13,6 +13,10 @@ struct Guest {
     law: Law,
     sample: Sample,
     now_ms: u64,
+    floor_bytes: u64,
+    min_bytes: u64,
+    /// What it computes in a second.
+    busy_us: u64,
 }
 
 impl Guest {
@@ -27,7 +31,7 @@ impl Guest {
             inactive_file_bytes: 200 * MIB,
             ..Sample::default()
         };
-        Self { law, sample, now_ms: 0 }
+        Self { law, sample, now_ms: 0, floor_bytes: 96 * MIB, min_bytes: 0, busy_us: 200_000 }
     }
 
     fn tell(&mut self, observation: &Observation) -> Vec<Decision> {
@@ -41,12 +45,13 @@ impl Guest {
         self.now_ms += 1000;
         self.sample.monotonic_us += 1_000_000;
         self.sample.sequence += 1;
-        self.sample.cpu_busy_us += 200_000;
+        self.sample.cpu_busy_us += self.busy_us;
         let ceiling_bytes = self.law.ceiling.bytes();
         let host = HostReading {
             resident_bytes: Some(ceiling_bytes - self.sample.free_bytes),
             ceiling_bytes,
-            floor_bytes: 96 * MIB,
+            floor_bytes: self.floor_bytes,
+            min_bytes: self.min_bytes,
             available_permille: 500,
             balloon: true,
             ..HostReading::default()
@@ -167,4 +172,18 @@ fn what_booting_left_free_is_reported_in_small_blocks_for_some_seconds() {
     assert_eq!(reporting(guest.tell(&Observation::Capabilities(capabilities))), [(4, false)]);
     assert_eq!(reporting(guest.seconds(9)), []);
     assert_eq!(reporting(guest.seconds(20)), [(9, false)], "and coarsely from then on");
+}
+
+#[test]
+fn trimming_leaves_what_booting_took_and_what_is_promised_not_what_kernels_keep_free() {
+    for (min_mib, left_mib) in [(0, 96), (120, 120)] {
+        let mut guest = Guest::new();
+        (guest.floor_bytes, guest.min_bytes, guest.busy_us) = (160 * MIB, min_mib * MIB, 0);
+        (guest.sample.free_bytes, guest.sample.inactive_file_bytes) = (950 * MIB, 0);
+        guest.seconds(2);
+        (guest.sample.free_bytes, guest.sample.inactive_file_bytes) = (550 * MIB, 400 * MIB);
+        guest.seconds(1200);
+        let left = SIZE - guest.sample.free_bytes;
+        assert!(left >= left_mib * MIB && left < (left_mib + 1) * MIB, "{left}");
+    }
 }
