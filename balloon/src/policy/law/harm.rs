@@ -19,6 +19,8 @@ struct Part {
     refaults: u64,
     /// Of what was evicted by order.
     charged: u64,
+    /// Of that, what was verified to be cold.
+    charged_cold: u64,
     restores: u64,
     /// Evicted by the kernel of its own accord.
     stolen: u64,
@@ -33,6 +35,8 @@ pub(super) struct Harm {
     current: usize,
     /// Pages evicted by order that were not needed again.
     ordered: u64,
+    /// Of these, those that were verified to be unused for a working-set age.
+    cold: u64,
     /// Pages that the kernel evicted of its own accord and that were not needed again.
     own: u64,
     /// Of what makes room for streams, the share that comes back though no step evicted anything: the kernel's wrong
@@ -43,9 +47,12 @@ pub(super) struct Harm {
 }
 
 impl Harm {
-    /// Pages were evicted by order.
-    pub(super) fn evicted(&mut self, pages: u64) {
+    /// Pages were evicted by order, of those that were verified to be cold or of any.
+    pub(super) fn evicted(&mut self, pages: u64, is_cold: bool) {
         self.ordered = self.ordered.saturating_add(pages);
+        if is_cold {
+            self.cold = self.cold.saturating_add(pages);
+        }
     }
 
     /// Pages were evicted to recycle a stream: most of them for good, and what comes back of them is no harm of steps.
@@ -67,7 +74,9 @@ impl Harm {
         let others = refaults.saturating_sub(excused);
         let charged = scale(others, self.ordered, self.ordered.saturating_add(self.own));
         let charged = charged.min(self.ordered);
+        let charged_cold = scale(charged, self.cold, self.ordered.max(1)).min(self.cold);
         self.ordered = self.ordered.saturating_sub(charged);
+        self.cold = self.cold.saturating_sub(charged_cold);
         self.own = self.own.saturating_sub(others.saturating_sub(charged));
         let stall_us = match refetch_us {
             None => delta.stall_us,
@@ -81,6 +90,7 @@ impl Harm {
         part.excused_us = part.excused_us.saturating_add(excused_us);
         part.refaults = part.refaults.saturating_add(refaults);
         part.charged = part.charged.saturating_add(charged);
+        part.charged_cold = part.charged_cold.saturating_add(charged_cold);
         part.restores = part.restores.saturating_add(delta.restore);
         part.stolen = part.stolen.saturating_add(delta.stolen);
     }
@@ -94,7 +104,7 @@ impl Harm {
         }
         // Half after so many ages: ln 2 of it in each such time.
         let life_ms = age_ms.saturating_mul(tuning.memory_ages).max(tuning.step_ms);
-        for pool in [&mut self.ordered, &mut self.own, &mut self.expected] {
+        for pool in [&mut self.ordered, &mut self.cold, &mut self.own, &mut self.expected] {
             *pool = pool.saturating_sub(scale(
                 *pool,
                 tuning.step_ms.saturating_mul(693),
@@ -187,6 +197,13 @@ impl Harm {
         (charged > 0).then(|| scale(self.ordered.max(tuning.evidence_pages), window_ms, charged))
     }
 
+    /// Mean time between two uses of what was evicted by order and is needed again: the time for which it was out, and
+    /// that for which it was idle before, as far as that was verified.
+    fn interval_ms(&self, age_ms: u64, tuning: &Tuning) -> Option<u64> {
+        let (charged, cold) = (self.sum(|part| part.charged), self.sum(|part| part.charged_cold));
+        Some(self.reuse_ms(tuning)?.saturating_add(scale(age_ms, cold, charged.max(1))))
+    }
+
     /// Whether the guest needs again and again what was evicted: within the window at least half as much came back as
     /// went, by the kernel's own hand, at least an eighth of `lists_pages`, and a quarter of it had been in use.
     /// What was evicted by order and comes back once is no such thing.
@@ -202,8 +219,8 @@ impl Harm {
     /// Harm by stall and by refaults, the greater: 1000 is as much as the budget and the working-set age allow.
     pub(super) fn permille(&self, budget_ppm: u64, age_ms: u64, tuning: &Tuning) -> u64 {
         let stall = scale(self.charged_stall_ppm(tuning), 1000, budget_ppm.max(1));
-        let reuse = self.reuse_ms(tuning).map_or(0, |reuse_ms| scale(1000, age_ms, reuse_ms.max(1)));
-        stall.max(reuse)
+        let interval_ms = self.interval_ms(age_ms, tuning);
+        stall.max(interval_ms.map_or(0, |interval_ms| scale(1000, age_ms, interval_ms.max(1))))
     }
 }
 
@@ -243,13 +260,13 @@ mod tests {
     #[test]
     fn what_steps_evicted_and_comes_back_is_not_learned_as_a_streams() {
         let (mut harm, tuning) = (streamed(200), Tuning::default());
-        harm.evicted(LISTS_PAGES / 10);
+        harm.evicted(LISTS_PAGES / 10, false);
         for _ in 0..50 {
             harm.recycled(10_000);
             let delta =
                 Delta { elapsed_us: 6_000_000, refault_file: 1000, stall_us: 100_000, ..Delta::default() };
             harm.passed(&delta, None);
-            harm.evicted(800);
+            harm.evicted(800, false);
             harm.turn(300_000, LISTS_PAGES, &tuning);
         }
         assert!(harm.wrong_permille <= 20, "{}", harm.wrong_permille);

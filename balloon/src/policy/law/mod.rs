@@ -30,6 +30,8 @@ mod steps;
 mod stream;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tolerance;
 mod trim;
 
 use super::arithmetic::{permille, scale};
@@ -90,6 +92,8 @@ pub struct Law {
     /// A sample has come since the last stream was recycled.
     is_fresh: bool,
     pending: Option<Pending>,
+    /// Verified to be cold and due, but too little for an order.
+    owed_bytes: u64,
     number: u64,
     fruitless: u64,
     state: State,
@@ -129,6 +133,7 @@ impl Law {
             step_is_due: false,
             is_fresh: false,
             pending: None,
+            owed_bytes: 0,
             number: 0,
             fruitless: 0,
             state: State::Start,

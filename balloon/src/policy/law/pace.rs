@@ -77,20 +77,19 @@ impl Law {
             self.pace.sample_ms = sample_ms;
             orders.push(now_ms, Order::Pace { sample_ms }, if is_idle { idle } else { busy });
         }
-        self.age_lists(now_ms, is_idle, orders);
+        self.age_lists(now_ms, orders);
         self.report(now_ms, idle_ms, free_bytes, if idle_ms > 0 { idle } else { busy }, orders);
     }
 
-    /// Twice in a working-set age, so that what lies in the oldest generation was unused for one; an idle guest, whose
-    /// pages age by themselves, once.
-    fn age_lists(&mut self, now_ms: u64, is_idle: bool, orders: &mut Orders) {
+    /// Twice in a working-set age, so that what lies in the oldest generation was unused for one. In an idle guest, too: with
+    /// one pass only, what is used every other age is known to be cold when it is used again.
+    fn age_lists(&mut self, now_ms: u64, orders: &mut Orders) {
         if self.state != State::Trimming || !self.capabilities.is_some_and(|capabilities| capabilities.ages) {
             return;
         }
         let age_ms = self.age_ms(now_ms);
-        let every_ms = if is_idle { age_ms } else { age_ms.div_euclid(2) };
         let since_ms = now_ms.saturating_sub(self.pace.aged_ms);
-        if since_ms >= every_ms.max(self.tuning.least_aging_ms) {
+        if since_ms >= age_ms.div_euclid(2).max(self.tuning.least_aging_ms) {
             self.pace.aged_ms = now_ms;
             orders.push(now_ms, Order::Age, Reason::Aging { age_ms, since_ms });
         }

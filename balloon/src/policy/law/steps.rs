@@ -20,6 +20,8 @@ pub(super) struct Pending {
     since_ms: u64,
     /// Whether all of it is to recycle a stream.
     is_stream: bool,
+    /// Whether all of it is verified to be cold.
+    is_cold: bool,
 }
 
 impl Law {
@@ -107,10 +109,16 @@ impl Law {
     fn step(&mut self, now_ms: u64, orders: &mut Orders) {
         let age_ms = self.age_ms(now_ms);
         let lists = self.lists(age_ms);
-        let bytes = self.planned_bytes(now_ms, lists);
+        let planned = self.planned_bytes(now_ms, lists);
+        let is_cold = lists.cold_bytes >= planned;
+        // What is known to be unused goes, however little it is: steps add up to what is worth an order.
+        let owed = if is_cold { self.owed_bytes.saturating_add(planned).min(lists.cold_bytes) } else { 0 };
+        let bytes = self.above_floor(owed.max(planned));
         if bytes < self.tuning.least_bytes {
+            self.owed_bytes = owed;
             return;
         }
+        self.owed_bytes = 0;
         let reason = Reason::Step {
             lru_bytes: lists.lru_bytes,
             cold_bytes: lists.cold_bytes,
@@ -120,7 +128,7 @@ impl Law {
             harm_permille: self.harm_permille(now_ms),
             lambda_permille: self.lambda_permille(now_ms),
         };
-        let older_than_ms = (lists.cold_bytes >= bytes).then_some(age_ms);
+        let older_than_ms = is_cold.then_some(age_ms);
         self.reclaim(now_ms, bytes, self.memory(), older_than_ms, reason, orders);
     }
 
@@ -150,6 +158,7 @@ impl Law {
             since_ms: now_ms,
             is_stream: matches!(reason, Reason::Stream { .. })
                 && before.is_none_or(|pending| pending.is_stream),
+            is_cold: older_than_ms.is_some() && before.is_none_or(|pending| pending.is_cold),
         });
         orders.push(now_ms, Order::Reclaim { number, bytes, memory, older_than_ms }, reason);
     }
@@ -164,7 +173,7 @@ impl Law {
             self.harm.recycled(pages);
             self.stream.recycled(pages, &self.tuning);
         } else {
-            self.harm.evicted(pages);
+            self.harm.evicted(pages, pending.is_cold);
         }
         pending.first = reclaimed.number.saturating_add(1);
         pending.pages = pending.pages.saturating_sub(pages);
