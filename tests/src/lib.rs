@@ -28,6 +28,23 @@ pub mod run;
 pub mod simulate;
 pub mod terminal;
 
+/// Keeps promises that one guest is enough for: calls each function with the same arguments, in turn, and names those
+/// that fail: `each_of!([has_a_name, has_a_place](&guest))`.
+#[macro_export]
+macro_rules! each_of {
+    ([$($promise:ident),* $(,)?] $arguments:tt) => {{
+        let mut failed: Vec<&str> = Vec::new();
+        $(
+            println!("{}:", stringify!($promise));
+            let kept = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| $promise $arguments));
+            if kept.is_err() {
+                failed.push(stringify!($promise));
+            }
+        )*
+        assert!(failed.is_empty(), "not kept: {failed:?}");
+    }};
+}
+
 /// Whether full counts are run instead of a few: `ci/test --long`.
 #[must_use]
 pub fn is_long() -> bool {

@@ -10,12 +10,20 @@ use tests::memory::{Guest, Memory};
 use tests::run::Running;
 use tests::{Ballast, process, setup};
 
-/// A microVM named `web` whose workload has said "up" and stays.
-fn web(ballast: &Ballast) -> Running {
+#[test]
+fn a_microvm_is_seen_and_is_its_owners_alone() {
+    let ballast = setup();
     let run = ballast.run("busybox", &["sh", "-c", "echo up; sleep 1000"]);
-    let running = run.options(["--name", "web", "-m", "192m"]).start();
-    running.wait_for("up");
-    running
+    let web = run.options(["--name", "web", "-m", "192m"]).start();
+    web.wait_for("up");
+    tests::each_of!([
+        inspect_shows_the_memory_stats_the_use_and_ps_the_microvm,
+        top_shows_it_and_gives_the_terminal_back,
+        what_cannot_be_is_refused_with_a_sentence,
+        a_microvm_that_hangs_is_listed_as_such,
+        another_user_is_refused,
+    ](&ballast, &web));
+    a_killed_ballast_leaves_nothing_that_the_next_start_does_not_sweep(&ballast, web);
 }
 
 #[test]
@@ -35,10 +43,7 @@ fn the_socket_answers_while_the_workload_floods_its_output() {
     running.end().exits(143);
 }
 
-#[test]
-fn inspect_shows_the_memory_stats_the_use_and_ps_the_microvm() {
-    let ballast = setup();
-    let _running = web(&ballast);
+fn inspect_shows_the_memory_stats_the_use_and_ps_the_microvm(ballast: &Ballast, _: &Running) {
     let table = ballast.command(&["inspect", "web"]).end().exits(0);
     println!("{table}");
     let text = String::from_utf8_lossy(&table.stdout).into_owned();
@@ -51,7 +56,7 @@ fn inspect_shows_the_memory_stats_the_use_and_ps_the_microvm() {
         assert!(said, "no {word} {fact}; {table}");
     }
     // The host's truth: a booted kernel holds something, and never more than the guest has.
-    let (_, content) = ask(&socket(&ballast, "web"), "GET", "/v1/memory", "").unwrap();
+    let (_, content) = ask(&socket(ballast, "web"), "GET", "/v1/memory", "").unwrap();
     let resident = content.split("\"resident_bytes\":").nth(1).unwrap().split(',').next().unwrap();
     let resident: u64 = resident.parse().unwrap();
     assert!((20 << 20..=192 << 20).contains(&resident), "{content}");
@@ -68,6 +73,18 @@ fn inspect_shows_the_memory_stats_the_use_and_ps_the_microvm() {
     println!("{list}");
     let text = String::from_utf8_lossy(&list.stdout).into_owned();
     assert!(text.contains("up ") && text.contains("192 MiB") && text.contains("busybox"), "{list}");
+}
+
+fn top_shows_it_and_gives_the_terminal_back(ballast: &Ballast, _: &Running) {
+    let mut top = ballast.command(&["top"]).start_on_terminal(24, 80);
+    // Words only, as blanks are not drawn: the microVM, and its zone among the details.
+    top.shows("web");
+    top.shows("ram");
+    assert!(!top.is_cooked());
+    top.types("q");
+    top.exits(0);
+    top.shows("\x1b[?1049l");
+    assert!(top.is_cooked());
 }
 
 #[test]
@@ -109,25 +126,19 @@ fn a_ceiling_is_set_refused_and_left_to_ballast_again() {
     guest.end();
 }
 
-#[test]
-fn a_microvm_that_hangs_is_listed_as_such() {
-    let ballast = setup();
-    let running = web(&ballast);
-    kill_process(running.vmm(), Signal::STOP).unwrap();
+fn a_microvm_that_hangs_is_listed_as_such(ballast: &Ballast, web: &Running) {
+    kill_process(web.vmm(), Signal::STOP).unwrap();
     let list = ballast.command(&["ps"]).end().exits(0);
     assert!(String::from_utf8_lossy(&list.stdout).contains("no answer"), "{list}");
     ballast.command(&["inspect", "web"]).end().refuses().says("does not answer");
-    kill_process(running.vmm(), Signal::CONT).unwrap();
+    kill_process(web.vmm(), Signal::CONT).unwrap();
     ballast.command(&["inspect", "web"]).end().exits(0);
 }
 
-#[test]
-fn what_cannot_be_is_refused_with_a_sentence() {
-    let ballast = setup();
-    let _running = web(&ballast);
+fn what_cannot_be_is_refused_with_a_sentence(ballast: &Ballast, _: &Running) {
     ballast.command(&["inspect", "wed"]).end().refuses().says("'web'");
     ballast.command(&["set", "web", "--memory-ceiling", "1t"]).end().refuses().says("1 TiB is no ceiling");
-    let socket = socket(&ballast, "web");
+    let socket = socket(ballast, "web");
     for (method, path, content, status) in [
         ("GET", "/v2", "", "404"),
         ("POST", "/v1/memory", "{}", "405"),
@@ -139,13 +150,10 @@ fn what_cannot_be_is_refused_with_a_sentence() {
     }
 }
 
-#[test]
-fn a_killed_ballast_leaves_no_socket_that_the_next_start_does_not_sweep() {
-    let ballast = setup();
-    let running = web(&ballast);
-    let vmm = running.vmm();
-    running.signal(Signal::KILL);
-    running.end().exits(-9);
+fn a_killed_ballast_leaves_nothing_that_the_next_start_does_not_sweep(ballast: &Ballast, web: Running) {
+    let vmm = web.vmm();
+    web.signal(Signal::KILL);
+    web.end().exits(-9);
     process::wait_until_gone(vmm);
     ballast.command(&["inspect", "web"]).end().refuses().says("no microVM named 'web'");
     ballast.command(&["ps", "--format", "json"]).end().exits(0).prints("[]\n");
@@ -153,14 +161,11 @@ fn a_killed_ballast_leaves_no_socket_that_the_next_start_does_not_sweep() {
     assert_eq!(std::fs::read_dir(ballast.path("state/vms")).unwrap().count(), 0);
 }
 
-#[test]
-fn another_user_is_refused() {
+fn another_user_is_refused(ballast: &Ballast, _: &Running) {
     if !rustix::process::geteuid().is_root() {
         return println!("only root can become somebody else");
     }
-    let ballast = setup();
-    let _running = web(&ballast);
-    let socket = socket(&ballast, "web");
+    let socket = socket(ballast, "web");
     let as_nobody = || {
         let socket = socket.clone();
         let thread = move || {

@@ -2,21 +2,29 @@
 
 use rustix::process::Signal;
 use std::time::Duration;
-use tests::{Ballast, run::until, setup};
-
-fn web(ballast: &Ballast, options: &[&str]) {
-    let run = ballast.run("busybox", &["sh", "-c", "echo up; sleep 1000"]);
-    run.options(["-d", "--rm", "--name", "web", "-e", "OWN=1"]).options(options).end().exits(0);
-}
+use tests::run::{Run, until};
+use tests::{Ballast, setup};
 
 #[test]
-fn it_has_streams_an_environment_and_an_end() {
+fn a_command_runs_beside_the_workload() {
     let ballast = setup();
-    web(&ballast, &["-m", "128m"]);
-    let exec = |options: &[&str], script: &str| {
-        let words = [&["exec"], options, &["web", "sh", "-c", script]].concat();
-        ballast.command(&words)
-    };
+    let run = ballast.run("busybox", &["sh", "-c", "echo up; sleep 1000"]);
+    let run = run.options(["-d", "--rm", "--name", "web", "-e", "OWN=1", "-m", "128m"]);
+    run.options(["--zone", "name=cache,size=128m"]).end().exits(0);
+    tests::each_of!([
+        it_has_streams_and_an_environment,
+        it_has_a_terminal_of_the_users_size,
+        it_runs_in_the_zone_that_is_named,
+        it_ends_as_it_should,
+    ](&ballast));
+}
+
+fn exec(ballast: &Ballast, options: &[&str], script: &str) -> Run {
+    ballast.command(&[&["exec"], options, &["web", "sh", "-c", script]].concat())
+}
+
+fn it_has_streams_and_an_environment(ballast: &Ballast) {
+    let exec = |options: &[&str], script: &str| exec(ballast, options, script);
     let script = "echo $OWN $MORE; pwd; id -u; echo wrong >&2; exit 3";
     let ended = exec(&["-e", "MORE=2", "-w", "/tmp", "-u", "7"], script).end();
     ended.exits(3).prints("1 2\n/tmp\n7\n").says("wrong");
@@ -33,8 +41,13 @@ fn it_has_streams_an_environment_and_an_end() {
     let script = "i=0; while [ $i -lt 3000 ]; do printf .; i=$((i + 1)); done";
     let late = exec(&[], script).reader_sleeps(Duration::from_secs(3)).end().exits(0);
     assert_eq!(late.stdout.len(), 3000);
+}
+
+/// The last of them: the microVM ends, too.
+fn it_ends_as_it_should(ballast: &Ballast) {
+    let exec = |options: &[&str], script: &str| exec(ballast, options, script);
     // Its processes are the workload's neighbours, and die with it.
-    exec(&[], "ps | grep -q 'sleep 1000'").end().exits(0);
+    exec(&[], "ps | grep -v grep | grep -q 'sleep 1000'").end().exits(0);
 
     let client = exec(&[], "echo up; exec sleep 2000").start();
     client.wait_for("up");
@@ -54,10 +67,7 @@ fn it_has_streams_an_environment_and_an_end() {
     client.end().exits(137).says("microVM 'web' ended");
 }
 
-#[test]
-fn it_has_a_terminal_of_the_users_size() {
-    let ballast = setup();
-    web(&ballast, &["-m", "128m"]);
+fn it_has_a_terminal_of_the_users_size(ballast: &Ballast) {
     // Without -i its input ends at once.
     let ended = ballast.command(&["exec", "-t", "web", "sh", "-c", "cat; stty size; exit 4"]);
     ended.start_on_terminal(31, 97).exits(4);
@@ -77,18 +87,13 @@ fn it_has_a_terminal_of_the_users_size() {
     shell.types("exit 5\n");
     shell.exits(5);
     assert!(shell.is_cooked());
-    ballast.command(&["rm", "-f", "web"]).end().exits(0);
 }
 
-#[test]
-fn it_runs_in_the_zone_that_is_named() {
-    let ballast = setup();
-    web(&ballast, &["-m", "128m", "--zone", "name=cache,size=128m"]);
+fn it_runs_in_the_zone_that_is_named(ballast: &Ballast) {
     let group = |options: &[&str]| {
         let words = [&["exec"], options, &["web", "cat", "/proc/self/cgroup"]].concat();
         String::from_utf8(ballast.command(&words).end().exits(0).stdout).unwrap()
     };
     assert!(group(&["--in-zone", "cache"]).contains("zone-cache"), "{}", group(&["--in-zone", "cache"]));
     assert!(!group(&[]).contains("zone-cache"), "{}", group(&[]));
-    ballast.command(&["rm", "-f", "web"]).end().exits(0);
 }

@@ -65,8 +65,8 @@ fn kills_at_any_moment_leave_nothing() {
 
     // The last one was ballast's: its leftovers are the next start's.
     process::wait_until_none_has_variable("BALLAST_CGROUP", home.path());
-    let last = ballast.run("busybox", &["true"]).options(["--name", "victim", "-m", "160m"]);
-    last.env("BALLAST_CGROUP", home.path()).end().exits(0);
+    let last = ballast.run("busybox", &["echo", "again"]).options(["--name", "victim", "-m", "160m"]);
+    last.env("BALLAST_CGROUP", home.path()).end().exits(0).prints("again\n");
     assert_eq!(groups(&home), 0);
     assert_eq!(
         fs::read_dir(ballast.path("state/vms")).unwrap().count(),

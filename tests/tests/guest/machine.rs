@@ -3,8 +3,16 @@
 use tests::setup;
 
 #[test]
-fn it_has_the_cpus() {
-    setup().run("busybox", &["nproc"]).options(["--cpus", "2"]).end().exits(0).prints("2\n");
+fn it_has_what_was_asked_for_and_entropy_at_once() {
+    let options = ["--name", "ship", "-e", "CARGO=tea", "-w", "/etc", "-u", "1000:1000", "--cpus", "2"];
+    let script = "echo name $(hostname), cargo $CARGO, in $(pwd), user $(id -u)
+        echo cpus $(nproc)
+        echo open files $(ulimit -Sn) to $(ulimit -Hn)
+        echo entropy $(head -c 16 /dev/random | wc -c), $(cut -d . -f 1 /sys/class/misc/hw_random/rng_current)";
+    let run = setup().run("busybox", &["sh", "-c", script]).options(options);
+    run.options(["--ulimit", "nofile=100:200"]).end().exits(0).prints(
+        "name ship, cargo tea, in /etc, user 1000\ncpus 2\nopen files 100 to 200\nentropy 16, virtio_rng\n",
+    );
 }
 
 #[test]
@@ -22,16 +30,9 @@ fn it_runs_in_96_mib() {
 }
 
 #[test]
-fn it_has_the_name_the_environment_and_the_directory() {
-    let options = ["--name", "ship", "-e", "CARGO=tea", "-w", "/etc", "-u", "1000:1000"];
-    let script = "hostname; echo $CARGO; pwd; id -u";
-    let ended = setup().run("busybox", &["sh", "-c", script]).options(options).end();
-    ended.exits(0).prints("ship\ntea\n/etc\n1000\n");
-}
-
-#[test]
-fn it_has_entropy_at_once() {
-    let script = "head -c 16 /dev/random | wc -c; cat /sys/class/misc/hw_random/rng_current";
-    let ended = setup().run("busybox", &["sh", "-c", script]).end().exits(0);
-    assert!(ended.stdout.starts_with(b"16\nvirtio_rng"), "{ended}");
+fn its_processes_are_limited() {
+    let script = "for i in $(seq 50); do sleep 100 & done; echo unlimited";
+    let ended = setup().run("busybox", &["sh", "-c", script]).options(["--pids-limit", "20"]).end();
+    assert_ne!(ended.code, 0, "{ended}");
+    assert!(ended.stdout.is_empty(), "{ended}");
 }

@@ -26,25 +26,24 @@ fn bytes_pass_unchanged_both_ways() {
 }
 
 #[test]
-fn outputs_stay_apart() {
-    let script = "echo to stdout; echo to stderr >&2";
-    let ended = setup().run("busybox", &["sh", "-c", script]).end().exits(0).prints("to stdout\n");
-    assert_eq!(ended.stderr, "to stderr\n");
-}
-
-#[test]
 fn the_end_of_input_is_seen() {
-    let ballast = setup();
-    ballast.run("busybox", &["wc", "-c"]).options(["-i"]).stdin(noise(100_001)).end().prints("100001\n");
-    // Without -i there is no input at all.
-    ballast.run("busybox", &["wc", "-c"]).stdin("unseen").end().prints("0\n");
+    let run = setup().run("busybox", &["wc", "-c"]).options(["-i"]);
+    run.stdin(noise(100_001)).end().prints("100001\n");
 }
 
 #[test]
-fn the_last_byte_arrives_however_fast_the_end() {
-    let script = "head -c 3000000 /dev/zero; head -c 1000000 /dev/zero >&2";
-    let ended = setup().run("busybox", &["sh", "-c", script]).end().exits(0);
-    assert_eq!((ended.stdout.len(), ended.stderr.len()), (3_000_000, 1_000_000));
+fn outputs_stay_apart_and_their_last_bytes_arrive_however_fast_the_end() {
+    // Without -i there is no input at all.
+    let script =
+        "echo $(wc -c) bytes; echo to stderr >&2; head -c 3000000 /dev/zero; head -c 1000000 /dev/zero >&2";
+    let ended = setup().run("busybox", &["sh", "-c", script]).stdin("unseen").end().exits(0);
+    let zeroes_after = |text: &str, count| [text.as_bytes(), &vec![0; count]].concat();
+    assert!(ended.stdout == zeroes_after("0 bytes\n", 3_000_000), "{ended}");
+    assert!(
+        ended.stderr.as_bytes() == zeroes_after("to stderr\n", 1_000_000),
+        "{} bytes",
+        ended.stderr.len()
+    );
 }
 
 #[test]
