@@ -215,6 +215,8 @@ pub struct ZoneDocument {
     pub huge_pages: bool,
     /// How long it is.
     pub size_bytes: u64,
+    /// What the workload may use of it, which the guest's agent sees to; null: all.
+    pub max_bytes: Option<u64>,
     /// What of it the host really holds, at its last reading; null until the first one has ended, or where the host
     /// does not say.
     pub resident_bytes: Option<u64>,

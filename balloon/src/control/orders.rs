@@ -165,6 +165,27 @@ pub struct MoveDocument {
     pub elsewhere_bytes: u64,
 }
 
+/// `POST /v1/zones/max`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneMaxRequest {
+    /// Name of a private zone.
+    pub zone: String,
+    /// What the workload may use of it; null: all.
+    pub max_bytes: Option<u64>,
+}
+
+/// The limit of a zone, once it is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneMaxDocument {
+    /// The zone.
+    pub zone: String,
+    /// What the workload may use of it; null: all.
+    pub max_bytes: Option<u64>,
+    /// What it uses, by the guest's word.
+    pub current_bytes: u64,
+}
+
 /// `POST /v1/zones/node`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -76,7 +76,17 @@ fn a_trimmed_zone_gives_back_its_own_memory(kernel: &Kernel) {
     let text = String::from_utf8_lossy(&ended.stdout);
     assert!(text.contains("CAME BACK") && text.contains("guest"), "{ended}");
     ballast.command(&["trim", "guest", "--zone", "no"]).end().refuses().says("it has ram, cache");
-    guest.end();
+
+    // The zone alone is limited: to less than is in use it is not, and beyond its limit its command finds no memory.
+    let limit =
+        |size: &str| ballast.command(&["set", "guest", "--zone", "cache", "--memory-max", size]).end();
+    guest.does("zero held 60");
+    limit("50m").refuses().says("the limit stays as it was");
+    limit("100m").exits(0).prints("guest\n");
+    let zones = guest.answer("GET", "/v1/zones", "");
+    assert_eq!([0, 1].map(|zone| zones.0["zones"][zone]["max_bytes"].as_u64()), [None, Some(100 * MIB)]);
+    guest.is_told("zero more 100");
+    guest.ran_out_of_memory();
 }
 
 fn a_moved_task_has_its_pages_in_its_new_zone(kernel: &Kernel) {

@@ -169,7 +169,7 @@ pub fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending
             code,
             &format!(
                 "the guest ran out of memory and killed a process of the workload: it may use {}, its kernel \
-                 included; raise -m, or a lower limit that was set since",
+                 included; raise -m, or a lower limit that was set since, of it or of a zone",
                 Size::from_bytes(bytes)
             ),
         ),

@@ -9,7 +9,8 @@ use super::state::Known;
 use balloon::control::api::{CeilingRequest, MemoryDocument};
 use balloon::control::fleet::GroupLimitsRequest;
 use balloon::control::orders::{
-    LimitsDocument, LimitsRequest, MoveDocument, MoveRequest, NodeDocument, NodeRequest,
+    LimitsDocument, LimitsRequest, MoveDocument, MoveRequest, NodeDocument, NodeRequest, ZoneMaxDocument,
+    ZoneMaxRequest,
 };
 use balloon::control::reclaim::{ReclaimDocument, ReclaimRequest};
 use balloon::size::{ParseSizeError, Size};
@@ -23,7 +24,7 @@ use std::str::FromStr;
 /// Change a running microVM, or with --group and without its name the limits of a group
 #[derive(Args, Debug)]
 #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
-#[command(group(clap::ArgGroup::new("zone_change").args(["moved", "node"])))]
+#[command(group(clap::ArgGroup::new("zone_change").args(["moved", "node", "memory_max"]).multiple(true)))]
 pub struct SetArgs {
     /// Name of the microVM; without it --group names a group, whose limits are changed until ballastd reads its
     /// configuration anew
@@ -32,17 +33,18 @@ pub struct SetArgs {
     /// Memory that the guest may have from now on: 512m, 1g, 1GiB; auto leaves it to Ballast again
     #[arg(long, value_name = "SIZE|auto", group = "change")]
     memory_ceiling: Option<Ceiling>,
-    /// Memory that the guest may ever have: at most what it was started with, which max stands for
+    /// Memory that the guest may ever have: at most what it was started with, which max stands for; with --zone, what its
+    /// workload may use of that
     #[arg(long, value_name = "SIZE|max", group = "change")]
     memory_max: Option<Limit>,
     /// Memory that it is brought back to when it has more; max is no such limit
-    #[arg(long, value_name = "SIZE|max", group = "change")]
+    #[arg(long, value_name = "SIZE|max", group = "change", conflicts_with = "zone")]
     memory_high: Option<Limit>,
     /// Memory that is taken from it only when nothing unprotected is left; 0 is none
-    #[arg(long, value_name = "SIZE", group = "change")]
+    #[arg(long, value_name = "SIZE", group = "change", conflicts_with = "zone")]
     memory_low: Option<Size>,
     /// Memory that is never taken from it; 0 is none
-    #[arg(long, value_name = "SIZE", group = "change")]
+    #[arg(long, value_name = "SIZE", group = "change", conflicts_with = "zone")]
     memory_min: Option<Size>,
     /// Keep what the guest uses at least that often: 300s, 5m, 1h
     #[arg(long, value_name = "TIME", group = "change")]
@@ -63,7 +65,7 @@ pub struct SetArgs {
     /// has the host choose, and moves nothing
     #[arg(long, value_name = "N|any", group = "change", requires = "zone", conflicts_with = "moved")]
     node: Option<Node>,
-    /// The zone that --move or --node is about
+    /// The zone that --memory-max, --move or --node is about
     #[arg(long, value_name = "NAME", requires = "zone_change")]
     zone: Option<String>,
 }
@@ -187,6 +189,11 @@ fn change_vm(
         let _: MemoryDocument = client::put(vm, "/v1/memory/ceiling", &request)?;
         done.push("the ceiling");
     }
+    if let (Some(max), Some(zone)) = (args.memory_max, &args.zone) {
+        let request = ZoneMaxRequest { zone: zone.clone(), max_bytes: max.bytes() };
+        let _: ZoneMaxDocument = client::order(vm, "/v1/zones/max", &request)?;
+        done.push("the zone's limit");
+    }
     if let (Some(node), Some(zone)) = (args.node, &args.zone) {
         let request = NodeRequest { zone: zone.clone(), node: node.number() };
         let placed: NodeDocument = client::order(vm, "/v1/zones/node", &request)?;
@@ -223,7 +230,7 @@ fn change_group(args: &SetArgs, daemon: Daemon<'_>) -> Result<ExitCode, Box<dyn 
         min: args.memory_min.map(protection),
         low: args.memory_low.map(protection),
         high: args.memory_high.map(Limit::bytes),
-        max: args.memory_max.map(Limit::bytes),
+        max: args.own_max().map(Limit::bytes),
         weight: args.weight,
     })?;
     writeln!(Output::lock(), "{group}")?;
@@ -246,8 +253,13 @@ fn describe(placed: &NodeDocument) -> String {
 }
 
 impl SetArgs {
+    /// The limit of the microVM, or of the group, itself.
+    fn own_max(&self) -> Option<Limit> {
+        self.memory_max.filter(|_| self.zone.is_none())
+    }
+
     fn changes_limits(&self) -> bool {
-        self.memory_max.is_some()
+        self.own_max().is_some()
             || self.memory_high.is_some()
             || self.memory_low.is_some()
             || self.memory_min.is_some()
@@ -270,7 +282,7 @@ impl SetArgs {
             min_bytes: self.memory_min.map_or(now.min_bytes, protection),
             low_bytes: self.memory_low.map_or(now.low_bytes, protection),
             high_bytes: self.memory_high.map_or(now.high_bytes, Limit::bytes),
-            max_bytes: self.memory_max.map_or(now.max_bytes, Limit::bytes),
+            max_bytes: self.own_max().map_or(now.max_bytes, Limit::bytes),
             weight: self.weight.or(now.weight),
         }
     }
@@ -351,10 +363,13 @@ mod tests {
             &["--node", "1"],
             &["--node", "-1", "--zone", "a"],
             &["--node", "1", "--move", "5", "--zone", "a"],
+            &["--memory-max", "1g", "--memory-min", "1m", "--zone", "a"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
         assert!(parse(&["--move", "5", "--zone", "a"]).is_ok());
+        let zones = parse(&["--memory-max", "1g", "--zone", "a"]).unwrap();
+        assert!(!zones.changes_limits() && parse(&["--memory-max", "1g"]).unwrap().changes_limits());
         let line = Line::try_parse_from(["set", "--group", "ci", "--memory-max", "1g"]).unwrap();
         assert_eq!((line.args.name, line.args.group.as_deref()), (None, Some("ci")));
         assert!(Line::try_parse_from(["set", "--memory-max", "1g"]).is_err());

@@ -87,6 +87,7 @@ pub fn run(args: &ZonesArgs) -> Result<ExitCode, Box<dyn Error>> {
         "NODE",
         "HOST NODE",
         "SIZE",
+        "MAX",
         "RESIDENT",
         "SHARE",
         "BALLOONED",
@@ -171,7 +172,7 @@ fn share(name: &str, mappings: &[Mapping]) -> Option<u64> {
     shares.fold(None, |sum: Option<u64>, share| Some(sum.unwrap_or(0).saturating_add(share)))
 }
 
-fn row(Listed { vm, zone, share_bytes }: &Listed) -> [String; 11] {
+fn row(Listed { vm, zone, share_bytes }: &Listed) -> [String; 12] {
     let size = |bytes| Size::from_bytes(bytes).to_string();
     [
         vm.clone(),
@@ -183,6 +184,7 @@ fn row(Listed { vm, zone, share_bytes }: &Listed) -> [String; 11] {
         zone.node.map_or_else(|| "-".into(), |node| node.to_string()),
         zone.host_node.map_or_else(|| "any".into(), |node| node.to_string()),
         size(zone.size_bytes),
+        zone.max_bytes.map_or_else(|| "-".into(), size),
         zone.resident_bytes.map_or_else(|| "-".into(), size),
         share_bytes.map_or_else(|| "-".into(), size),
         size(zone.ballooned_bytes),
@@ -204,6 +206,7 @@ mod tests {
             host_node: None,
             huge_pages: true,
             size_bytes: 128 << 20,
+            max_bytes: Some(64 << 20),
             resident_bytes: None,
             ballooned_bytes: 3 << 20,
             reported_bytes: 0,
@@ -214,6 +217,7 @@ mod tests {
             node: None,
             resident_bytes: Some(8 << 20),
             huge_pages: false,
+            max_bytes: None,
             ballooned_bytes: 0,
             ..zone.clone()
         };
@@ -225,7 +229,8 @@ mod tests {
             mapping("", 1 << 30),
         ];
         let listed = of("web", (ZonesDocument { zones: vec![zone, layer] }, mappings));
-        assert_eq!(row(&listed[0]).join("|"), "web|cache|private|1|any|128 MiB|-|-|3 MiB|0 B|yes");
-        assert_eq!(row(&listed[1]).join("|"), "web|0123456789ab|shared|-|any|128 MiB|8 MiB|4 MiB|0 B|0 B|no");
+        assert_eq!(row(&listed[0]).join("|"), "web|cache|private|1|any|128 MiB|64 MiB|-|-|3 MiB|0 B|yes");
+        let layer = "web|0123456789ab|shared|-|any|128 MiB|-|8 MiB|4 MiB|0 B|0 B|no";
+        assert_eq!(row(&listed[1]).join("|"), layer);
     }
 }

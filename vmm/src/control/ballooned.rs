@@ -219,6 +219,8 @@ pub(super) fn zone_document(look: &Look, node: u32, zone: &PrivateZone) -> ZoneD
         host_node: zone.host_node,
         huge_pages: zone.huge_pages,
         size_bytes: sum(|region| region.bytes),
+        // Who keeps its limit is the agent.
+        max_bytes: None,
         resident_bytes: resident,
         ballooned_bytes: sum(|region| region.ballooned),
         reported_bytes: sum(|region| region.reported),

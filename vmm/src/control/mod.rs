@@ -33,3 +33,4 @@ pub mod shared;
 mod tests;
 pub mod ticks;
 pub mod trim;
+pub mod zone_max;

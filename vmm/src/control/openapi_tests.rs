@@ -117,6 +117,7 @@ fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
     const MOVE: (&str, &str) = ("/v1/move", r#"{"pid": 7, "zone": "cache"}"#);
     const SIGNAL: &str = "/v1/signal";
     const NODE: (&str, &str) = ("/v1/zones/node", r#"{"zone": "cache", "node": 1}"#);
+    const ZONE_MAX: (&str, &str) = ("/v1/zones/max", r#"{"zone": "cache", "max_bytes": 1048576}"#);
     let moved = Done::Moved { there_bytes: 1, elsewhere_bytes: 2 };
     let low = max(256);
     let mut bench = Bench::new();
@@ -151,6 +152,11 @@ fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
         ("POST", MOVE.0, MOVE.1, Some(refused())),
         ("POST", MOVE.0, MOVE.1, None),
         ("POST", MOVE.0, MOVE.1, Some(moved)),
+        ("POST", ZONE_MAX.0, "x", None),
+        ("POST", ZONE_MAX.0, r#"{"zone": "no", "max_bytes": 1}"#, None),
+        ("POST", ZONE_MAX.0, ZONE_MAX.1, Some(refused())),
+        ("POST", ZONE_MAX.0, ZONE_MAX.1, None),
+        ("POST", ZONE_MAX.0, ZONE_MAX.1, Some(limited())),
         ("POST", NODE.0, "x", None),
         ("POST", NODE.0, r#"{"zone": "no", "node": 1}"#, None),
         ("POST", NODE.0, r#"{"zone": "cache", "node": 7}"#, None),
@@ -166,9 +172,13 @@ fn ordered(openapi: &Value) -> BTreeSet<(String, String, String)> {
     bench.pass(10_000);
     let stale = bench.begin("PUT", LIMITS, &low, Some("\"99\"")).unwrap();
     while bench.begin("POST", MOVE.0, MOVE.1, None).is_err() {}
-    for (method, path, body) in
-        [("PUT", LIMITS, &*low), ("POST", TRIM.0, TRIM.1), ("POST", MOVE.0, MOVE.1), ("POST", NODE.0, NODE.1)]
-    {
+    for (method, path, body) in [
+        ("PUT", LIMITS, &*low),
+        ("POST", TRIM.0, TRIM.1),
+        ("POST", MOVE.0, MOVE.1),
+        ("POST", NODE.0, NODE.1),
+        ("POST", ZONE_MAX.0, ZONE_MAX.1),
+    ] {
         check_one(&mut bench, method, path, body, None);
     }
     const EXEC: &str = r#"{"args": ["sh"]}"#;

@@ -11,12 +11,14 @@ use super::agent::{Agent, Nobody};
 use super::host_nodes::TURN;
 use super::limits::{Change, Held, HostLimit, Outside};
 use super::memory::{Memory, NodeError};
-use super::routes::Answer;
+use super::routes::{Answer, STATISTICS};
 use super::trim::{AGENT_MS, LIMIT_MS, Reading, Trim, Wanted};
+use super::zone_max::{Maxes, ZoneMax};
 use crate::link::OrderError;
 use balloon::control::http::{Request, Response, Status, parse_document};
 use balloon::control::orders::{
     LimitsRequest, MoveDocument, MoveRequest, NodeDocument, NodeRequest, SignalRequest, TrimRequest,
+    ZoneMaxRequest,
 };
 use balloon::control::service::{Stream, error};
 use balloon::zone::Limits;
@@ -38,6 +40,7 @@ pub const LIMIT: Duration = Duration::from_millis(LIMIT_MS + 1000);
 pub struct Orders {
     agent: Box<dyn Agent>,
     held: Held,
+    zone_maxes: Maxes,
     host_limit: HostLimit,
     jobs: BTreeMap<u64, Job>,
     last_ticket: u64,
@@ -46,6 +49,7 @@ pub struct Orders {
 enum Job {
     Trim(Trim),
     Change(Change),
+    ZoneMax(ZoneMax),
     Move { id: u32, until_ms: u64 },
     Node { zone: String, node: u32 },
     Over { answer: Response, since_ms: u64 },
@@ -56,7 +60,8 @@ impl Orders {
     #[must_use]
     pub fn new(agent: Box<dyn Agent>, held: Held, host_limit: HostLimit) -> Self {
         // The ticket 0 is that of statistics.
-        Self { agent, held, host_limit, jobs: BTreeMap::new(), last_ticket: super::routes::STATISTICS }
+        let (zone_maxes, jobs) = (Maxes::new(), BTreeMap::new());
+        Self { agent, held, zone_maxes, host_limit, jobs, last_ticket: STATISTICS }
     }
 
     /// Those of a microVM of this size that has no agent.
@@ -99,7 +104,7 @@ impl Orders {
 
     /// Goes on with everything.
     pub fn advance(&mut self, now_ms: u64, memory: &mut dyn Memory) {
-        let Self { agent, held, host_limit, jobs, .. } = self;
+        let Self { agent, held, zone_maxes, host_limit, jobs, .. } = self;
         for job in jobs.values_mut() {
             let answer = match job {
                 Job::Trim(trim) => trim.step(now_ms, reading(memory, trim.zone(), now_ms), &mut **agent),
@@ -107,6 +112,7 @@ impl Orders {
                     let mut outside = Outside { agent: &mut **agent, memory, host_limit };
                     change.step(now_ms, held, &mut outside)
                 }
+                Job::ZoneMax(change) => change.step(now_ms, zone_maxes, &mut **agent),
                 Job::Move { id, until_ms } => moved(*id, now_ms, *until_ms, &mut **agent),
                 Job::Node { zone, node } => placed(zone, *node, memory),
                 Job::Over { .. } => None,
@@ -146,6 +152,36 @@ impl Orders {
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
         self.held.max_bytes().get()
+    }
+
+    /// What the workload may use of the zone of this number; none is all of it.
+    #[must_use]
+    pub fn zone_max(&self, zone: u8) -> Option<u64> {
+        self.zone_maxes.get(&zone).copied()
+    }
+
+    /// `POST /v1/zones/max`.
+    pub fn set_zone_max(&mut self, request: &Request, memory: &mut dyn Memory, now_ms: u64) -> Answer {
+        let ZoneMaxRequest { zone, max_bytes } =
+            match parse(&request.body, r#"send {"zone": NAME, "max_bytes": N}"#) {
+                Ok(wanted) => wanted,
+                Err(answer) => return answer,
+            };
+        if let Some(answer) = self.is_full() {
+            return answer;
+        }
+        let zone = match find(memory, zone) {
+            Ok(zone) => zone,
+            Err(answer) => return answer,
+        };
+        if self.jobs.values().any(|job| matches!(job, Job::ZoneMax(other) if other.zone() == zone.0)) {
+            return refuse(Status::Conflict, "the limit is being changed: try again");
+        }
+        let until_ms = now_ms.saturating_add(AGENT_MS);
+        match ZoneMax::begin(zone, max_bytes, &memory.zones().zones, &mut *self.agent, until_ms) {
+            Ok(change) => self.begin(Job::ZoneMax(change)),
+            Err(answer) => Answer::Now(answer),
+        }
     }
 
     /// `GET /v1/limits`.

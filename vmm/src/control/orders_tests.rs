@@ -338,6 +338,44 @@ fn a_zone_moves_in_short_turns_and_where_it_lies_is_told() {
 }
 
 #[test]
+fn a_zone_is_limited_by_the_agent_or_as_before() {
+    let mut bench = Bench::new();
+    const PATH: &str = "/v1/zones/max";
+    let wanted = |mib: u64| format!(r#"{{"zone": "cache", "max_bytes": {}}}"#, mib * MIB);
+    let shown = |bench: &mut Bench| {
+        let zones = bench.ask("GET", "/v1/zones", "", None).1;
+        [0, 1, 2].map(|zone| zones["zones"][zone]["max_bytes"].as_u64())
+    };
+    let order = |max: Option<u64>| Order::Limit { zone: Some(1), max_bytes: max.map(|mib| mib * MIB) };
+    assert_eq!(bench.ask("POST", PATH, &wanted(100), Some(refused())).0, 409);
+    assert_eq!(shown(&mut bench), [None; 3]);
+    let (status, document) = bench.ask("POST", PATH, &wanted(100), Some(limited()));
+    assert_eq!(
+        (status, document),
+        (200, json!({ "zone": "cache", "max_bytes": 100 * MIB, "current_bytes": 1 }))
+    );
+    assert_eq!(shown(&mut bench), [None, Some(100 * MIB), None]);
+    // Without an answer the agent is told what was in force.
+    assert_eq!(bench.ask("POST", PATH, &wanted(50), None).0, 504);
+    assert_eq!(bench.guest.borrow().given, [100, 100, 50, 100].map(|mib| order(Some(mib))));
+    assert_eq!(shown(&mut bench)[1], Some(100 * MIB));
+    // A change at a time, no more than there is, and none of the only zone.
+    let ticket = bench.begin("POST", PATH, r#"{"zone": "cache", "max_bytes": null}"#, None).unwrap_err();
+    assert_eq!(bench.begin("POST", PATH, &wanted(70), None).unwrap().status.code(), 409);
+    bench.answers(limited());
+    bench.pass(250);
+    assert_eq!(bench.take(ticket).unwrap().0, 200);
+    assert_eq!(shown(&mut bench), [None; 3]);
+    let too_large = (bench.memory.document.size_bytes >> 20) + 1;
+    for body in [wanted(too_large), r#"{"zone": "no", "max_bytes": 1}"#.into()] {
+        assert_eq!(bench.ask("POST", PATH, &body, None).0, 422, "{body}");
+    }
+    bench.memory.only_zone = true;
+    assert_eq!(bench.ask("POST", PATH, r#"{"zone": "ram", "max_bytes": 1}"#, None).0, 422);
+    assert_eq!(bench.guest.borrow().given.len(), 5);
+}
+
+#[test]
 fn clients_that_go_away_leave_nothing_behind() {
     let mut bench = Bench::new();
     let mut begun = 0;

@@ -73,7 +73,12 @@ pub const ROUTES: &[Route] = &[
         allow: "PUT",
         serve: |request, parts| Answer::Now(set_ceiling(&request.body, parts.memory)),
     },
-    Route { path: "/v1/zones", allow: "GET, HEAD", serve: |_, parts| Answer::Now(zones(parts.memory)) },
+    Route { path: "/v1/zones", allow: "GET, HEAD", serve: |_, parts| Answer::Now(zones(parts)) },
+    Route {
+        path: "/v1/zones/max",
+        allow: "POST",
+        serve: |request, parts| parts.orders.set_zone_max(request, parts.memory, parts.now_ms),
+    },
     Route {
         path: "/v1/zones/node",
         allow: "POST",
@@ -143,9 +148,12 @@ fn paths() -> Vec<&'static str> {
     ROUTES.iter().map(|route| route.path).collect()
 }
 
-fn zones(memory: &mut dyn Memory) -> Response {
-    let mut document = memory.zones();
-    document.zones.extend(memory.shared_zones());
+fn zones(parts: Parts<'_>) -> Response {
+    let mut document = parts.memory.zones();
+    for (number, zone) in (0..).zip(&mut document.zones) {
+        zone.max_bytes = parts.orders.zone_max(number);
+    }
+    document.zones.extend(parts.memory.shared_zones());
     Response::json(Status::Ok, &document)
 }
 

@@ -30,6 +30,8 @@ pub struct Scripted {
     pub moving: Option<(u32, Result<Placed, i32>)>,
     /// How the next one ends.
     pub move_ends: Result<Placed, i32>,
+    /// There is but the zone of the boot memory.
+    pub only_zone: bool,
 }
 
 pub const MIB: u64 = 1 << 20;
@@ -82,6 +84,7 @@ impl Scripted {
             event: EventFd::new(libc::EFD_NONBLOCK).unwrap(),
             moving: None,
             move_ends: Ok(Placed { there: 8192, elsewhere: 4096, moved: 8192 }),
+            only_zone: false,
         }
     }
 
@@ -126,6 +129,7 @@ impl Memory for Scripted {
             host_node: Some(1),
             huge_pages: true,
             size_bytes: self.document.size_bytes,
+            max_bytes: None,
             resident_bytes: self.document.resident_bytes,
             ballooned_bytes: self.document.ballooned_bytes,
             reported_bytes: self.document.reported_bytes,
@@ -137,7 +141,8 @@ impl Memory for Scripted {
             resident_bytes: None,
             ..zone.clone()
         };
-        ZonesDocument { zones: vec![zone, further] }
+        let further = (!self.only_zone).then_some(further);
+        ZonesDocument { zones: [zone].into_iter().chain(further).collect() }
     }
 
     fn shared_zones(&mut self) -> Vec<ZoneDocument> {
@@ -148,6 +153,7 @@ impl Memory for Scripted {
             host_node: None,
             huge_pages: false,
             size_bytes: 2 << 20,
+            max_bytes: None,
             resident_bytes: None,
             ballooned_bytes: 0,
             reported_bytes: 0,

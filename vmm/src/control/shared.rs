@@ -40,6 +40,7 @@ impl SharedZones {
                 host_node: None,
                 huge_pages: false,
                 size_bytes: file.bytes() as u64,
+                max_bytes: None,
                 resident_bytes: resident(number),
                 ballooned_bytes: 0,
                 reported_bytes: 0,

@@ -23,6 +23,7 @@ pub(super) fn vm(name: &str, resident_mib: u64) -> Vm {
         host_node: None,
         huge_pages: false,
         size_bytes,
+        max_bytes: None,
         resident_bytes: Some(resident_bytes),
         ballooned_bytes: 0,
         reported_bytes: 0,
