@@ -109,6 +109,7 @@ fn host() -> (Tree, Vec<Reading>) {
             cold: cold.map(|(age_ms, bytes)| Cold { age_ms, bytes }),
             yield_bytes_per_s: 0,
             follows: number % 10 != 0,
+            pages_out: true,
         });
     }
     (tree, readings)
@@ -138,7 +139,8 @@ fn policy(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fleet");
     group.throughput(Throughput::Elements(GUESTS));
     let (tree, readings) = host();
-    let short = Host { total_bytes: GUESTS * 320 * MIB, available_bytes: GUESTS * 3 * MIB, stall_ppm: 0 };
+    let short =
+        Host { total_bytes: GUESTS * 320 * MIB, available_bytes: GUESTS * 3 * MIB, ..Host::default() };
     let mut allotments: Vec<Allotment> = Vec::new();
     // As the daemon's, it goes on from tick to tick. What was directed counts for four of them.
     let mut fleet = Fleet::new(FleetTuning::default());

@@ -2,7 +2,8 @@
 //!
 //! Owns the words and numbers of memory: sizes as people write them ([`size`]) and pages by number ([`pages`]);
 //! the virtio-balloon ([`device`]), the page books of a VM ([`frames`]), what releases its memory ([`backing`]),
-//! what of it the host really holds ([`resident`]) and on which of its nodes ([`numa`]), and how a host's memory is divided among VMs ([`zone`]); and the
+//! what of it the host really holds ([`resident`]) and on which of its nodes ([`numa`]), what has the host swap it out
+//! ([`page_out`]), and how a host's memory is divided among VMs ([`zone`]); and the
 //! sockets by which people and programs hear of it and say what is to be ([`control`]). Used by the VMM and by the
 //! command line.
 //!
@@ -20,6 +21,7 @@ pub mod device;
 pub mod frames;
 pub mod logging;
 pub mod numa;
+pub mod page_out;
 pub mod pages;
 pub mod policy;
 pub mod resident;

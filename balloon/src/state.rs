@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub const VARIABLE: &str = "BALLAST_STATE";
 /// Where users other than root have theirs.
 pub const USUAL_VARIABLE: &str = "XDG_RUNTIME_DIR";
+/// Beside a microVM's socket: why the daemon has killed it, in words.
+pub const KILLED: &str = "killed";
 
 /// The state directory: `$BALLAST_STATE`, else `/run/ballast` for root, else `$XDG_RUNTIME_DIR/ballast`; of others there
 /// is none without these variables. `variable` gives those that are set and not empty.

@@ -7,6 +7,7 @@ use crate::control::ballooned::Ballooned;
 use crate::control::host_nodes::HostNodes;
 use crate::control::limits::Held;
 use crate::control::orders::Orders;
+use crate::control::paging::Paging;
 use crate::control::service::MicroVm;
 use crate::control::ticks::{TickEvents, Ticks};
 use crate::from_config::{document, hello, owner, private_zones, shared_zones, small_regions, zone};
@@ -223,11 +224,13 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     // SAFETY: as above.
     let host_cgroup = config.host_cgroup.as_ref().map(|cgroup| Rc::new(unsafe { HostCgroup::adopt(cgroup) }));
     let private = private_zones(config, &ram);
-    let ranges = private.iter().map(|zone| memory::host_ranges(&memory, &zone.regions));
-    let nodes = HostNodes::new(ranges.collect());
+    let ranges: Vec<_> = private.iter().map(|zone| memory::host_ranges(&memory, &zone.regions)).collect();
+    let paging = Paging::new(ranges.concat());
+    let nodes = HostNodes::new(ranges);
     let ballooned = Ballooned::new(Arc::clone(&balloon), private, share(&answered)?)
         .with_host(host_cgroup.clone())
         .with_nodes(nodes)
+        .with_paging(paging)
         .with_shared(shared_zones(config, &layers));
     let ticks = Ticks::new().map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(TickEvents { ticks: ticks.clone(), event: share(&answered)? }));

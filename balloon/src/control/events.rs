@@ -95,12 +95,18 @@ pub enum EventKind {
     TakeBegun,
     /// It has not been ordered to for a while.
     TakeEnded,
+    /// The host is told to swap out memory of a microVM.
+    PageOutBegun,
+    /// It has not been told to for a while.
+    PageOutEnded,
     /// Arbitration imposes a ceiling on a microVM.
     CeilingImposed,
     /// It lowers it further.
     CeilingLowered,
     /// It imposes none any more.
     CeilingLifted,
+    /// A microVM is killed, as nothing else would have helped the host.
+    VmKilled,
     /// A microVM has ended and the host does not have its memory back yet.
     Orphaned,
     /// Now it has.

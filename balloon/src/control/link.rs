@@ -114,6 +114,9 @@ pub struct Offer {
     pub yield_bytes_per_s: u64,
     /// Whether its guest carries out orders. Who does not is left to the balloon.
     pub follows: bool,
+    /// Whether its VMM has the host swap out what an envelope says. One of an older Ballast does not know of it.
+    #[serde(default)]
+    pub pages_out: bool,
 }
 
 /// What a private zone holds.
@@ -156,6 +159,14 @@ pub struct Envelope {
     pub grant_bytes: u64,
     /// What it is to give back now, whatever that costs it. That of each envelope is given once.
     pub take_bytes: u64,
+    /// What the host is to swap out of it now, likewise. Only who offers that is told so.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub page_out_bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_nothing(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// The other end does not speak this protocol.
@@ -236,6 +247,7 @@ mod tests {
             floor_bytes: 0,
             grant_bytes: 1,
             take_bytes: 2,
+            page_out_bytes: sequence,
         })
     }
 
@@ -266,6 +278,15 @@ mod tests {
             decoder.receive(&bytes);
             while let Ok(Some(_)) = decoder.take() {}
         }
+    }
+
+    #[test]
+    fn who_does_not_page_out_is_told_nothing_of_it() {
+        let text = |bytes| serde_json::to_string(&envelope(bytes)).unwrap();
+        assert!(!text(0).contains("page_out") && text(1).contains("page_out"));
+        let offer = r#"{"cold":[{"age_ms":0,"bytes":0},{"age_ms":0,"bytes":0},{"age_ms":0,"bytes":0}],
+                        "yield_bytes_per_s":0,"follows":false}"#;
+        assert_eq!(serde_json::from_str::<Offer>(offer).unwrap(), Offer::default());
     }
 
     #[test]

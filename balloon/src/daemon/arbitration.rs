@@ -4,9 +4,11 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use super::fleet::{Fleet, SILENT_TICKS};
+use super::host::Process;
 use super::turns::{Tick, Turns};
 use crate::control::link::{Envelope, LEASE};
-use crate::policy::fleet::{Allotment, Fleet as Law, FleetTuning, Host, Reading, Verdict};
+use crate::policy::fleet::{Allotment, Fleet as Law, FleetTuning, Host, Kill, Reading, Verdict};
+use crate::size::Size;
 use crate::zone::{Error, Id};
 
 /// No pressure, in thousandths.
@@ -25,6 +27,23 @@ pub(super) struct Arbitration {
     pub(super) ticks: u64,
     /// What was directed since then.
     pub(super) directed_bytes: u64,
+    /// What the host was told to swap out since then.
+    pub(super) page_out_bytes: u64,
+    /// How many were killed since then.
+    pub(super) kills: u64,
+    /// Who is to be killed, and why.
+    condemned: Option<Condemned>,
+}
+
+/// A microVM that is to be killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condemned {
+    /// Its name.
+    pub name: String,
+    /// Its VMM.
+    pub process: Process,
+    /// Why, in words for whoever looks after it.
+    pub reason: String,
 }
 
 impl Default for Arbitration {
@@ -38,6 +57,9 @@ impl Default for Arbitration {
             verdict: Verdict::default(),
             ticks: 0,
             directed_bytes: 0,
+            page_out_bytes: 0,
+            kills: 0,
+            condemned: None,
         }
     }
 }
@@ -53,6 +75,7 @@ impl Fleet {
             cold: member.offer.cold,
             yield_bytes_per_s: member.offer.yield_bytes_per_s,
             follows: member.offer.follows && member.silent_ticks <= SILENT_TICKS,
+            pages_out: member.offer.pages_out && member.silent_ticks <= SILENT_TICKS,
         }));
         let verdict = law.tick(&self.tree, &host, readings, allotments);
         let mut allotted = allotments.iter().peekable();
@@ -63,9 +86,40 @@ impl Fleet {
         turns.next(&tick, law.pressures(), &mut self.told);
         (self.arbitration.host, self.arbitration.verdict) = (host, verdict);
         self.arbitration.ticks = self.arbitration.ticks.saturating_add(1);
-        self.arbitration.directed_bytes =
-            self.arbitration.directed_bytes.saturating_add(verdict.directed_bytes);
+        let add = |sum: &mut u64, bytes: u64| *sum = sum.saturating_add(bytes);
+        add(&mut self.arbitration.directed_bytes, verdict.directed_bytes);
+        add(&mut self.arbitration.page_out_bytes, verdict.page_out_bytes);
+        self.arbitration.condemned = verdict.kill.and_then(|kill| self.condemn(&kill));
         self.protect();
+    }
+
+    /// Arbitrates by these constants from now on.
+    pub(super) fn tune(&mut self, tuning: FleetTuning) {
+        self.arbitration.law.tune(tuning);
+    }
+
+    /// Who is to be killed now, once.
+    pub fn take_condemned(&mut self) -> Option<Condemned> {
+        self.arbitration.condemned.take()
+    }
+
+    fn condemn(&mut self, kill: &Kill) -> Option<Condemned> {
+        let (name, member) = self.vms.iter().find(|(_, member)| member.id == kill.vm)?;
+        let (name, process) = (name.clone(), member.process);
+        self.arbitration.kills = self.arbitration.kills.saturating_add(1);
+        let Host { available_bytes, total_bytes, .. } = self.arbitration.host;
+        let size = Size::from_bytes;
+        let reason = format!(
+            "{} of the host's {} are available and nothing else brought more; it is the least protected, with {} of which \
+             {} are, and a weight of {}",
+            size(available_bytes),
+            size(total_bytes),
+            size(kill.charge_bytes),
+            size(kill.protected_bytes),
+            kill.weight
+        );
+        self.tell_killed(&name, kill, &reason);
+        Some(Condemned { name, process, reason })
     }
 
     /// Ticks since the daemon's start.
@@ -106,7 +160,7 @@ impl Fleet {
         let allotment = member.allotment.unwrap_or(calm);
         if let Some(allotment) = &mut member.allotment {
             // Another link between two ticks is not told to give the same again.
-            allotment.take_bytes = 0;
+            (allotment.take_bytes, allotment.page_out_bytes) = (0, 0);
         }
         Some(Envelope {
             sequence: member.sequence,
@@ -118,6 +172,7 @@ impl Fleet {
             floor_bytes: allotment.floor_bytes,
             grant_bytes: allotment.grant_bytes,
             take_bytes: allotment.take_bytes,
+            page_out_bytes: allotment.page_out_bytes,
         })
     }
 
@@ -132,6 +187,7 @@ impl Fleet {
             floor_bytes: self.protection.get(vm).unwrap_or_default().min,
             grant_bytes: 0,
             take_bytes: 0,
+            page_out_bytes: 0,
             pressed_by: None,
             imposed_bytes: None,
         }

@@ -7,6 +7,10 @@
 //! capacity = "48g"        # by default the host's memory less a sixteenth, at least 256 MiB
 //! overcommit = true       # the sum of maximums may exceed the pool
 //! share = "host"          # how far image layers are shared: host, group, vm; by default within the group at the top
+//! kill = "never"          # or least-protected: at the host's very end
+//!
+//! [pool.watermarks]
+//! short = "4%"            # and enough, critical, refuse: shares of the host's memory that are available
 //!
 //! [groups."ci/linux"]
 //! min = "2g"              # min, low, high, max: sizes; weight: 1 to 10000
@@ -16,6 +20,8 @@
 
 #![forbid(unsafe_code)]
 
+use super::watermarks::Watermarks;
+use crate::policy::fleet::FleetTuning;
 use crate::size::Size;
 use crate::zone::scope::Sharing;
 use crate::zone::{Charging, DEFAULT_WEIGHT, Error as ZoneError, Limits, Pool, Share, Tree};
@@ -67,11 +73,33 @@ pub struct PoolConfig {
     pub charging: Option<Charging>,
     /// How far image layers are shared where no group says.
     pub share: Option<Share>,
+    /// What is done about how little of the host's memory is available.
+    pub watermarks: Watermarks,
+    /// Who is killed when below the last watermark nothing else helps.
+    pub kill: KillConfig,
+}
+
+/// Who is killed when nothing else helps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KillConfig {
+    /// Nobody: the host's kernel chooses, if it has to.
+    #[default]
+    Never,
+    /// The microVM of the least weight that has more than is protected of it.
+    LeastProtected,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { capacity: None, overcommit: true, charging: None, share: None }
+        Self {
+            capacity: None,
+            overcommit: true,
+            charging: None,
+            share: None,
+            watermarks: Watermarks::default(),
+            kill: KillConfig::default(),
+        }
     }
 }
 
@@ -137,6 +165,20 @@ impl Config {
         Sharing::new(pool.into_iter().chain(groups).collect())
     }
 
+    /// The constants of arbitration.
+    #[must_use]
+    pub fn tuning(&self) -> FleetTuning {
+        let Watermarks { enough, short, critical, refuse } = self.pool.watermarks;
+        FleetTuning {
+            enough_permille: enough.permille(),
+            short_permille: short.permille(),
+            critical_permille: critical.permille(),
+            refuse_permille: refuse.permille(),
+            kills: self.pool.kill == KillConfig::LeastProtected,
+            ..FleetTuning::default()
+        }
+    }
+
     fn pool(&self, memory_bytes: u64) -> Pool {
         let kept = (memory_bytes / KEPT_PART).max(KEPT_LEAST_BYTES);
         let capacity = self.pool.capacity.map(Size::bytes);
@@ -186,6 +228,15 @@ mod tests {
     }
 
     #[test]
+    fn arbitration_is_by_default_what_it_is_without_a_configuration() {
+        assert_eq!(Config::default().tuning(), FleetTuning::default());
+        let text = "[pool]\nkill = 'least-protected'\n[pool.watermarks]\nenough = '30%'\nrefuse = '1.5%'\n";
+        let tuning = Config::parse(text).unwrap().tuning();
+        assert_eq!((tuning.enough_permille, tuning.short_permille, tuning.refuse_permille), (300, 40, 15));
+        assert!(tuning.kills);
+    }
+
+    #[test]
     fn a_configuration_is_read_anew_around_those_who_are_there() {
         let mut tree = Config::parse("[groups.ci]\nmax = '4g'\n").unwrap().tree(16 * GIB).unwrap();
         tree.create_vm("ci", "a", Limits::default()).unwrap();
@@ -211,7 +262,11 @@ mod tests {
             .collect();
         let Config { metrics, pool, groups } = Config::parse(&shown).unwrap();
         assert!(metrics.is_some());
-        let PoolConfig { capacity, overcommit: _, charging, share } = pool;
+        let PoolConfig { capacity, overcommit: _, charging, share, watermarks, kill } = pool;
+        assert_eq!((watermarks, kill), Default::default(), "what is shown is the default");
+        for key in ["enough", "short", "critical", "refuse", "kill"] {
+            assert!(shown.contains(&format!("\n{key} = ")), "{key}");
+        }
         assert!(capacity.is_some() && charging.is_some() && share.is_some(), "{shown}");
         assert!(shown.contains("\novercommit = true"));
         let shows = |key: fn(&GroupConfig) -> bool| groups.values().any(key);
@@ -228,6 +283,10 @@ mod tests {
             ("[groups.ci]\nmax = '4 apples'\n", "line 2"),
             ("[groups.ci]\nmax = \n", "line 2"),
             ("\nmetrics = '9753'\n", "line 2"),
+            ("[pool]\nkill = 'always'\n", "line 2"),
+            ("[pool]\n[pool.watermarks]\nshort = '4'\n", "line 3"),
+            ("[pool]\n[pool.watermarks]\nshrt = '4%'\n", "line 3"),
+            ("[pool]\ncapacity = '1g'\nwatermarks = { short = '7%' }\n", "line 3"),
         ] {
             let error = Config::parse(text).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");

@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::config::{Config, Error};
+use super::config::{Config, Error, KillConfig};
+use super::watermarks::Watermarks;
 use crate::size::Size;
 use crate::zone::{Charging, Limits, Scope};
 use std::fmt::Write;
@@ -37,6 +38,16 @@ pub fn describe(config: &Config, memory_bytes: u64) -> Result<String, Error> {
         let _ = writeln!(text, "; image layers are shared {shared}, charged {charged}");
     };
     finish(&mut text, "", tree.charging(tree.root()));
+    let Watermarks { enough, short, critical, refuse } = config.pool.watermarks;
+    let killed = match config.pool.kill {
+        KillConfig::Never => "nobody is killed",
+        KillConfig::LeastProtected => "the least protected is killed where nothing else helps",
+    };
+    let _ = writeln!(
+        text,
+        "host: short below {short} of its memory available and until it is {enough}, critical below {critical}; below \
+         {refuse} no microVM is started and {killed}"
+    );
     for path in config.groups.keys() {
         let Some((id, node)) = tree.group(path).and_then(|id| Some((id, tree.get(id)?))) else { continue };
         let _ = write!(text, "group {path}: {}", limits(node.limits()));
@@ -66,6 +77,8 @@ mod tests {
             described,
             "pool: 8 GiB of the host's 16 GiB, overcommit on; image layers are shared on the whole host, charged \
              proportional\n\
+             host: short below 4% of its memory available and until it is 6%, critical below 2%; below 1% no microVM is \
+             started and nobody is killed\n\
              group ci: max 4 GiB, weight 100; image layers are shared with nobody, charged proportional\n\
              group ci/linux: min 1 GiB, weight 7; image layers are shared with nobody, charged common\n"
         );

@@ -50,7 +50,7 @@ pub struct Fleet {
 pub(super) struct Member {
     pub(super) id: Id,
     /// Of its VMM; before that, of who starts it.
-    process: Process,
+    pub(super) process: Process,
     pub(super) linked: bool,
     /// Number of the last envelope.
     pub(super) sequence: u64,
@@ -70,6 +70,8 @@ pub(super) struct Member {
     pub(super) usage: Usage,
     /// What the last tick allotted it.
     pub(super) allotment: Option<Allotment>,
+    /// What of it the host has swapped out.
+    pub(super) swapped_bytes: u64,
     /// Number of the last snapshot.
     snapshot: u64,
     /// How many of all looks at layers had been taken when its were looked at last.
@@ -91,6 +93,7 @@ impl Member {
             offer: Offer::default(),
             usage: Usage::default(),
             allotment: None,
+            swapped_bytes: 0,
             snapshot: 0,
             looked: 0,
         }
@@ -134,6 +137,7 @@ impl Fleet {
     pub fn configure(&mut self, config: &Config, memory_bytes: u64) -> Result<(), Error> {
         config.configure(memory_bytes, &mut self.tree)?;
         self.sharing = config.sharing();
+        self.tune(config.tuning());
         Ok(())
     }
 
@@ -254,6 +258,7 @@ impl Fleet {
     fn settle(&mut self, name: &str, claims: impl Fn(&str) -> u64, held: Held) -> Result<u64, Error> {
         let Some(member) = self.vms.get_mut(name) else { return Ok(0) };
         member.snapshot = member.snapshot.saturating_add(1);
+        member.swapped_bytes = held.swapped_bytes;
         let (id, snapshot) = (member.id, member.snapshot);
         let (mut left, mut beyond) = (held.private_bytes, 0u64);
         for node in self.tree.children(id).collect::<Vec<_>>() {

@@ -53,7 +53,7 @@ fn report(zones: &[(&str, u64)]) -> Report {
 }
 
 fn held(private_bytes: u64) -> Held {
-    Held { private_bytes }
+    Held { private_bytes, ..Held::default() }
 }
 
 fn charge(fleet: &mut Fleet, name: &str) -> u64 {

@@ -24,6 +24,8 @@ pub struct Process {
 pub struct Held {
     /// Memory that no other process has: its anonymous pages and its page tables. Of a VMM guest memory above all.
     pub private_bytes: u64,
+    /// Memory of its own that is in swap.
+    pub swapped_bytes: u64,
 }
 
 /// A process and who started it.
@@ -107,7 +109,7 @@ fn parse_stat(pid: u32, text: &str) -> Option<Status> {
 
 fn parse_status(text: &str) -> Held {
     let field = |name| kib(text, name).unwrap_or(0);
-    Held { private_bytes: field("RssAnon").saturating_add(field("VmPTE")) }
+    Held { private_bytes: field("RssAnon").saturating_add(field("VmPTE")), swapped_bytes: field("VmSwap") }
 }
 
 #[cfg(test)]
@@ -140,8 +142,8 @@ mod tests {
 
     #[test]
     fn private_memory_is_what_goes_with_the_process() {
-        let text = "Name:\tx\nRssAnon:\t    100 kB\nRssFile:\t  7 kB\nVmPTE:\t 4 kB\n";
-        assert_eq!(parse_status(text), Held { private_bytes: 104 << 10 });
+        let text = "Name:\tx\nRssAnon:\t    100 kB\nRssFile:\t  7 kB\nVmPTE:\t 4 kB\nVmSwap:\t 9 kB\n";
+        assert_eq!(parse_status(text), Held { private_bytes: 104 << 10, swapped_bytes: 9 << 10 });
         assert_eq!(parse_status(""), Held::default());
     }
 }

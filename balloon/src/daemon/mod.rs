@@ -26,6 +26,7 @@ pub mod fleet;
 mod fleet_tests;
 pub mod host;
 pub mod journal;
+mod kill;
 pub mod layers;
 #[cfg(test)]
 mod layers_tests;
@@ -43,3 +44,4 @@ mod signals;
 mod state_lock;
 mod telling;
 mod turns;
+mod watermarks;

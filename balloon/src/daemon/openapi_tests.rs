@@ -233,9 +233,12 @@ fn what_may_be_sent_and_every_choice_is_as_described() {
         PressureEnded,
         TakeBegun,
         TakeEnded,
+        PageOutBegun,
+        PageOutEnded,
         CeilingImposed,
         CeilingLowered,
         CeilingLifted,
+        VmKilled,
         Orphaned,
         Merged,
     ];

@@ -8,6 +8,7 @@ use super::fleet::Fleet;
 use crate::control::events::EventKind;
 use crate::control::fleet::StartRequest;
 use crate::control::link::{Hello, Report};
+use crate::policy::fleet::{Host, Kill};
 use crate::size::Size;
 use crate::zone::{Error, Id, Limits};
 
@@ -102,6 +103,19 @@ impl Fleet {
         };
         let event = self.of_vm(EventKind::VmCeiling, name, id, reason);
         self.tell(event.figure("ceiling_bytes", ceiling_bytes));
+    }
+
+    /// That it is killed.
+    pub(super) fn tell_killed(&mut self, name: &str, kill: &Kill, reason: &str) {
+        let event = self.of_vm(EventKind::VmKilled, name, kill.vm, format!("it is killed: {reason}"));
+        let Host { available_bytes, total_bytes, .. } = self.arbitration.host;
+        let event = event
+            .figure("charge_bytes", kill.charge_bytes)
+            .figure("protected_bytes", kill.protected_bytes)
+            .figure("weight", u64::from(kill.weight))
+            .figure("available_bytes", available_bytes)
+            .figure("total_bytes", total_bytes);
+        self.tell(event);
     }
 
     /// That the host does not have all memory of a microVM back that has ended.

@@ -17,7 +17,7 @@ pub(super) struct Turns {
     short: Lasting,
     refusing: Lasting,
     pressed: BTreeMap<Id, Pressed>,
-    vms: BTreeMap<Id, (Taken, Imposed)>,
+    vms: BTreeMap<Id, (Taken, Taken, Imposed)>,
 }
 
 /// What a tick came to. `readings` and `allotments` are in one order.
@@ -70,13 +70,17 @@ impl Turns {
 
     fn allot(&mut self, tick: &Tick<'_>, reading: &Reading, allotment: &Allotment, told: &mut Vec<Event>) {
         let vm = allotment.vm;
-        if allotment.take_bytes == 0 && allotment.imposed_bytes.is_none() && !self.vms.contains_key(&vm) {
+        let is_told = allotment.take_bytes.max(allotment.page_out_bytes) > 0;
+        if !is_told && allotment.imposed_bytes.is_none() && !self.vms.contains_key(&vm) {
             return;
         }
         let Some(event) = whom(tick.tree, vm) else { return };
-        let (taken, imposed) = self.vms.entry(vm).or_default();
+        let (taken, paged_out, imposed) = self.vms.entry(vm).or_default();
         if let Some(edge) = taken.next(allotment.take_bytes) {
             told.push(tick.taken(allotment, edge, &event));
+        }
+        if let Some(edge) = paged_out.next(allotment.page_out_bytes) {
+            told.push(tick.paged_out(allotment, edge, &event));
         }
         if let Some(edge) = imposed.next(allotment.imposed_bytes) {
             told.push(tick.imposed(reading, allotment, edge, &event));
@@ -194,6 +198,40 @@ impl Tick<'_> {
             .figure("take_bytes", allotment.take_bytes),
         };
         event.figure("charge_bytes", charge_bytes)
+    }
+
+    fn paged_out(
+        &self,
+        allotment: &Allotment,
+        edge: Edge<Taken>,
+        event: &impl Fn(EventKind, String) -> Event,
+    ) -> Event {
+        let charge_bytes = charge(self.tree, allotment.vm);
+        let (kind, reason, bytes) = match edge {
+            Edge::Ended(Taken { bytes, .. }) => (
+                EventKind::PageOutEnded,
+                format!(
+                    "the host was told to swap out {} of it, and it holds {} now",
+                    size(bytes),
+                    size(charge_bytes)
+                ),
+                bytes,
+            ),
+            _ => (
+                EventKind::PageOutBegun,
+                format!(
+                    "the host is to swap out {} of {}: what was ordered did not come in time{}",
+                    size(allotment.page_out_bytes),
+                    size(charge_bytes),
+                    self.presser(allotment)
+                ),
+                allotment.page_out_bytes,
+            ),
+        };
+        event(kind, reason)
+            .figure("page_out_bytes", bytes)
+            .figure("charge_bytes", charge_bytes)
+            .figure("swap_free_bytes", self.host.swap_free_bytes)
     }
 
     /// For whom a microVM gives, in words that follow others.

@@ -3,7 +3,7 @@
 use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::format::printable;
-use super::host_cgroup::{self, Home, HostCgroup, Obstacle};
+use super::host_cgroup::{self, Ending, Home, HostCgroup, Obstacle};
 use super::launch::{self, Machine};
 use super::output::eprint;
 use super::prepare::{Attachments, prepare};
@@ -69,7 +69,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     let status = session.wait()?;
     // With the VMM its mappings are gone: who was the last of a scope leaves no copy of the image.
     store.sweep_scopes();
-    let ending = cgroup.as_ref().and_then(HostCgroup::ending);
+    let by_daemon = registration.why_killed().map(|why| Ending::Daemon { why });
+    let ending = by_daemon.or_else(|| cgroup.as_ref().and_then(HostCgroup::ending));
     drop(cgroup);
     let delivered = match session.outcome {
         Some(Outcome::Interrupted { .. }) => Ok(()),

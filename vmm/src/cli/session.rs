@@ -202,6 +202,11 @@ pub fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending
 
 fn why_killed(ending: Option<Ending>) -> String {
     match ending {
+        Some(Ending::Daemon { why }) => format!(
+            " by ballastd: {}. Protect it (--memory-min, --memory-low, `ballast set --weight`), give guests less, or add memory or swap; \
+             `kill` in ballastd's configuration says whether it does so",
+            printable(&why)
+        ),
         Some(Ending::Limit { bytes }) => format!(
             ": it reached its limit on the host, {}, which is the guest's memory, its image and room for the VMM. If \
              somebody lowered it, raise it again, or -m; if not, please report it",

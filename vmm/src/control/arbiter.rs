@@ -111,7 +111,7 @@ impl Link {
             manual: !snapshot.ceiling.auto,
             floor_bytes: snapshot.floor_bytes,
             limits: arbiter.hello.limits,
-            offer: arbiter.offer,
+            offer: Offer { pages_out: true, ..arbiter.offer },
             usage: Usage {
                 ballooned_bytes: snapshot.ballooned_bytes,
                 reported_bytes: snapshot.reported_bytes,
@@ -136,6 +136,9 @@ impl Stream for Link {
                 Ok(None) => break,
                 Ok(Some(ToVm::Envelope(envelope))) => {
                     let sequence = envelope.sequence;
+                    if envelope.page_out_bytes > 0 {
+                        self.memory.borrow_mut().page_out(envelope.page_out_bytes);
+                    }
                     self.arbiter.borrow_mut().take(envelope, Instant::now());
                     let report = FromVm::Report(self.report(sequence));
                     link::encode(&report, &mut self.output);

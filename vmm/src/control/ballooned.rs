@@ -2,6 +2,7 @@
 
 use super::host_nodes::HostNodes;
 use super::memory::{Ceiling, Memory, NodeError, Refusal};
+use super::paging::Paging;
 use super::shared::SharedZones;
 use crate::cgroup::{Charge, HostCgroup};
 use crate::virtio::balloon::{Balloon, Look, RegionLook};
@@ -35,6 +36,7 @@ pub struct Ballooned<K> {
     host: Option<Rc<HostCgroup>>,
     shared: SharedZones,
     nodes: HostNodes,
+    paging: Paging,
 }
 
 /// A private zone of guest memory, as it was made.
@@ -64,6 +66,7 @@ impl<K: Kernel> Ballooned<K> {
             host: None,
             shared: SharedZones::default(),
             nodes: HostNodes::default(),
+            paging: Paging::default(),
         }
     }
 
@@ -83,6 +86,12 @@ impl<K: Kernel> Ballooned<K> {
     #[must_use]
     pub fn with_nodes(self, nodes: HostNodes) -> Self {
         Self { nodes, ..self }
+    }
+
+    /// The same, swapped out by `paging`.
+    #[must_use]
+    pub fn with_paging(self, paging: Paging) -> Self {
+        Self { paging, ..self }
     }
 
     fn host(&self) -> Option<HostDocument> {
@@ -134,6 +143,17 @@ impl<K: Kernel> Memory for Ballooned<K> {
 
     fn move_on(&mut self) -> Option<io::Result<Placed>> {
         self.nodes.go_on()
+    }
+
+    fn page_out(&mut self, bytes: u64) {
+        self.paging.begin(bytes);
+        let _ = self.statistics.write(1);
+    }
+
+    fn page_out_on(&mut self) {
+        if self.paging.go_on() {
+            let _ = self.statistics.write(1);
+        }
     }
 
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal> {

@@ -22,6 +22,7 @@ mod openapi_tests;
 pub mod orders;
 #[cfg(test)]
 mod orders_tests;
+pub mod paging;
 pub mod routes;
 #[cfg(test)]
 pub(crate) mod scripted;

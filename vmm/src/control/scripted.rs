@@ -273,6 +273,7 @@ pub fn envelope() -> Envelope {
         floor_bytes: 4096,
         grant_bytes: 0,
         take_bytes: 0,
+        page_out_bytes: 4096,
     }
 }
 

@@ -139,6 +139,7 @@ impl Service for MicroVm {
 
     fn advance(&mut self) {
         self.orders.advance(monotonic_ms(), &mut **self.memory.borrow_mut());
+        self.memory.borrow_mut().page_out_on();
         self.look_after_orders();
         self.reclaim();
     }

@@ -248,6 +248,7 @@ impl Owner {
             cold: status.cold,
             yield_bytes_per_s: status.yield_bytes_per_s,
             follows: reclaims && hears && obeys,
+            ..link::Offer::default()
         }
     }
 

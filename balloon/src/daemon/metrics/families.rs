@@ -10,10 +10,13 @@ use prometheus_client::registry::Unit;
 const BYTES: Option<Unit> = Some(Unit::Bytes);
 const SECONDS: Option<Unit> = Some(Unit::Seconds);
 
-pub(super) static WHOLE: [Metric<Whole>; 21] = [
+pub(super) static WHOLE: [Metric<Whole>; 24] = [
     metric(Gauge, "host_memory", BYTES, "All memory of the host", |all| count(all.host.total_bytes)),
     metric(Gauge, "host_available", BYTES, "What the host has available, microVMs or not", |all| {
         count(all.host.available_bytes)
+    }),
+    metric(Gauge, "host_swap_free", BYTES, "Swap of the host that is free", |all| {
+        count(all.host.swap_free_bytes)
     }),
     metric(
         Gauge,
@@ -69,6 +72,12 @@ pub(super) static WHOLE: [Metric<Whole>; 21] = [
     metric(Counter, "arbitration_directed", BYTES, "What microVMs were told to give back at once", |all| {
         count(all.directed_bytes)
     }),
+    metric(Counter, "arbitration_page_out", BYTES, "What the host was told to swap out", |all| {
+        count(all.page_out_bytes)
+    }),
+    metric(Counter, "arbitration_kills", None, "microVMs that were killed for want of memory", |all| {
+        count(all.kills)
+    }),
     metric(
         Gauge,
         "arbitration_short",
@@ -104,7 +113,7 @@ pub(super) static GROUPS: [Metric<Group>; 8] = [
 pub(super) static INFO: Metric<Named> =
     metric(Gauge, "vm_info", None, "1, for the group that a microVM is in", |_| count(1));
 
-pub(super) static VMS: [Metric<Vm>; 17] = [
+pub(super) static VMS: [Metric<Vm>; 18] = [
     metric(Gauge, "vm_memory_size", BYTES, "Size of guest memory", |vm| vm.size_bytes.and_then(count)),
     metric(Gauge, "vm_memory_max", BYTES, "Lowest maximum of the microVM and all above it", |vm| {
         count(vm.max_bytes)
@@ -135,6 +144,13 @@ pub(super) static VMS: [Metric<Vm>; 17] = [
     metric(Gauge, "vm_memory_protected", BYTES, "What of its charge is never taken", |vm| {
         count(vm.protected_bytes)
     }),
+    metric(
+        Gauge,
+        "vm_memory_swapped",
+        BYTES,
+        "Memory of its VMM, the guest's above all, that the host has swapped out",
+        |vm| count(vm.swapped_bytes),
+    ),
     metric(Gauge, "vm_memory_ballooned", BYTES, "In the balloon by the VMM's books", |vm| {
         count(vm.usage.ballooned_bytes)
     }),

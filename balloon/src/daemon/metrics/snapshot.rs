@@ -40,6 +40,10 @@ pub struct Whole {
     pub ticks: u64,
     /// What was directed to be given back since then.
     pub directed_bytes: u64,
+    /// What the host was told to swap out since then.
+    pub page_out_bytes: u64,
+    /// microVMs that were killed since then.
+    pub kills: u64,
     /// Starts admitted and refused.
     pub admissions: Admissions,
     /// What the pool holds.
@@ -82,6 +86,8 @@ pub struct Vm {
     pub charge_bytes: u64,
     /// Its charge and its share of what it shares.
     pub footprint_bytes: u64,
+    /// What of its VMM the host has swapped out.
+    pub swapped_bytes: u64,
     /// What of its charge is never taken.
     pub protected_bytes: u64,
     /// The pressure on it, in thousandths.
@@ -168,6 +174,8 @@ impl Fleet {
             verdict: self.arbitration.verdict,
             ticks: self.arbitration.ticks,
             directed_bytes: self.arbitration.directed_bytes,
+            page_out_bytes: self.arbitration.page_out_bytes,
+            kills: self.arbitration.kills,
             admissions: self.admissions,
             charge_bytes: self.tree.get(self.tree.root()).map_or(0, |node| node.charge_bytes()),
             orphan_bytes,
@@ -189,6 +197,7 @@ impl Fleet {
             resident_bytes,
             charge_bytes: self.tree.get(id).map_or(0, |node| node.charge_bytes()),
             footprint_bytes: self.footprints.get(id).unwrap_or(0),
+            swapped_bytes: member.swapped_bytes,
             protected_bytes: self.protection.get(id).unwrap_or_default().min,
             lambda_permille: member.allotment.map_or(CALM_PERMILLE, |allotment| allotment.lambda_permille),
             grant_bytes: member.allotment.map_or(0, |allotment| allotment.grant_bytes),

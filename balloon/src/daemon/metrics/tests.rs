@@ -64,7 +64,7 @@ fn fleet() -> Fleet {
         offer: crate::control::link::Offer::default(),
         usage,
     };
-    fleet.observe("web", &report, || Held { private_bytes: 100 * MIB }).unwrap();
+    fleet.observe("web", &report, || Held { private_bytes: 100 * MIB, swapped_bytes: 7 * MIB }).unwrap();
     // Two files of one layer: it was imported anew while it was mapped.
     let layer = |inode| LayerUse {
         id: FileId { major: 8, minor: 1, inode },
@@ -76,7 +76,12 @@ fn fleet() -> Fleet {
     };
     fleet.observe_layers("web", &[layer(1), layer(2)], 0).unwrap();
     fleet.settle_layers(|_| Some(4 * MIB)).unwrap();
-    let host = Host { total_bytes: 2048 * MIB, available_bytes: 1500 * MIB, stall_ppm: 20_000 };
+    let host = Host {
+        total_bytes: 2048 * MIB,
+        available_bytes: 1500 * MIB,
+        stall_ppm: 20_000,
+        swap_free_bytes: 512 * MIB,
+    };
     fleet.arbitrate(host);
     fleet
 }
@@ -121,6 +126,10 @@ fn a_fleet_is_told_in_series() {
         (r#"ballast_vm_memory_charge_bytes{vm="web"}"#, mib(100).to_string()),
         (r#"ballast_vm_memory_footprint_bytes{vm="web"}"#, mib(108).to_string()),
         (r#"ballast_vm_memory_ballooned_bytes{vm="web"}"#, mib(32).to_string()),
+        (r#"ballast_vm_memory_swapped_bytes{vm="web"}"#, mib(7).to_string()),
+        ("ballast_host_swap_free_bytes", mib(512).to_string()),
+        ("ballast_arbitration_page_out_bytes_total", "0".into()),
+        ("ballast_arbitration_kills_total", "0".into()),
         (r#"ballast_vm_memory_reported_bytes{vm="web"}"#, mib(16).to_string()),
         (r#"ballast_vm_guest_used_bytes{vm="web"}"#, mib(80).to_string()),
         (r#"ballast_vm_stall_seconds_total{vm="web"}"#, "1.5".into()),
@@ -158,8 +167,8 @@ fn both_formats_say_the_same_and_each_series_once() {
 #[test]
 fn who_has_ended_leaves_no_series() {
     let mut fleet = fleet();
-    fleet.sweep(|_| false, |_| Held { private_bytes: 50 * MIB });
-    fleet.sweep(|_| false, |_| Held { private_bytes: 50 * MIB });
+    fleet.sweep(|_| false, |_| Held { private_bytes: 50 * MIB, ..Held::default() });
+    fleet.sweep(|_| false, |_| Held { private_bytes: 50 * MIB, ..Held::default() });
     let left = text(&mut fleet, Format::Prometheus);
     assert!(!left.contains("\"web\"") && !left.contains("0123456789ab"), "{left}");
     for line in [

@@ -13,6 +13,9 @@ pub struct Host {
     pub available_bytes: u64,
     /// Its memory pressure, `some avg10`.
     pub stall_ppm: u64,
+    /// Swap that is free.
+    #[serde(default)]
+    pub swap_free_bytes: u64,
 }
 
 impl Host {
@@ -24,6 +27,7 @@ impl Host {
             total_bytes: field("MemTotal"),
             available_bytes: field("MemAvailable"),
             stall_ppm: some_avg10_ppm(pressure).unwrap_or(0),
+            swap_free_bytes: field("SwapFree"),
         }
     }
 
@@ -31,6 +35,11 @@ impl Host {
     #[must_use]
     pub fn available_permille(&self) -> Option<u64> {
         (self.total_bytes > 0).then(|| scale(self.available_bytes, 1000, self.total_bytes))
+    }
+
+    /// Whether so little is available. Of a host that is not known nothing is said.
+    pub(super) fn is_below(&self, thousandths: u64) -> bool {
+        self.available_permille().is_some_and(|available| available < thousandths)
     }
 }
 
@@ -55,9 +64,15 @@ mod tests {
 
     #[test]
     fn the_host_tells_what_it_has() {
-        let meminfo = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    4000 kB\n";
+        let meminfo =
+            "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    4000 kB\nSwapFree: 8 kB\n";
         let pressure = "some avg10=1.25 avg60=0.00 avg300=0.00 total=7\nfull avg10=0.50 avg60=0.00 avg300=0.00 total=7\n";
-        let host = Host { total_bytes: 16_000 << 10, available_bytes: 4000 << 10, stall_ppm: 12_500 };
+        let host = Host {
+            total_bytes: 16_000 << 10,
+            available_bytes: 4000 << 10,
+            stall_ppm: 12_500,
+            swap_free_bytes: 8 << 10,
+        };
         assert_eq!(Host::parse(meminfo, pressure), host);
         assert_eq!(host.available_permille(), Some(250));
         assert_eq!(Host::parse("", "some avg10=x.y"), Host::default());

@@ -6,7 +6,9 @@ use crate::policy::arithmetic::permille;
 use crate::zone::Id;
 
 /// Ticks until what was directed must show in the charge: reclaim, the two seconds of free page reporting, a report.
-const LAG_TICKS: u64 = 4;
+pub(super) const LAG_TICKS: u64 = 4;
+/// The same while the host is at its end: reclaim and a report, for which the balloon or the host's swap is fast enough.
+pub(super) const CRITICAL_LAG_TICKS: u64 = 2;
 
 /// Of one node.
 #[derive(Clone, Copy, Debug)]
@@ -34,15 +36,16 @@ impl Memory {
     }
 
     /// What was directed and does not show in the charge yet, as long as it may still come.
-    pub(super) fn outstanding(&self, charge_bytes: u64, tick: u64) -> u64 {
-        if tick.saturating_sub(self.directed_tick) > LAG_TICKS {
+    pub(super) fn outstanding(&self, charge_bytes: u64, tick: u64, lag_ticks: u64) -> u64 {
+        if tick.saturating_sub(self.directed_tick) > lag_ticks {
             return 0;
         }
         self.directed_bytes.saturating_sub(self.directed_charge_bytes.saturating_sub(charge_bytes))
     }
 
-    pub(super) fn directed(&mut self, bytes: u64, charge_bytes: u64, tick: u64) {
-        self.directed_bytes = self.outstanding(charge_bytes, tick).saturating_add(bytes);
+    /// So much more is directed; `outstanding_bytes` are still to come of what was before.
+    pub(super) fn directed(&mut self, bytes: u64, outstanding_bytes: u64, charge_bytes: u64, tick: u64) {
+        self.directed_bytes = outstanding_bytes.saturating_add(bytes);
         (self.directed_charge_bytes, self.directed_tick) = (charge_bytes, tick);
     }
 

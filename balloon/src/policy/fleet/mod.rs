@@ -16,12 +16,16 @@
 //!   taken in proportion to what each has beyond its protection. First what `low` leaves, then what `min` leaves,
 //!   never more ([`Protection`](crate::zone::Protection), by the kernel's formula, seen from the node that is short).
 //! - While the host is short nobody's target is raised.
+//! - What the pool still lacks when all that has been waited for is swapped out by the host, divided in the same way. Below
+//!   the last watermark, where nothing gets better by that, the least protected microVM is chosen to be killed, if
+//!   that is wanted at all: one, and the next when all of its memory is back.
 
 mod ages;
 mod grants;
 mod host;
 mod lambda;
 mod memory;
+mod shortage;
 mod take;
 #[cfg(test)]
 mod tests;
@@ -52,6 +56,8 @@ pub struct Reading {
     pub yield_bytes_per_s: u64,
     /// Whether its guest carries out orders. Who does not is left to the balloon.
     pub follows: bool,
+    /// Whether its VMM has the host swap out what it is told to.
+    pub pages_out: bool,
 }
 
 /// What a microVM is leased.
@@ -71,6 +77,8 @@ pub struct Allotment {
     pub grant_bytes: u64,
     /// What it is to give back now.
     pub take_bytes: u64,
+    /// What of it the host is to swap out now.
+    pub page_out_bytes: u64,
     /// The node that presses it, if one does.
     pub pressed_by: Option<Id>,
     /// The ceiling that arbitration imposes on it, which is in `high_bytes` already.
@@ -108,12 +116,29 @@ pub struct Verdict {
     pub deficit_bytes: u64,
     /// What was directed to be given back, in sum.
     pub directed_bytes: u64,
+    /// What the host was told to swap out, in sum.
+    pub page_out_bytes: u64,
     /// What nobody can give: it is protected. The host has to swap, or somebody has to go.
     pub unmet_bytes: u64,
     /// Whether the host is short, so that no target was raised.
     pub short: bool,
     /// Whether new microVMs are to be refused.
     pub refuse: bool,
+    /// Who is to be killed.
+    pub kill: Option<Kill>,
+}
+
+/// The least protected microVM, when nothing else helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kill {
+    /// Which.
+    pub vm: Id,
+    /// What it holds.
+    pub charge_bytes: u64,
+    /// What of it is protected: less than that.
+    pub protected_bytes: u64,
+    /// Its weight: nobody's is less that could be killed.
+    pub weight: u32,
 }
 
 /// Constants of arbitration.
@@ -128,6 +153,8 @@ pub struct FleetTuning {
     pub critical_permille: u64,
     /// Below it no microVM is started: ESX's low state.
     pub refuse_permille: u64,
+    /// Whether the least protected microVM is killed when below that nothing else helps.
+    pub kills: bool,
     /// Most by which pressure grows in a tick: by 65 % (e to the power of a half). From none to the cap in ten ticks.
     pub rise_permille: u64,
     /// Least by which it grows while there is any excess, so that a small one does not last.
@@ -157,6 +184,7 @@ impl Default for FleetTuning {
             short_permille: 40,
             critical_permille: 20,
             refuse_permille: 10,
+            kills: false,
             rise_permille: 650,
             least_rise_permille: 20,
             fall_permille: 100,

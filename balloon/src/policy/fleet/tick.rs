@@ -2,9 +2,10 @@
 
 use super::grants;
 use super::lambda::{self, CALM};
-use super::memory::{Memory, remembered};
+use super::memory::{CRITICAL_LAG_TICKS, LAG_TICKS, Memory, remembered};
+use super::shortage::Shortage;
 use super::take::{Giver, take};
-use super::{Allotment, FleetTuning, Host, Pressure, Reading, Verdict};
+use super::{Allotment, FleetTuning, Host, Kill, Pressure, Reading, Verdict};
 use crate::policy::arithmetic::permille;
 use crate::zone::{Id, Kind, Protection, Tree};
 
@@ -33,6 +34,8 @@ struct Row {
     guest: Option<usize>,
     /// What it is to give in this tick.
     take_bytes: u64,
+    /// What of it the host is to swap out.
+    page_out_bytes: u64,
     /// What was directed earlier and does not show yet.
     outstanding_bytes: u64,
     /// What its law gives back until the daemon's patience ends.
@@ -49,6 +52,7 @@ pub struct Fleet {
     /// Of each node of the tree in its order, which row it has.
     places: Vec<Option<usize>>,
     memories: Vec<Option<Memory>>,
+    shortage: Shortage,
     protection: Protection,
     seen_from: Protection,
     givers: Vec<Giver>,
@@ -66,12 +70,18 @@ impl Fleet {
             rows: Vec::new(),
             places: Vec::new(),
             memories: Vec::new(),
+            shortage: Shortage::default(),
             protection: Protection::default(),
             seen_from: Protection::default(),
             givers: Vec::new(),
             wanted: Vec::new(),
             granted: Vec::new(),
         }
+    }
+
+    /// Other constants from now on; what is remembered of nodes stays.
+    pub fn tune(&mut self, tuning: FleetTuning) {
+        self.tuning = tuning;
     }
 
     /// Arbitrates anew. `allotments` becomes one for each of `readings`, in their order; a reading of a node that
@@ -84,20 +94,39 @@ impl Fleet {
         allotments: &mut Vec<Allotment>,
     ) -> Verdict {
         self.tick = self.tick.saturating_add(1);
-        let deficit_bytes = self.survey(tree, host, readings);
+        let critical = host.is_below(self.tuning.critical_permille);
+        let refuse = host.is_below(self.tuning.refuse_permille);
+        let lag_ticks = if critical { CRITICAL_LAG_TICKS } else { LAG_TICKS };
+        let deficit_bytes = self.survey(tree, host, readings, lag_ticks);
+        self.shortage.next(tree, deficit_bytes, refuse);
         self.press(host);
-        let unmet_bytes = self.direct(tree, readings, deficit_bytes);
-        let short = is_below(host, self.tuning.short_permille) || deficit_bytes > 0;
-        let critical = is_below(host, self.tuning.critical_permille);
+        let swap_bytes = if self.shortage.is_overdue(lag_ticks) { host.swap_free_bytes } else { 0 };
+        let unmet_bytes = self.direct(tree, readings, deficit_bytes, swap_bytes);
+        let short = host.is_below(self.tuning.short_permille) || deficit_bytes > 0;
         self.allot(host, readings, short, critical, allotments);
         Verdict {
             lambda_permille: self.rows.first().map_or(CALM, |row| row.lambda),
             deficit_bytes,
             directed_bytes: allotments.iter().fold(0, |sum, one| sum.saturating_add(one.take_bytes)),
+            page_out_bytes: allotments.iter().fold(0, |sum, one| sum.saturating_add(one.page_out_bytes)),
             unmet_bytes,
             short,
-            refuse: unmet_bytes > 0 || is_below(host, self.tuning.refuse_permille),
+            refuse: unmet_bytes > 0 || refuse,
+            kill: self.kill(),
         }
+    }
+
+    /// Who is killed, if nothing else helps and that is wanted.
+    fn kill(&mut self) -> Option<Kill> {
+        if !self.tuning.kills || !self.shortage.is_hopeless() {
+            return None;
+        }
+        let Self { rows, protection, shortage, .. } = self;
+        shortage.choose(rows.iter().filter(|row| row.guest.is_some()).map(|row| {
+            let effective = protection.get(row.id).unwrap_or_default();
+            let (charge_bytes, protected_bytes) = (row.charge_bytes, effective.min);
+            (Kill { vm: row.id, charge_bytes, protected_bytes, weight: row.weight }, effective.low)
+        }))
     }
 
     /// Those that press, as of the last tick, in the order of the tree.
@@ -114,7 +143,7 @@ impl Fleet {
     }
 
     /// Takes in the tree. Returns what the pool holds too much.
-    fn survey(&mut self, tree: &Tree, host: &Host, readings: &[Reading]) -> u64 {
+    fn survey(&mut self, tree: &Tree, host: &Host, readings: &[Reading], lag_ticks: u64) -> u64 {
         let Self { protection, rows, places, memories, tick, .. } = self;
         rows.clear();
         places.clear();
@@ -141,7 +170,8 @@ impl Fleet {
                 end: rows.len().saturating_add(1),
                 guest: None,
                 take_bytes: 0,
-                outstanding_bytes: memory.outstanding(node.charge_bytes(), *tick),
+                page_out_bytes: 0,
+                outstanding_bytes: memory.outstanding(node.charge_bytes(), *tick, lag_ticks),
                 yield_bytes: 0,
             });
         });
@@ -172,7 +202,7 @@ impl Fleet {
         let capacity_bytes = tree.pool().capacity_bytes;
         let Some(root) = rows.first_mut() else { return 0 };
         root.max_bytes = root.max_bytes.min(capacity_bytes);
-        let lacking = if is_below(host, self.tuning.short_permille) {
+        let lacking = if host.is_below(self.tuning.short_permille) {
             permille(host.total_bytes, self.tuning.enough_permille).saturating_sub(host.available_bytes)
         } else {
             0
@@ -186,7 +216,7 @@ impl Fleet {
     /// Pressure of each node and of the path above it, and the limits of that path.
     fn press(&mut self, host: &Host) {
         // Between short and enough the pressure stays.
-        let recovering = is_below(host, self.tuning.enough_permille);
+        let recovering = host.is_below(self.tuning.enough_permille);
         for place in 0..self.rows.len() {
             let parent = self.rows.get(place).and_then(|row| row.parent);
             let above = parent.and_then(|parent| self.rows.get(parent)).copied();
@@ -211,8 +241,9 @@ impl Fleet {
         }
     }
 
-    /// What is needed faster than laws give it. Returns what the pool needs and nobody can give.
-    fn direct(&mut self, tree: &Tree, readings: &[Reading], deficit_bytes: u64) -> u64 {
+    /// What is needed faster than laws give it; of what the pool needs the host swaps out `swap_bytes`. Returns what the
+    /// pool needs and nobody can give.
+    fn direct(&mut self, tree: &Tree, readings: &[Reading], deficit_bytes: u64, swap_bytes: u64) -> u64 {
         let mut unmet = 0;
         for place in (0..self.rows.len()).rev() {
             let Some(row) = self.rows.get(place).copied() else { continue };
@@ -225,9 +256,13 @@ impl Fleet {
             let within = self.rows.get(place..row.end).unwrap_or_default();
             let taken = within.iter().fold(0u64, |sum, row| sum.saturating_add(row.take_bytes));
             let coming = taken.saturating_add(row.outstanding_bytes).saturating_add(row.yield_bytes);
-            let need = excess.saturating_sub(coming);
+            let mut need = excess.saturating_sub(coming);
             if need == 0 {
                 continue;
+            }
+            if is_pool && swap_bytes > 0 {
+                let swapped = self.page_out(tree, readings, need.min(swap_bytes));
+                need = need.saturating_sub(swapped);
             }
             self.gather(tree, readings, place, row.end);
             let left = take(need, &mut self.givers);
@@ -241,6 +276,21 @@ impl Fleet {
             }
         }
         unmet
+    }
+
+    /// Divides `bytes` among those of whom the host can swap something out. Returns what that comes to.
+    fn page_out(&mut self, tree: &Tree, readings: &[Reading], bytes: u64) -> u64 {
+        self.gather(tree, readings, 0, self.rows.len());
+        let Self { rows, givers, .. } = self;
+        let guest = |giver: &Giver| readings.get(rows.get(giver.index)?.guest?);
+        givers.retain(|giver| guest(giver).is_some_and(|reading| reading.pages_out));
+        let left = take(bytes, givers);
+        for giver in givers {
+            if let Some(row) = rows.get_mut(giver.index) {
+                row.page_out_bytes = giver.take_bytes;
+            }
+        }
+        bytes.saturating_sub(left)
     }
 
     /// Those who can give something to the node of the row `place`.
@@ -262,6 +312,7 @@ impl Fleet {
                 charge_bytes: row
                     .charge_bytes
                     .saturating_sub(row.take_bytes)
+                    .saturating_sub(row.page_out_bytes)
                     .saturating_sub(row.outstanding_bytes),
                 protected: [effective.low.max(effective.min), effective.min],
                 weight: row.weight,
@@ -287,16 +338,18 @@ impl Fleet {
             let Some(row) = row.copied() else { continue };
             let floor_bytes = self.protection.get(row.id).unwrap_or_default().min;
             let lambda_permille = lambda::weighted(row.lambda, row.weight);
-            let take_bytes = if row.take_bytes >= self.tuning.least_take_bytes { row.take_bytes } else { 0 };
+            let worthwhile = |bytes: u64| if bytes >= self.tuning.least_take_bytes { bytes } else { 0 };
+            let (take_bytes, page_out_bytes) = (worthwhile(row.take_bytes), worthwhile(row.page_out_bytes));
+            let given_bytes = take_bytes.saturating_add(page_out_bytes);
             let max_bytes = row.max_bytes;
             let at_cap = row.lambda >= self.tuning.cap_permille;
             let balloon = take_bytes > 0 && (!reading.follows || critical || at_cap);
             let imposed = self.memories.get_mut(row.id.index()).and_then(Option::as_mut).and_then(|memory| {
-                if take_bytes > 0 {
-                    memory.directed(take_bytes, row.charge_bytes, self.tick);
+                if given_bytes > 0 {
+                    memory.directed(given_bytes, row.outstanding_bytes, row.charge_bytes, self.tick);
                 }
                 memory.impose(
-                    balloon.then(|| row.charge_bytes.saturating_sub(take_bytes).max(floor_bytes)),
+                    balloon.then(|| row.charge_bytes.saturating_sub(given_bytes).max(floor_bytes)),
                     short || row.lambda > CALM,
                     max_bytes,
                     &self.tuning,
@@ -312,6 +365,7 @@ impl Fleet {
                 floor_bytes,
                 grant_bytes: 0,
                 take_bytes,
+                page_out_bytes,
                 pressed_by: row.pressed_by.filter(|_| row.lambda > CALM),
                 imposed_bytes,
             });
@@ -343,9 +397,4 @@ impl Fleet {
             memory.target_bytes = Some(one.target_bytes());
         }
     }
-}
-
-/// Whether so little of the host is available. Of a host that is not known nothing is said.
-fn is_below(host: &Host, thousandths: u64) -> bool {
-    host.available_permille().is_some_and(|available| available < thousandths)
 }

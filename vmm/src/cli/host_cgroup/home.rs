@@ -106,8 +106,13 @@ pub struct HostCgroup {
 }
 
 /// How the host's memory had to do with the end of a VMM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
+    /// `ballastd` has killed it.
+    Daemon {
+        /// Why, in its words.
+        why: String,
+    },
     /// The VMM reached its limit and was killed.
     Limit {
         /// What the limit was, in bytes.

@@ -6,8 +6,9 @@ use super::record::{EXIT_BYTES, Exit, Record};
 use super::{EXIT, LOCK, RECORD, SOCKET, vms};
 use crate::volume::lock::{Sharing, is_locked, try_lock};
 use balloon::control::listener;
+use balloon::state::KILLED;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
@@ -155,6 +156,16 @@ impl Registration {
         write_whole(&path, &text).map_err(host(&path))
     }
 
+    /// Why `ballastd` has killed it, if it has.
+    #[must_use]
+    pub fn why_killed(&self) -> Option<String> {
+        const LONGEST_BYTES: u64 = 1024;
+        let mut why = String::new();
+        let file = File::open(self.directory.join(KILLED)).ok()?;
+        file.take(LONGEST_BYTES).read_to_string(&mut why).ok()?;
+        Some(why)
+    }
+
     /// The microVM has ended so. Its directory stays if it is to be kept.
     pub fn end(mut self, exit: &Exit) {
         self.ended = true;
@@ -213,7 +224,7 @@ fn remove(directory: &Path) {
     if let Some(log) = record.and_then(|record| record.log) {
         let _ = std::fs::remove_dir_all(log);
     }
-    for name in [SOCKET, RECORD, UNFINISHED, EXIT, LOCK] {
+    for name in [SOCKET, RECORD, UNFINISHED, EXIT, KILLED, LOCK] {
         let _ = std::fs::remove_file(directory.join(name));
     }
     let _ = std::fs::remove_dir(directory);
