@@ -17,6 +17,9 @@ use std::io;
 /// millisecond or two.
 const PIECE_BYTES: usize = 2 << 20;
 
+/// [`PAGE_BYTES`].
+const PAGE: usize = 4096;
+
 /// Who can say what is in memory, and swap it out.
 pub trait Swap {
     /// As [`Survey::survey`].
@@ -90,7 +93,7 @@ impl Pager {
     /// Whether there is anything to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.left_bytes < PAGE_BYTES as usize || self.unseen_bytes == 0
+        self.left_bytes < PAGE || self.unseen_bytes == 0
     }
 
     /// Goes on with a piece. What was tried counts as done, whether it could be swapped out or not: the host's charge shows
@@ -118,10 +121,10 @@ impl Pager {
     /// Returns how many bytes it has looked at.
     fn page_out(&mut self, piece: HostRange, host: &mut impl Swap) -> io::Result<usize> {
         self.found.clear();
-        let seen = bytes(host.survey(piece, &mut self.found)?).clamp(PAGE_BYTES as usize, piece.bytes());
+        let seen = bytes(host.survey(piece, &mut self.found)?).clamp(PAGE, piece.bytes());
         for extent in self.found.iter().filter(|extent| !extent.swapped) {
             let wanted = self.left_bytes.min(bytes(extent.pages));
-            let whole_pages = wanted.saturating_sub(wanted.checked_rem(PAGE_BYTES as usize).unwrap_or(0));
+            let whole_pages = wanted.saturating_sub(wanted.checked_rem(PAGE).unwrap_or(0));
             let Some(part) = piece.part(bytes(extent.first), whole_pages) else { continue };
             host.page_out(part)?;
             self.left_bytes = self.left_bytes.saturating_sub(part.bytes());
@@ -135,14 +138,13 @@ fn bytes(pages: u64) -> usize {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "a test may fail by it")]
+#[expect(clippy::arithmetic_side_effects, reason = "a test may fail by it")]
 mod tests {
     use super::*;
     use crate::backing::{Kind, Mapping};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    const PAGE: usize = PAGE_BYTES as usize;
     const START: usize = 1 << 30;
 
     /// Pages in memory by number, from `START` on; looks at so many at once.
@@ -215,6 +217,31 @@ mod tests {
         let mut pager = Pager::new(vec![range(0, 100)]);
         pager.ask(PAGE_BYTES);
         assert!(pager.step(&mut host).is_err() && pager.is_idle());
+    }
+
+    #[test]
+    fn the_host_takes_the_advice_and_keeps_what_is_there() {
+        let bytes = 4 << 20;
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping of the kernel's choice, of nobody else's interest.
+        #[expect(unsafe_code)]
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0) };
+        assert_ne!(address, libc::MAP_FAILED);
+        // SAFETY: mapped just now, that long, and by nobody else.
+        #[expect(unsafe_code)]
+        let memory = unsafe { std::slice::from_raw_parts_mut(address.cast::<u8>(), bytes) };
+        memory.fill(7);
+        // SAFETY: it stays mapped, and nothing below relies on more than what is swapped out coming back.
+        #[expect(unsafe_code)]
+        let mapping = unsafe { Mapping::new(address as usize, bytes as u64, Kind::Anonymous) };
+        let mut pager = Pager::new(vec![mapping.whole().unwrap()]);
+        pager.ask(1 << 20);
+        let mut host = Host::probe();
+        while !pager.is_idle() {
+            pager.step(&mut host).unwrap();
+        }
+        assert_eq!(pager.left_bytes, 0, "all of it was there to be tried");
+        assert!(memory.iter().all(|byte| *byte == 7));
     }
 
     proptest! {

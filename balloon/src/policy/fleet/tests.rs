@@ -259,16 +259,16 @@ proptest! {
         let (mut tree, readings) = build(&plans, capacity, false);
         let mut fleet = Fleet::new(FleetTuning::default());
         let mut ordered: Vec<Vec<Allotment>> = Vec::new();
-        for round in 0..5u64 {
+        for round in 0..5usize {
             let (verdict, allotments) = tick(&mut fleet, &tree, &host(500), &readings);
             prop_assert_eq!((verdict.unmet_bytes, verdict.page_out_bytes, verdict.kill), (0, 0, None));
             ordered.push(allotments);
-            let Some(due) = round.checked_sub(1).and_then(|then| ordered.get(then as usize)) else { continue };
+            let Some(due) = round.checked_sub(1).and_then(|then| ordered.get(then)) else { continue };
             for (one, reading) in due.iter().zip(&readings) {
                 let charge = tree.get(one.vm).unwrap().charge_bytes();
                 let ceiling = one.high_bytes.unwrap_or(u64::MAX).min(one.max_bytes);
                 let left = if reading.follows { charge - one.take_bytes } else { charge.min(ceiling) };
-                tree.settle(one.vm, 2 + round, left).unwrap();
+                tree.settle(one.vm, 2 + round as u64, left).unwrap();
             }
         }
         let left = tree.get(tree.root()).unwrap().charge_bytes();
