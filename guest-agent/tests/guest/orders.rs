@@ -93,7 +93,7 @@ fn orders_are_carried_out_and_answered() {
     // A limit below it is refused, with the numbers, and changes nothing.
     let too_low = Order::Limit { zone: Some(0), max_bytes: Some(20 * MIB) };
     let why = guest.refuses(too_low);
-    assert!(why.contains("to do with 20 MiB") && why.contains("no swap"), "{why}");
+    assert!(why.contains("to do with 20 MiB") && why.contains("may not push into swap"), "{why}");
     guest.does("cat /sys/fs/cgroup/memory.max; cat /dev/shm/held | wc -c");
     assert!(guest.machine.stdout_text().contains("max\n41943040\n"), "{}", guest.machine.report());
     // One that page cache can make room for is kept.
