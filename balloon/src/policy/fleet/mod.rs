@@ -21,6 +21,7 @@
 //!   that is wanted at all: one, and the next when all of its memory is back.
 
 mod ages;
+mod direct;
 mod grants;
 mod host;
 mod lambda;

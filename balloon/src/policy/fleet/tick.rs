@@ -4,7 +4,7 @@ use super::grants;
 use super::lambda::{self, CALM};
 use super::memory::{CRITICAL_LAG_TICKS, LAG_TICKS, Memory, remembered};
 use super::shortage::Shortage;
-use super::take::{Giver, take};
+use super::take::Giver;
 use super::{Allotment, FleetTuning, Host, Kill, Pressure, Reading, Verdict};
 use crate::policy::arithmetic::permille;
 use crate::zone::{Id, Kind, Protection, Tree};
@@ -14,32 +14,32 @@ const NONE: u64 = u64::MAX;
 
 /// One node in this tick. What lies in a microVM is its own affair and has none.
 #[derive(Clone, Copy, Debug)]
-struct Row {
-    id: Id,
-    is_vm: bool,
+pub(super) struct Row {
+    pub(super) id: Id,
+    pub(super) is_vm: bool,
     /// Row of what it lies in.
-    parent: Option<usize>,
-    charge_bytes: u64,
-    goal_bytes: u64,
+    pub(super) parent: Option<usize>,
+    pub(super) charge_bytes: u64,
+    pub(super) goal_bytes: u64,
     /// The least `max` and `high` from here upwards.
-    max_bytes: u64,
-    high_bytes: u64,
-    weight: u32,
+    pub(super) max_bytes: u64,
+    pub(super) high_bytes: u64,
+    pub(super) weight: u32,
     /// Greatest pressure from here upwards, and whose.
-    lambda: u64,
-    pressed_by: Option<Id>,
+    pub(super) lambda: u64,
+    pub(super) pressed_by: Option<Id>,
     /// First row behind those in this node.
-    end: usize,
+    pub(super) end: usize,
     /// Number of its reading.
-    guest: Option<usize>,
+    pub(super) guest: Option<usize>,
     /// What it is to give in this tick.
-    take_bytes: u64,
+    pub(super) take_bytes: u64,
     /// What of it the host is to swap out.
-    page_out_bytes: u64,
+    pub(super) page_out_bytes: u64,
     /// What was directed earlier and does not show yet.
-    outstanding_bytes: u64,
+    pub(super) outstanding_bytes: u64,
     /// What its law gives back until the daemon's patience ends.
-    yield_bytes: u64,
+    pub(super) yield_bytes: u64,
 }
 
 /// Arbitration of one host.
@@ -48,14 +48,14 @@ pub struct Fleet {
     tuning: FleetTuning,
     tick: u64,
     /// Groups and microVMs, every one after what it lies in.
-    rows: Vec<Row>,
+    pub(super) rows: Vec<Row>,
     /// Of each node of the tree in its order, which row it has.
     places: Vec<Option<usize>>,
     memories: Vec<Option<Memory>>,
     shortage: Shortage,
-    protection: Protection,
-    seen_from: Protection,
-    givers: Vec<Giver>,
+    pub(super) protection: Protection,
+    pub(super) seen_from: Protection,
+    pub(super) givers: Vec<Giver>,
     wanted: Vec<u64>,
     granted: Vec<u64>,
 }
@@ -238,87 +238,6 @@ impl Fleet {
             if above.lambda > row.lambda {
                 (row.lambda, row.pressed_by) = (above.lambda, above.pressed_by);
             }
-        }
-    }
-
-    /// What is needed faster than laws give it; of what the pool needs the host swaps out `swap_bytes`. Returns what the
-    /// pool needs and nobody can give.
-    fn direct(&mut self, tree: &Tree, readings: &[Reading], deficit_bytes: u64, swap_bytes: u64) -> u64 {
-        let mut unmet = 0;
-        for place in (0..self.rows.len()).rev() {
-            let Some(row) = self.rows.get(place).copied() else { continue };
-            let is_pool = place == 0;
-            let excess =
-                if is_pool { deficit_bytes } else { row.charge_bytes.saturating_sub(row.goal_bytes) };
-            if excess == 0 {
-                continue;
-            }
-            let within = self.rows.get(place..row.end).unwrap_or_default();
-            let taken = within.iter().fold(0u64, |sum, row| sum.saturating_add(row.take_bytes));
-            let coming = taken.saturating_add(row.outstanding_bytes).saturating_add(row.yield_bytes);
-            let mut need = excess.saturating_sub(coming);
-            if need == 0 {
-                continue;
-            }
-            if is_pool && swap_bytes > 0 {
-                let swapped = self.page_out(tree, readings, need.min(swap_bytes));
-                need = need.saturating_sub(swapped);
-            }
-            self.gather(tree, readings, place, row.end);
-            let left = take(need, &mut self.givers);
-            for giver in &self.givers {
-                if let Some(row) = self.rows.get_mut(giver.index) {
-                    row.take_bytes = row.take_bytes.saturating_add(giver.take_bytes);
-                }
-            }
-            if is_pool {
-                unmet = left;
-            }
-        }
-        unmet
-    }
-
-    /// Divides `bytes` among those of whom the host can swap something out. Returns what that comes to.
-    fn page_out(&mut self, tree: &Tree, readings: &[Reading], bytes: u64) -> u64 {
-        self.gather(tree, readings, 0, self.rows.len());
-        let Self { rows, givers, .. } = self;
-        let guest = |giver: &Giver| readings.get(rows.get(giver.index)?.guest?);
-        givers.retain(|giver| guest(giver).is_some_and(|reading| reading.pages_out));
-        let left = take(bytes, givers);
-        for giver in givers {
-            if let Some(row) = rows.get_mut(giver.index) {
-                row.page_out_bytes = giver.take_bytes;
-            }
-        }
-        bytes.saturating_sub(left)
-    }
-
-    /// Those who can give something to the node of the row `place`.
-    fn gather(&mut self, tree: &Tree, readings: &[Reading], place: usize, end: usize) {
-        let Self { rows, givers, protection, seen_from, .. } = self;
-        givers.clear();
-        let Some(node) = rows.get(place) else { return };
-        let (is_vm, is_pool) = (node.is_vm, place == 0);
-        if !is_vm && !is_pool {
-            seen_from.compute(tree, node.id, true);
-        }
-        let protection = if is_pool { &*protection } else { &*seen_from };
-        for (index, row) in rows.iter().enumerate().take(end).skip(place) {
-            let Some(reading) = row.guest.and_then(|guest| readings.get(guest)) else { continue };
-            // Of its own excess a microVM protects nothing.
-            let effective = if is_vm { None } else { protection.get(row.id) }.unwrap_or_default();
-            givers.push(Giver {
-                index,
-                charge_bytes: row
-                    .charge_bytes
-                    .saturating_sub(row.take_bytes)
-                    .saturating_sub(row.page_out_bytes)
-                    .saturating_sub(row.outstanding_bytes),
-                protected: [effective.low.max(effective.min), effective.min],
-                weight: row.weight,
-                cold: reading.cold,
-                take_bytes: 0,
-            });
         }
     }
 

@@ -1,0 +1,95 @@
+//! What is needed faster than laws give it: of whom, and what of it the host swaps out.
+
+use super::Reading;
+use super::take::{Giver, take};
+use super::tick::Fleet;
+use crate::zone::Tree;
+
+impl Fleet {
+    /// What is needed faster than laws give it; of what the pool needs the host swaps out `swap_bytes`. Returns what the
+    /// pool needs and nobody can give.
+    pub(super) fn direct(
+        &mut self,
+        tree: &Tree,
+        readings: &[Reading],
+        deficit_bytes: u64,
+        swap_bytes: u64,
+    ) -> u64 {
+        let mut unmet = 0;
+        for place in (0..self.rows.len()).rev() {
+            let Some(row) = self.rows.get(place).copied() else { continue };
+            let is_pool = place == 0;
+            let excess =
+                if is_pool { deficit_bytes } else { row.charge_bytes.saturating_sub(row.goal_bytes) };
+            if excess == 0 {
+                continue;
+            }
+            let within = self.rows.get(place..row.end).unwrap_or_default();
+            let taken = within.iter().fold(0u64, |sum, row| sum.saturating_add(row.take_bytes));
+            let coming = taken.saturating_add(row.outstanding_bytes).saturating_add(row.yield_bytes);
+            let mut need = excess.saturating_sub(coming);
+            if need == 0 {
+                continue;
+            }
+            if is_pool && swap_bytes > 0 {
+                let swapped = self.page_out(tree, readings, need.min(swap_bytes));
+                need = need.saturating_sub(swapped);
+            }
+            self.gather(tree, readings, place, row.end);
+            let left = take(need, &mut self.givers);
+            for giver in &self.givers {
+                if let Some(row) = self.rows.get_mut(giver.index) {
+                    row.take_bytes = row.take_bytes.saturating_add(giver.take_bytes);
+                }
+            }
+            if is_pool {
+                unmet = left;
+            }
+        }
+        unmet
+    }
+
+    /// Divides `bytes` among those of whom the host can swap something out. Returns what that comes to.
+    fn page_out(&mut self, tree: &Tree, readings: &[Reading], bytes: u64) -> u64 {
+        self.gather(tree, readings, 0, self.rows.len());
+        let Self { rows, givers, .. } = self;
+        let guest = |giver: &Giver| readings.get(rows.get(giver.index)?.guest?);
+        givers.retain(|giver| guest(giver).is_some_and(|reading| reading.pages_out));
+        let left = take(bytes, givers);
+        for giver in givers {
+            if let Some(row) = rows.get_mut(giver.index) {
+                row.page_out_bytes = giver.take_bytes;
+            }
+        }
+        bytes.saturating_sub(left)
+    }
+
+    /// Those who can give something to the node of the row `place`.
+    fn gather(&mut self, tree: &Tree, readings: &[Reading], place: usize, end: usize) {
+        let Self { rows, givers, protection, seen_from, .. } = self;
+        givers.clear();
+        let Some(node) = rows.get(place) else { return };
+        let (is_vm, is_pool) = (node.is_vm, place == 0);
+        if !is_vm && !is_pool {
+            seen_from.compute(tree, node.id, true);
+        }
+        let protection = if is_pool { &*protection } else { &*seen_from };
+        for (index, row) in rows.iter().enumerate().take(end).skip(place) {
+            let Some(reading) = row.guest.and_then(|guest| readings.get(guest)) else { continue };
+            // Of its own excess a microVM protects nothing.
+            let effective = if is_vm { None } else { protection.get(row.id) }.unwrap_or_default();
+            givers.push(Giver {
+                index,
+                charge_bytes: row
+                    .charge_bytes
+                    .saturating_sub(row.take_bytes)
+                    .saturating_sub(row.page_out_bytes)
+                    .saturating_sub(row.outstanding_bytes),
+                protected: [effective.low.max(effective.min), effective.min],
+                weight: row.weight,
+                cold: reading.cold,
+                take_bytes: 0,
+            });
+        }
+    }
+}
