@@ -137,6 +137,7 @@ impl<K: Kernel> Balloon<K> {
         self.books.reset();
         self.kept_pages = 0;
         let books = &self.books;
+        self.backing.give_deferred_advice(books.layout(), |run| books.kept_small(run));
         self.backing.review_huge_pages(books.layout(), |run| books.kept_small(run));
         self.batch.settle(self.books.layout());
         self.chain_start = 0;

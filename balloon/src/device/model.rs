@@ -225,8 +225,7 @@ proptest! {
                     subject.reset();
                     prop_assert_eq!(subject.driver(0), DriverState::Absent);
                     subject.activate(features, 0);
-                    let Model { reported, deferred, .. } = model;
-                    model = Model { reported, deferred, features: features & OFFERED, ..Model::default() };
+                    model = Model { reported: model.reported, features: features & OFFERED, ..Model::default() };
                 }
                 Operation::Script(answers) => subject.backing_mut().kernel_mut().script(&answers),
             }
