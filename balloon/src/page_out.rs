@@ -141,7 +141,8 @@ fn bytes(pages: u64) -> usize {
 #[expect(clippy::arithmetic_side_effects, reason = "a test may fail by it")]
 mod tests {
     use super::*;
-    use crate::backing::{Kind, Mapping};
+    use crate::backing;
+    use crate::scratch::Scratch;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -179,9 +180,7 @@ mod tests {
     }
 
     fn range(first: usize, pages: usize) -> HostRange {
-        // SAFETY: nothing is mapped there, and nobody but the simulation is told of it.
-        #[expect(unsafe_code)]
-        let mapping = unsafe { Mapping::new(START + first * PAGE, (pages * PAGE) as u64, Kind::Anonymous) };
+        let mapping = backing::simulated::Simulated::mapping(START + first * PAGE, (pages * PAGE) as u64);
         mapping.whole().unwrap()
     }
 
@@ -221,27 +220,16 @@ mod tests {
 
     #[test]
     fn the_host_takes_the_advice_and_keeps_what_is_there() {
-        let bytes = 4 << 20;
-        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping of the kernel's choice, of nobody else's interest.
-        #[expect(unsafe_code)]
-        let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0) };
-        assert_ne!(address, libc::MAP_FAILED);
-        // SAFETY: mapped just now, that long, and by nobody else.
-        #[expect(unsafe_code)]
-        let memory = unsafe { std::slice::from_raw_parts_mut(address.cast::<u8>(), bytes) };
-        memory.fill(7);
-        // SAFETY: it stays mapped, and nothing below relies on more than what is swapped out coming back.
-        #[expect(unsafe_code)]
-        let mapping = unsafe { Mapping::new(address as usize, bytes as u64, Kind::Anonymous) };
-        let mut pager = Pager::new(vec![mapping.whole().unwrap()]);
+        let scratch = Scratch::anonymous(4 << 20);
+        scratch.fill(0, 1024, 7);
+        let mut pager = Pager::new(vec![scratch.mapping().whole().unwrap()]);
         pager.ask(1 << 20);
         let mut host = Host::probe();
         while !pager.is_idle() {
             pager.step(&mut host).unwrap();
         }
         assert_eq!(pager.left_bytes, 0, "all of it was there to be tried");
-        assert!(memory.iter().all(|byte| *byte == 7));
+        assert!((0..1024).all(|page| scratch.byte(page) == 7));
     }
 
     proptest! {
