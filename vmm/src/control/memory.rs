@@ -44,10 +44,10 @@ pub trait Memory {
     fn move_on(&mut self) -> Option<io::Result<Placed>>;
 
     /// Has the host swap out so much of guest memory, instead of what is left of the order before: by [`Self::page_out_on`].
-    fn page_out(&mut self, _bytes: u64) {}
+    fn page_out(&mut self, bytes: u64);
 
     /// Goes on with that, for some milliseconds; [`Self::statistics_event`] is readable again while something is left.
-    fn page_out_on(&mut self) {}
+    fn page_out_on(&mut self);
 
     /// Sets the ceiling. Whether to take [`Ceiling::Auto`] without a driver is the implementer's to say: one that
     /// was set by hand for a driver that is gone must be possible to undo.

@@ -16,10 +16,14 @@ mod ballooned_tests;
 pub mod exec;
 pub mod host_nodes;
 pub mod limits;
+#[cfg(test)]
+mod link_tests;
 pub mod memory;
 #[cfg(test)]
 mod openapi_tests;
 pub mod orders;
+#[cfg(test)]
+mod orders_bench;
 #[cfg(test)]
 mod orders_tests;
 pub mod paging;

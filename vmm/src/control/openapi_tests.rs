@@ -5,7 +5,7 @@ mod openapi_check;
 
 use self::openapi_check::check;
 use super::memory::Memory;
-use super::orders_tests::{Bench, TRIMMED, limited, max, refused};
+use super::orders_bench::{Bench, TRIMMED, limited, max, refused};
 use super::routes::{self, ROUTES};
 use super::scripted::{Scripted, ask, envelope};
 use balloon::control::api::{ArbiterDocument, CeilingRequest, DriverState, GuestStatistics};

@@ -13,7 +13,7 @@ use balloon::policy::HostReading;
 use serde_json::Value;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vmm_sys_util::eventfd::EventFd;
 
 /// A VM's memory that does at once what it is asked to.
@@ -32,6 +32,8 @@ pub struct Scripted {
     pub move_ends: Result<Placed, i32>,
     /// There is but the zone of the boot memory.
     pub only_zone: bool,
+    /// What was to be swapped out, in sum.
+    pub paged_out_bytes: Arc<AtomicU64>,
 }
 
 pub const MIB: u64 = 1 << 20;
@@ -85,6 +87,7 @@ impl Scripted {
             moving: None,
             move_ends: Ok(Placed { there: 8192, elsewhere: 4096, moved: 8192 }),
             only_zone: false,
+            paged_out_bytes: Arc::default(),
         }
     }
 
@@ -144,6 +147,12 @@ impl Memory for Scripted {
         let further = (!self.only_zone).then_some(further);
         ZonesDocument { zones: [zone].into_iter().chain(further).collect() }
     }
+
+    fn page_out(&mut self, bytes: u64) {
+        self.paged_out_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn page_out_on(&mut self) {}
 
     fn shared_zones(&mut self) -> Vec<ZoneDocument> {
         vec![ZoneDocument {

@@ -2,7 +2,7 @@
 
 use super::scripted::{Scripted, vm};
 use super::service::MicroVm;
-use balloon::control::link::{self, Decoder, Envelope, FromVm, Hello, ToVm};
+use balloon::control::link::Hello;
 use balloon::control::server::{CLIENTS, Server};
 use balloon::zone::Limits;
 use event_manager::{EventManager, SubscriberOps};
@@ -16,11 +16,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use vmm_sys_util::eventfd::EventFd;
 
-const GET: &[u8] = b"GET /v1/vm HTTP/1.1\r\nHost: a\r\n\r\n";
+pub(super) const GET: &[u8] = b"GET /v1/vm HTTP/1.1\r\nHost: a\r\n\r\n";
 const GET_STATISTICS: &[u8] = b"GET /v1/statistics HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A server on a thread of its own.
-struct Served {
+pub(super) struct Served {
     path: PathBuf,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<usize>>,
@@ -29,7 +29,7 @@ struct Served {
 
 impl Served {
     /// Its guest has an hour to answer.
-    fn start(memory: Scripted) -> Self {
+    pub(super) fn start(memory: Scripted) -> Self {
         Self::start_with(memory, Duration::from_secs(3600))
     }
 
@@ -52,7 +52,7 @@ impl Served {
         Self { path, stop, thread: Some(thread::spawn(run)), _directory: directory }
     }
 
-    fn connect(&self) -> UnixStream {
+    pub(super) fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
@@ -64,7 +64,7 @@ impl Served {
         self.thread.take().unwrap().join().unwrap()
     }
 
-    fn answers(&self) {
+    pub(super) fn answers(&self) {
         let mut stream = self.connect();
         stream.write_all(GET).unwrap();
         assert!(read_response(&mut stream).starts_with("HTTP/1.1 200"));
@@ -77,7 +77,7 @@ impl Drop for Served {
     }
 }
 
-fn hello() -> Hello {
+pub(super) fn hello() -> Hello {
     Hello {
         name: "web".into(),
         pid: std::process::id(),
@@ -89,7 +89,7 @@ fn hello() -> Hello {
 }
 
 /// Reads one response.
-fn read_response(stream: &mut UnixStream) -> String {
+pub(super) fn read_response(stream: &mut UnixStream) -> String {
     let mut text = Vec::new();
     let mut byte = [0];
     loop {
@@ -288,112 +288,4 @@ fn a_silent_guest_is_not_waited_for_longer_than_it_may_take() {
     stream.write_all(GET_STATISTICS).unwrap();
     let text = read_response(&mut stream);
     assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"stale\":true"), "{text}");
-}
-
-const LINK: &[u8] =
-    b"GET /v1/link HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: ballast-link/1\r\n\r\n";
-
-/// The daemon's end of a link.
-struct Linked {
-    stream: UnixStream,
-    decoder: Decoder<FromVm>,
-}
-
-impl Linked {
-    /// A link, whose first envelope comes with the request.
-    fn open(served: &Served, sequence: u64) -> Self {
-        let mut stream = served.connect();
-        let mut request = LINK.to_vec();
-        link::encode(&envelope(sequence), &mut request);
-        stream.write_all(&request).unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            assert_eq!(stream.read(&mut byte).unwrap(), 1);
-            head.push(byte[0]);
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
-        Self { stream, decoder: Decoder::default() }
-    }
-
-    fn hears(&mut self) -> FromVm {
-        loop {
-            if let Some(document) = self.decoder.take().unwrap() {
-                return document;
-            }
-            let mut buffer = [0; 100];
-            let bytes = self.stream.read(&mut buffer).unwrap();
-            assert!(bytes > 0, "the link has ended");
-            self.decoder.receive(&buffer[..bytes]);
-        }
-    }
-
-    fn says(&mut self, sequence: u64) {
-        let mut bytes = Vec::new();
-        link::encode(&envelope(sequence), &mut bytes);
-        self.stream.write_all(&bytes).unwrap();
-    }
-
-    fn has_ended(&mut self) -> bool {
-        self.stream.read(&mut [0; 100]).unwrap() == 0
-    }
-}
-
-fn envelope(sequence: u64) -> ToVm {
-    ToVm::Envelope(Envelope { sequence, ..super::scripted::envelope() })
-}
-
-#[test]
-fn a_link_answers_each_envelope_with_a_report() {
-    let served = Served::start(Scripted::new());
-    let mut linked = Linked::open(&served, 1);
-    assert_eq!(linked.hears(), FromVm::Hello(hello()));
-    for sequence in 1..100 {
-        let FromVm::Report(report) = linked.hears() else { panic!() };
-        assert_eq!((report.sequence, report.zones.len()), (sequence, 2));
-        assert_eq!(report.zones[0].resident_bytes, Some(222 << 20));
-        linked.says(sequence + 1);
-    }
-    let mut stream = served.connect();
-    stream.write_all(GET).unwrap();
-    let text = read_response(&mut stream);
-    assert!(text.contains("\"floor_bytes\":4096") && text.contains("\"left_ms\":"), "{text}");
-}
-
-#[test]
-fn the_newest_link_counts() {
-    let served = Served::start(Scripted::new());
-    let mut first = Linked::open(&served, 1);
-    assert!(matches!((first.hears(), first.hears()), (FromVm::Hello(_), FromVm::Report(_))));
-    let mut second = Linked::open(&served, 1);
-    assert!(matches!((second.hears(), second.hears()), (FromVm::Hello(_), FromVm::Report(_))));
-    assert!(first.has_ended());
-    second.says(2);
-    assert!(matches!(second.hears(), FromVm::Report(_)));
-}
-
-#[test]
-fn who_talks_nonsense_on_a_link_loses_it_and_nobody_else_does() {
-    let served = Served::start(Scripted::new());
-    let mut linked = Linked::open(&served, 1);
-    assert!(matches!((linked.hears(), linked.hears()), (FromVm::Hello(_), FromVm::Report(_))));
-    linked.stream.write_all(&[255; 10]).unwrap();
-    assert!(linked.has_ended());
-    served.answers();
-    // Without the upgrade there is none.
-    let mut stream = served.connect();
-    stream.write_all(b"GET /v1/link HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    assert!(read_response(&mut stream).starts_with("HTTP/1.1 426 "));
-}
-
-#[test]
-fn a_link_outlasts_clients_that_want_its_place() {
-    let served = Served::start(Scripted::new());
-    let mut linked = Linked::open(&served, 1);
-    assert!(matches!((linked.hears(), linked.hears()), (FromVm::Hello(_), FromVm::Report(_))));
-    let silent: Vec<UnixStream> = (0..CLIENTS).map(|_| served.connect()).collect();
-    served.answers();
-    drop(silent);
-    linked.says(2);
-    assert!(matches!(linked.hears(), FromVm::Report(_)));
 }
