@@ -7,6 +7,7 @@ use super::config::{CONFIG_BYTES, Config, Write};
 use super::errors::{ProtocolErrors, count};
 use super::floor::Floor;
 use super::queues::{self, OFFERED, Queue, features};
+use super::reminder::Reminder;
 use super::statistics::{Exchange, RequestError};
 use crate::PAGE_BYTES;
 use crate::backing::{Backing, Kernel};
@@ -39,8 +40,9 @@ pub struct Balloon<K> {
     /// [`Batch::added`] when the current chain began.
     chain_start: u64,
     pub(super) statistics: Exchange,
-    /// When the driver last came nearer, or was asked.
+    /// When the driver last moved, or was asked.
     pub(super) moved_ms: u64,
+    pub(super) reminder: Reminder,
     /// Pages that the driver has inflated and the host has kept, as far as they have not been deflated since.
     kept_pages: u64,
     pub(super) poisoned_pages: u64,
@@ -63,6 +65,7 @@ impl<K: Kernel> Balloon<K> {
             chain_start: 0,
             statistics: Exchange::default(),
             moved_ms: 0,
+            reminder: Reminder::default(),
             kept_pages: 0,
             poisoned_pages: 0,
             taken_back_pages: 0,
@@ -136,6 +139,7 @@ impl<K: Kernel> Balloon<K> {
         self.config = Config { num_pages: self.config.num_pages, ..Config::default() };
         self.books.reset();
         self.kept_pages = 0;
+        self.reminder = Reminder::default();
         let books = &self.books;
         self.backing.give_deferred_advice(books.layout(), |run| books.kept_small(run));
         self.backing.review_huge_pages(books.layout(), |run| books.kept_small(run));
@@ -262,8 +266,9 @@ impl<K: Kernel> Balloon<K> {
     }
 
     /// A buffer of `len_bytes` bytes came on the statistics queue; `bytes` are its first ones, up to
-    /// [`STATISTICS_BYTES`](super::STATISTICS_BYTES). Returns whether they raise the floor above the ceiling, which
-    /// then goes with it: the driver is to be told that the configuration changed.
+    /// [`STATISTICS_BYTES`](super::STATISTICS_BYTES). Returns whether the driver is to be told that the configuration
+    /// changed: they raise the floor above the ceiling, which then goes with it, or they say that the guest can spare
+    /// again what its driver took out of the balloon.
     #[must_use]
     pub fn receive_statistics(&mut self, bytes: &[u8], len_bytes: u64, now_ms: u64) -> bool {
         let size_bytes = self.books.totals().size.saturating_mul(PAGE_BYTES);
@@ -271,7 +276,7 @@ impl<K: Kernel> Balloon<K> {
         if let Some(sample) = self.statistics.latest() {
             self.floor.observe(&sample.values, size_bytes);
         }
-        self.raise_ceiling_to_floor(now_ms)
+        self.raise_ceiling_to_floor(now_ms) || self.reminds(now_ms)
     }
 
     /// A buffer came on the statistics queue that cannot be read: it is counted elsewhere, and answers a request

@@ -4,6 +4,7 @@
 
 use super::balloon::Balloon;
 use super::errors::count;
+use super::reminder::{self, Reminder};
 use super::report::{DriverState, MemoryReport};
 use crate::PAGE_BYTES;
 use crate::backing::Kernel;
@@ -65,6 +66,7 @@ impl<K: Kernel> Balloon<K> {
         if new {
             self.config.num_pages = target;
             self.moved_ms = now_ms;
+            self.reminder = Reminder::default();
         }
         new
     }
@@ -81,6 +83,26 @@ impl<K: Kernel> Balloon<K> {
         } else {
             DriverState::Stuck
         }
+    }
+
+    /// Whether statistics are wanted to judge if a driver that holds less than its target is to be told of it again.
+    #[must_use]
+    pub fn wants_statistics(&self, now_ms: u64) -> bool {
+        let stands = self.driver(now_ms) == DriverState::Stuck && self.config.actual < self.config.num_pages;
+        stands && self.reminder.is_due(now_ms.saturating_sub(self.moved_ms))
+    }
+
+    /// Whether the driver is to be told of its target again, by statistics that have just come.
+    pub(super) fn reminds(&mut self, now_ms: u64) -> bool {
+        let missing = self.config.num_pages.saturating_sub(self.config.actual);
+        let statistics = self.statistics.at(now_ms).filter(|statistics| !statistics.stale);
+        let reminds = self.wants_statistics(now_ms)
+            && statistics.is_some_and(|statistics| reminder::spares(&statistics.values, missing.into()));
+        if reminds {
+            self.reminder.given();
+            self.moved_ms = now_ms;
+        }
+        reminds
     }
 
     /// Reads on how much of the guest's memory the host holds, at most `max_pages` pages, and corrects the books by

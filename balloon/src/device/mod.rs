@@ -29,6 +29,7 @@ mod host;
 #[cfg(test)]
 mod model;
 mod queues;
+mod reminder;
 mod report;
 mod statistics;
 #[cfg(test)]

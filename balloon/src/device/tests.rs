@@ -5,7 +5,8 @@
 use super::model::balloon;
 use super::*;
 use crate::backing::HostRange;
-use crate::backing::simulated::{Answer, Simulated};
+use crate::backing::simulated::{Answer, Simulated, backing};
+use crate::frames::{Books, Layout};
 use crate::resident::{Extent, Scanner, Survey};
 
 const BLOCK: u64 = crate::BLOCK_BYTES;
@@ -236,6 +237,46 @@ fn a_driver_that_stands_still_is_stuck_and_one_that_moves_is_not() {
     assert_eq!(balloon.driver(11_000), DriverState::Stuck, "the same page again is no progress");
     balloon.write_config(4, &2048u32.to_le_bytes(), 12_000);
     assert_eq!(balloon.driver(1 << 40), DriverState::Settled);
+}
+
+/// Statistics by which `pages` are available.
+fn available(pages: u64) -> Vec<u8> {
+    [&6u16.to_le_bytes()[..], &(pages * PAGE).to_le_bytes()].concat()
+}
+
+#[test]
+fn a_driver_that_deflated_on_its_own_is_reminded_when_the_guest_can_spare_it() {
+    const ROOM: u64 = 4096;
+    const SIZE: u64 = 8 * BLOCK / PAGE;
+    let layout = Layout::new(&[(0, 8 * BLOCK)]).unwrap();
+    let kernel = backing(&layout, &[], Simulated::with_answers(&[]));
+    let mut balloon = Balloon::new(Books::new(layout), kernel, BLOCK);
+    balloon.activate(OFFERED, 0);
+    let hears = |balloon: &mut Balloon<Simulated>, pages, now_ms| {
+        let bytes = available(pages);
+        balloon.receive_statistics(&bytes, bytes.len() as u64, now_ms)
+    };
+    assert!(!hears(&mut balloon, SIZE, 0), "this fixes the floor");
+    let _ = balloon.set_ceiling((SIZE - 1000) * PAGE, 0);
+    numbers(&mut balloon, Queue::Inflate, 0..1000);
+    balloon.write_config(4, &1000u32.to_le_bytes(), 1000);
+    assert!(!balloon.wants_statistics(1 << 40), "it has done what it should");
+    numbers(&mut balloon, Queue::Deflate, 0..400);
+    balloon.write_config(4, &600u32.to_le_bytes(), 2000);
+    assert!(!balloon.wants_statistics(31_999) && !hears(&mut balloon, SIZE, 31_999));
+    assert!(balloon.wants_statistics(32_000));
+    assert!(!hears(&mut balloon, 399 + ROOM, 32_000), "the guest needs it still");
+    assert!(hears(&mut balloon, 400 + ROOM, 40_000));
+    assert_eq!(balloon.driver(44_999), DriverState::Moving, "it was asked");
+    assert!(!hears(&mut balloon, SIZE, 99_999), "the next one takes twice as long");
+    assert!(hears(&mut balloon, SIZE, 100_000));
+    let _ = balloon.set_ceiling((SIZE - 999) * PAGE, 200_000);
+    assert!(
+        !balloon.wants_statistics(229_999) && balloon.wants_statistics(230_000),
+        "a new target begins anew"
+    );
+    let _ = balloon.set_ceiling(SIZE * PAGE, 300_000);
+    assert!(!balloon.wants_statistics(1 << 40), "it holds more than it should");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The balloon in the event loop: queues, the slow reading of residency, and word of statistics. Wiring only.
+//! The balloon in the event loop: queues, the slow reading of residency and what follows it, and word of statistics. Wiring only.
 
 use super::{Balloon, pace};
 use crate::virtio::attach::QueueEvents;
@@ -37,6 +37,9 @@ impl BalloonEvents {
             log::warn!("the host does not say how much of the guest's memory it holds: {error}");
             true
         });
+        if ended {
+            self.transport.follow_up();
+        }
         self.set_timer(pace::next(ended));
     }
 

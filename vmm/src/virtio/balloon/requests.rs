@@ -111,6 +111,14 @@ impl<K: Kernel> Transport<Balloon<K>> {
         result.unwrap_or_else(|| Err(nobody(&self.hold())))
     }
 
+    /// Asks the guest how it does, if that decides whether its driver is told of the target again.
+    pub fn follow_up(&self) {
+        if self.with_device(|balloon| balloon.device.wants_statistics((balloon.clock_ms)())) {
+            // A driver that cannot answer is not reminded.
+            let _ = self.request_statistics();
+        }
+    }
+
     /// Whether the guest was asked for statistics and has not answered.
     pub fn statistics_pending(&self) -> bool {
         self.with_device(|balloon| balloon.device.statistics_pending())
