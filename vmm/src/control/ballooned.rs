@@ -192,6 +192,11 @@ impl<K: Kernel> Memory for Ballooned<K> {
         }
     }
 
+    fn guest_floor_bytes(&self) -> u64 {
+        let report = self.transport.memory_report();
+        report.floor.min(report.size)
+    }
+
     fn set_min(&mut self, bytes: u64) {
         self.min_bytes = bytes;
     }

@@ -118,7 +118,7 @@ fn no_ceiling_goes_below_what_is_promised() {
         (subject.memory.snapshot().ceiling.bytes, subject.memory.snapshot().floor_bytes),
         (32 * MIB, 32 * MIB)
     );
-    assert_eq!(subject.memory.reading().floor_bytes, 32 * MIB);
+    assert_eq!((subject.memory.reading().floor_bytes, subject.memory.guest_floor_bytes()), (32 * MIB, BLOCK));
     // Not by an earlier promise.
     subject.memory.set_min(0);
     assert_eq!(

@@ -7,7 +7,7 @@
 
 use super::agent::Agent;
 use super::memory::Memory;
-use balloon::control::api::{ErrorDocument, MemoryDocument};
+use balloon::control::api::ErrorDocument;
 use balloon::control::http::{Response, Status};
 use balloon::control::orders::{LimitsDocument, LimitsRequest};
 use balloon::control::service::error;
@@ -75,7 +75,8 @@ impl Held {
         format!("\"{}\"", self.generation)
     }
 
-    /// What they are to become, if they may.
+    /// What they are to become, if they may: of a guest that needs `floor_bytes`. What it is promised until now is no
+    /// bound of what is to be.
     ///
     /// # Errors
     /// The client has seen others, or they are no limits of this microVM.
@@ -83,7 +84,7 @@ impl Held {
         &self,
         request: LimitsRequest,
         if_match: Option<&str>,
-        memory: &MemoryDocument,
+        floor_bytes: u64,
     ) -> Result<Limits, Response> {
         if if_match.is_some_and(|tag| tag != "*" && tag != self.tag()) {
             let message = format!(
@@ -94,10 +95,6 @@ impl Held {
         }
         let limits = Limits { max: Some(request.max_bytes.unwrap_or(self.size_bytes)), ..request.into() };
         limits.check("this microVM").map_err(|why| error(Status::Unprocessable, why.to_string()))?;
-        // What is promised until now is no bound of what is to be: the device knows that of the guest itself.
-        let promised = self.limits.min.unwrap_or(0);
-        let floor_bytes =
-            if memory.floor_bytes > promised { memory.floor_bytes } else { limits.min.unwrap_or(0) };
         // What is in force stays possible, should the floor have risen above it since.
         let in_force = [self.limits.high, Some(self.max_bytes.get())];
         for (name, bytes) in [("high", limits.high), ("max", limits.max)] {

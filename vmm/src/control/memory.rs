@@ -57,12 +57,15 @@ pub trait Memory {
     /// one no ceiling is better than another.
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal>;
 
-    /// Sets the highest ceiling, and lowers the ceiling to it or, if that is Ballast's, lets it follow. Whoever asks
-    /// has seen to it that the guest can do with it.
+    /// Sets the highest ceiling, and lowers the ceiling to it, but never below the floor. Whoever asks has seen to it that
+    /// the guest can do with it.
     ///
     /// # Errors
-    /// It is below the floor, or above the guest's memory; nothing changed.
+    /// There is no such ceiling; nothing changed.
     fn set_max(&mut self, bytes: u64) -> Result<(), Refusal>;
+
+    /// What the guest itself needs to live: the floor without what the microVM is promised. It costs nothing to ask.
+    fn guest_floor_bytes(&self) -> u64;
 
     /// The microVM is promised so much: no ceiling goes below.
     fn set_min(&mut self, bytes: u64);

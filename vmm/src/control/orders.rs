@@ -205,7 +205,7 @@ impl Orders {
             return answer;
         }
         let tag = request.options.if_match.as_deref();
-        let limits = match self.held.check(wanted, tag, &memory.snapshot()) {
+        let limits = match self.held.check(wanted, tag, memory.guest_floor_bytes()) {
             Ok(limits) => limits,
             Err(answer) => return Answer::Now(answer),
         };

@@ -3,6 +3,7 @@
 use super::agent::Agent;
 use super::exec;
 use super::limits::Held;
+use super::memory::Memory;
 use super::orders::Orders;
 use super::routes::Answer;
 use super::scripted::{Scripted, route_at};
@@ -109,7 +110,9 @@ impl Bench {
         let upgrade = (path == "/v1/exec" && !body.is_empty()).then(|| exec::PROTOCOL.into());
         let options = Options { if_match: if_match.map(Into::into), upgrade, ..Options::default() };
         let request = Request { options, ..Request::new(method, path, body.as_bytes()) };
-        match route_at(&request, &mut self.memory, &mut self.orders, self.now_ms) {
+        let answer = route_at(&request, &mut self.memory, &mut self.orders, self.now_ms);
+        self.promise();
+        match answer {
             Answer::Now(response) => Ok(response),
             Answer::Later(ticket) => Err(ticket),
             Answer::Command(spec) => Ok(self.orders.begin_command(spec).err().unwrap()),
@@ -128,7 +131,13 @@ impl Bench {
         for _ in 0..ms / 250 {
             self.now_ms += 250;
             self.orders.advance(self.now_ms, &mut self.memory);
+            self.promise();
         }
+    }
+
+    /// As the service does.
+    fn promise(&mut self) {
+        self.memory.set_min(self.orders.limits_in_force().min.unwrap_or(0));
     }
 
     pub fn take(&mut self, ticket: u64) -> Option<(u16, Value)> {

@@ -76,6 +76,23 @@ fn refused_limits_change_nothing() {
 }
 
 #[test]
+fn a_promise_hides_no_floor_of_the_guest() {
+    for min in [128, 200] {
+        let mut bench = Bench::new();
+        let promised = json!({ "min_bytes": min * MIB }).to_string();
+        assert_eq!(bench.ask("PUT", "/v1/limits", &promised, None).0, 200);
+        for below in [max(100), json!({ "high_bytes": 100 * MIB }).to_string()] {
+            let (status, document) = bench.ask("PUT", "/v1/limits", &below, Some(limited()));
+            assert_eq!((status, &document["error"]["floor_bytes"]), (422, &json!(128 * MIB)), "{below}");
+        }
+        assert_eq!((bench.memory.document.max_bytes, bench.host_max.get()), (SIZE, SIZE));
+        // Nor is what was promised one of the limits to come.
+        assert_eq!(bench.ask("PUT", "/v1/limits", &max(150), Some(limited())).0, 200);
+        assert_eq!((bench.memory.document.max_bytes, bench.host_max.get()), (150 * MIB, 150 * MIB));
+    }
+}
+
+#[test]
 fn a_trim_tells_what_the_host_got() {
     let mut bench = Bench::new();
     bench.memory.document.resident_bytes = Some(300 * MIB);

@@ -20,6 +20,8 @@ use vmm_sys_util::eventfd::EventFd;
 #[derive(Debug)]
 pub struct Scripted {
     pub document: MemoryDocument,
+    /// The floor without what is promised.
+    pub guest_floor_bytes: u64,
     pub statistics: Option<GuestStatistics>,
     /// Shared with who plays the guest.
     pub pending: Arc<AtomicBool>,
@@ -80,6 +82,7 @@ impl Scripted {
                 protocol_errors: [("duplicate_pages".to_owned(), 7)].into(),
                 register_errors: [("impossible_statuses".to_owned(), 2)].into(),
             },
+            guest_floor_bytes: 128 * MIB,
             statistics: None,
             pending: Arc::default(),
             prompt: true,
@@ -205,7 +208,7 @@ impl Memory for Scripted {
 
     fn set_max(&mut self, bytes: u64) -> Result<(), Refusal> {
         let MemoryDocument { floor_bytes, size_bytes, ceiling, .. } = self.document;
-        if !(floor_bytes..=size_bytes).contains(&bytes) {
+        if bytes > size_bytes {
             return Err(CeilingError { bytes, floor_bytes, max_bytes: size_bytes }.into());
         }
         self.document.max_bytes = bytes;
@@ -214,7 +217,13 @@ impl Memory for Scripted {
         Ok(())
     }
 
-    fn set_min(&mut self, _: u64) {}
+    fn guest_floor_bytes(&self) -> u64 {
+        self.guest_floor_bytes
+    }
+
+    fn set_min(&mut self, bytes: u64) {
+        self.document.floor_bytes = self.guest_floor_bytes.max(bytes);
+    }
 
     fn ceiling_by_hand(&self) -> Option<u64> {
         let ceiling = self.document.ceiling;
