@@ -13,7 +13,7 @@ use balloon::control::api::{
     CeilingState, DriverState, GuestStatistics, HostDocument, MemoryDocument, RegionDocument, ZoneDocument,
     ZoneKind, ZonesDocument,
 };
-use balloon::device::{MemoryReport, RequestError};
+use balloon::device::{CeilingError, MemoryReport, RequestError};
 use balloon::numa::Placed;
 use balloon::policy::HostReading;
 use std::collections::BTreeMap;
@@ -202,10 +202,14 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 
     fn set_max(&mut self, bytes: u64) -> Result<(), Refusal> {
-        // A floor that rose since must not refuse the way back, nor a max forget what was set by hand above it.
-        let floor_bytes = self.floor(&self.transport.memory_report());
-        let wanted = self.by_hand.map_or(bytes, |by_hand| by_hand.min(bytes));
-        self.transport.set_ceiling(wanted.max(floor_bytes))?;
+        // A floor that rose since must not refuse the way back. To raise the ceiling is the law's: it knows what the host
+        // lacks, and what was set by hand.
+        let report = self.transport.memory_report();
+        if bytes > report.size {
+            let floor_bytes = self.floor(&report);
+            return Err(CeilingError { bytes, floor_bytes, max_bytes: report.size }.into());
+        }
+        self.transport.set_ceiling(report.ceiling.min(bytes).max(self.floor(&report)))?;
         self.max_bytes = Some(bytes);
         Ok(())
     }

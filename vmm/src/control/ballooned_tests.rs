@@ -128,15 +128,29 @@ fn no_ceiling_goes_below_what_is_promised() {
 }
 
 #[test]
-fn a_max_comes_and_goes_above_what_was_set_by_hand_and_below_the_floor() {
+fn a_max_lowers_the_ceiling_and_the_law_raises_it() {
     let mut subject = Subject::live(64 * MIB);
-    subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();
-    for (max, ceiling) in [(32, 32), (64, 40), (48, 40), (2, BLOCK / MIB), (64, 40)] {
-        subject.memory.set_max(max * MIB).unwrap();
+    let told = |subject: &mut Subject| {
         let document = subject.memory.snapshot();
-        assert_eq!(document.ceiling, CeilingState { bytes: ceiling * MIB, auto: false }, "max {max} MiB");
-        assert_eq!(document.max_bytes, max * MIB);
+        (document.ceiling.bytes / MIB, document.max_bytes / MIB)
+    };
+    subject.memory.follow_ceiling(20 * MIB).unwrap();
+    subject.interrupts();
+    for max in [48, 64] {
+        subject.memory.set_max(max * MIB).unwrap();
+        assert_eq!(told(&mut subject), (20, max), "what the law took stays");
     }
+    assert_eq!(subject.interrupts(), 0);
+    subject.memory.set_ceiling(Ceiling::Bytes(40 * MIB)).unwrap();
+    for (max, ceiling) in [(64, 40), (32, 32), (2, BLOCK / MIB), (64, BLOCK / MIB)] {
+        subject.memory.set_max(max * MIB).unwrap();
+        assert_eq!(told(&mut subject), (ceiling, max), "max {max} MiB");
+        assert_eq!(subject.memory.ceiling_by_hand(), Some(40 * MIB), "it is not forgotten");
+    }
+    subject.memory.follow_ceiling(40 * MIB).unwrap();
+    assert_eq!(told(&mut subject), (40, 64));
+    assert!(subject.memory.set_max(65 * MIB).is_err());
+    assert_eq!(told(&mut subject), (40, 64), "nothing changed");
 }
 
 #[test]

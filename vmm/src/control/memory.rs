@@ -57,8 +57,8 @@ pub trait Memory {
     /// one no ceiling is better than another.
     fn set_ceiling(&mut self, ceiling: Ceiling) -> Result<(), Refusal>;
 
-    /// Sets the highest ceiling, and lowers the ceiling to it, but never below the floor. Whoever asks has seen to it that
-    /// the guest can do with it.
+    /// Sets the highest ceiling, and lowers the ceiling to it, but never below the floor: whoever asks has seen to it that
+    /// the guest can do with it. It raises none; that is for [`Self::follow_ceiling`].
     ///
     /// # Errors
     /// There is no such ceiling; nothing changed.

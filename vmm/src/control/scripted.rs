@@ -212,7 +212,7 @@ impl Memory for Scripted {
             return Err(CeilingError { bytes, floor_bytes, max_bytes: size_bytes }.into());
         }
         self.document.max_bytes = bytes;
-        let ceiling_bytes = if ceiling.auto { bytes } else { ceiling.bytes.min(bytes) };
+        let ceiling_bytes = ceiling.bytes.min(bytes).max(floor_bytes);
         self.document.ceiling = CeilingState { bytes: ceiling_bytes, ..ceiling };
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::host::Pressure;
 use super::owner::{Owner, Sides};
 use crate::control::agent::{Agent, News};
+use crate::control::memory::Memory;
 use crate::control::scripted::{MIB, Scripted, envelope};
 use crate::link::OrderError;
 use balloon::control::api::CeilingState;
@@ -60,6 +61,7 @@ struct Bench {
     guest: Guest,
     memory: Scripted,
     lease: Envelope,
+    max_bytes: u64,
     sequence: u64,
     now_ms: u64,
 }
@@ -72,18 +74,19 @@ impl Bench {
             guest: Guest::default(),
             memory: Scripted::new(),
             lease: envelope(),
+            max_bytes: 512 * MIB,
             sequence: 0,
             now_ms: 0,
         }
     }
 
     fn advance(&mut self) {
-        let Self { owner, guest, memory, lease, now_ms, .. } = self;
+        let Self { owner, guest, memory, lease, max_bytes, now_ms, .. } = self;
         let mut sides = Sides {
             agent: guest,
             memory,
             host: Pressure::UNKNOWN,
-            max_bytes: 512 * MIB,
+            max_bytes: *max_bytes,
             high_bytes: None,
             envelope: Some(lease),
         };
@@ -186,6 +189,21 @@ fn a_ceiling_by_hand_stays_within_the_lease() {
             bench.sampled(Cause::Periodic);
             let kept = bench.memory.document.ceiling.bytes;
             assert_eq!(kept, kept_mib * MIB, "{mode:?}: {set:?} of {min_mib} to {max_mib}");
+        }
+    }
+}
+
+#[test]
+fn the_ceiling_follows_a_new_max_at_once() {
+    for mode in [Mode::Auto, Mode::Off] {
+        let mut bench = Bench::new(mode);
+        (bench.lease.floor_bytes, bench.lease.max_bytes) = (0, 1024 * MIB);
+        bench.advance();
+        for mib in [256, 400, 300, 512] {
+            bench.max_bytes = mib * MIB;
+            bench.memory.set_max(mib * MIB).unwrap();
+            bench.advance();
+            assert_eq!(bench.memory.document.ceiling.bytes, mib * MIB, "{mode:?}");
         }
     }
 }
