@@ -1,18 +1,20 @@
 //! Messages of all programs on standard error: one line each, one prefix, bounded.
 //!
-//! The level is `$BALLAST_LOG` (`error`, `warn`, `info`, `debug`), by default `warn`. A guest can cause messages;
-//! at most [`BURST`] of them in [`WINDOW`] are written, and the next one says how many were not. Nobody waits for a
-//! reader of standard error who does not read: such messages are dropped and counted, too.
+//! The level is `$BALLAST_LOG` (`error`, `warn`, `info`, `debug`), by default `warn`. A guest can cause messages: of each
+//! place in the program at most [`BURST`] in [`WINDOW`] are written, and the next one says how many were not. So a flood
+//! hides nothing but its own kind. Nobody waits for a reader of standard error who does not read: such messages are
+//! dropped and counted, too.
 
 #![expect(unsafe_code, reason = "one system call looks whether standard error takes a line")]
 
+use std::collections::BTreeMap;
 use std::io::{Stderr, Write};
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Messages written in one [`WINDOW`].
-pub const BURST: u32 = 20;
+/// Messages of one place that are written in one [`WINDOW`].
+pub const BURST: u32 = 10;
 /// The time after which messages flow again.
 pub const WINDOW: Duration = Duration::from_secs(5);
 
@@ -35,8 +37,12 @@ pub fn printable(line: &str) -> String {
 
 struct Logger {
     program: &'static str,
-    window: Mutex<Option<Window>>,
+    /// As many as there are lines that log.
+    windows: Mutex<BTreeMap<Place, Window>>,
 }
+
+/// Where a message comes from: a file and its line.
+type Place = (&'static str, u32);
 
 struct Window {
     start: Instant,
@@ -45,11 +51,11 @@ struct Window {
 }
 
 impl Logger {
-    /// Whether one more message may be written now, and how many were dropped since the last. `ready` says whether
-    /// there is room for it.
-    fn admit(&self, now: Instant, ready: impl FnOnce() -> bool) -> Option<u64> {
-        let mut guard = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = guard.get_or_insert(Window { start: now, written: 0, dropped: 0 });
+    /// Whether one more message of `place` may be written now, and how many of it were dropped since the last. `ready`
+    /// says whether there is room for it.
+    fn admit(&self, place: Place, now: Instant, ready: impl FnOnce() -> bool) -> Option<u64> {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = windows.entry(place).or_insert(Window { start: now, written: 0, dropped: 0 });
         if now.duration_since(window.start) >= WINDOW {
             (window.start, window.written) = (now, 0);
         }
@@ -71,11 +77,14 @@ impl log::Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let Some(dropped) = self.admit(Instant::now(), || takes_a_line(&std::io::stderr())) else { return };
+        // What names no place shares one.
+        let place = (record.file_static().unwrap_or_default(), record.line().unwrap_or_default());
+        let ready = || takes_a_line(&std::io::stderr());
+        let Some(dropped) = self.admit(place, Instant::now(), ready) else { return };
         let level = record.level().as_str().to_ascii_lowercase();
         let mut line = format!("{}: {level}: {}", self.program, message(&record.args().to_string()));
         if dropped > 0 {
-            line.push_str(&format!(" ({dropped} messages before this one were dropped)"));
+            line.push_str(&format!(" ({dropped} messages of this kind before were dropped)"));
         }
         line.push('\n');
         // With nobody left to read it, a message has nowhere else to go.
@@ -107,7 +116,7 @@ fn takes_a_line(stderr: &Stderr) -> bool {
 pub fn start(program: &'static str, clean_up: fn()) {
     let level =
         std::env::var("BALLAST_LOG").ok().and_then(|l| l.parse().ok()).unwrap_or(log::LevelFilter::Warn);
-    if log::set_boxed_logger(Box::new(Logger { program, window: Mutex::new(None) })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { program, windows: Mutex::default() })).is_ok() {
         log::set_max_level(level);
     }
     std::panic::set_hook(Box::new(move |panic| {
@@ -160,13 +169,26 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_and_counted() {
-        let logger = Logger { program: "test", window: Mutex::new(None) };
+        let logger = Logger { program: "test", windows: Mutex::default() };
+        let admit = |now, ready: bool| logger.admit(("device.rs", 1), now, || ready);
         let start = Instant::now();
-        let written = (0..1000).filter(|_| logger.admit(start, || true).is_some()).count();
+        let written = (0..1000).filter(|_| admit(start, true).is_some()).count();
         assert_eq!(written, BURST as usize);
-        assert_eq!(logger.admit(start + WINDOW, || true), Some(1000 - u64::from(BURST)));
-        assert_eq!(logger.admit(start + WINDOW, || true), Some(0));
-        assert_eq!(logger.admit(start + WINDOW, || false), None);
-        assert_eq!(logger.admit(start + WINDOW, || true), Some(1));
+        assert_eq!(admit(start + WINDOW, true), Some(1000 - u64::from(BURST)));
+        assert_eq!(admit(start + WINDOW, true), Some(0));
+        assert_eq!(admit(start + WINDOW, false), None);
+        assert_eq!(admit(start + WINDOW, true), Some(1));
+    }
+
+    #[test]
+    fn a_flood_hides_no_other_message() {
+        let logger = Logger { program: "test", windows: Mutex::default() };
+        let now = Instant::now();
+        let flood = || (0..1000).filter_map(|_| logger.admit(("device.rs", 1), now, || true)).count();
+        assert_eq!(flood(), BURST as usize);
+        for place in [("device.rs", 2), ("host.rs", 1)] {
+            assert_eq!(logger.admit(place, now, || true), Some(0), "{place:?}");
+        }
+        assert_eq!(flood(), 0);
     }
 }

@@ -22,11 +22,11 @@ impl Audit {
     /// Recounts `books`: two bits a page, some milliseconds for a TiB of guest memory.
     pub(super) fn look_through(&mut self, books: &Books) {
         let Err(imbalance) = (self.check)(books) else { return };
-        // It will hardly heal, and the log is for others, too.
-        if self.imbalances == 0 {
-            log::error!("please report this fault of Ballast: {imbalance}");
-        }
         self.imbalances = self.imbalances.saturating_add(1);
+        // It will hardly heal, and the log is for others, too; but one message alone may be lost.
+        if self.imbalances.is_power_of_two() {
+            log::error!("please report this fault of Ballast (no. {}): {imbalance}", self.imbalances);
+        }
     }
 
     /// How often they did not add up.
