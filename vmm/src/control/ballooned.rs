@@ -226,7 +226,9 @@ impl<K: Kernel> Memory for Ballooned<K> {
     }
 
     fn statistics(&mut self) -> Option<GuestStatistics> {
-        self.transport.memory_report().statistics
+        let last = self.transport.memory_report().statistics?;
+        // A driver that broke its device answers no more.
+        Some(GuestStatistics { stale: last.stale || !self.transport.is_served(), ..last })
     }
 
     fn statistics_event(&self) -> Option<&EventFd> {

@@ -186,7 +186,10 @@ fn a_driver_that_broke_its_device_is_called_so_until_it_resets_it() {
     let mut subject = Subject::live(64 * MIB);
     subject.says_available(60 * MIB);
     assert_eq!(subject.memory.snapshot().driver, DriverState::Settled);
+    let is_stale = |subject: &mut Subject| subject.memory.statistics().unwrap().stale;
+    assert!(!is_stale(&mut subject));
     subject.breaks();
+    assert!(is_stale(&mut subject));
     let MemoryDocument { driver, ceiling, .. } = subject.memory.snapshot();
     assert_eq!((driver, ceiling.auto), (DriverState::Broken, true));
     subject.interrupts();

@@ -23,7 +23,8 @@ pub struct BalloonEvents {
 }
 
 impl BalloonEvents {
-    /// Serves `transport`; `statistics` is written when the guest has answered a request for statistics.
+    /// Serves `transport`; `statistics` is written when the guest has answered a request for statistics, or cannot any
+    /// more.
     ///
     /// # Errors
     /// The host has no more descriptors.
@@ -64,9 +65,8 @@ impl MutEventSubscriber for BalloonEvents {
         if events.data() == TIMER {
             return self.survey();
         }
-        let asked = self.transport.statistics_pending();
         self.queues.process(events, ops);
-        if asked && !self.transport.statistics_pending() {
+        if self.transport.statistics_over() {
             // The counter of an eventfd cannot overflow by ones.
             let _ = self.statistics.write(1);
         }

@@ -79,6 +79,8 @@ pub struct Balloon<K> {
     residency: Option<(Residency, u64)>,
     pace: Pace,
     audit: Audit,
+    /// Somebody waits for statistics.
+    awaited: bool,
     buffers: Buffers,
     heads: Vec<u16>,
 }
@@ -129,6 +131,7 @@ impl<K: Kernel> Balloon<K> {
             residency: None,
             pace: Pace::default(),
             audit: Audit::default(),
+            awaited: false,
             buffers: Buffers::default(),
             heads: Vec::new(),
         })

@@ -104,6 +104,7 @@ impl<K: Kernel> Transport<Balloon<K>> {
                 if asked.is_err() {
                     return Ok(Effects::default());
                 }
+                balloon.awaited = true;
                 balloon.serve_statistics(index, queues, memory, true)
             },
             index,
@@ -119,9 +120,20 @@ impl<K: Kernel> Transport<Balloon<K>> {
         }
     }
 
-    /// Whether the guest was asked for statistics and has not answered.
+    /// Whether the guest was asked for statistics, has not answered, and can.
     pub fn statistics_pending(&self) -> bool {
-        self.with_device(|balloon| balloon.device.statistics_pending())
+        statistics_pending(&mut self.hold())
+    }
+
+    /// Whether a request for statistics is over since this was asked last: they have come, or will not come as the
+    /// driver is gone or broke its device.
+    pub(super) fn statistics_over(&self) -> bool {
+        let mut held = self.hold();
+        let over = held.device().awaited && !statistics_pending(&mut held);
+        if over {
+            held.device().awaited = false;
+        }
+        over
     }
 
     /// Everything that the device knows of the guest's memory.
@@ -181,6 +193,10 @@ fn set_ceiling<K: Kernel>(held: &mut Held<'_, Balloon<K>>, bytes: u64) -> Result
         held.config_changed();
     }
     Ok(())
+}
+
+fn statistics_pending<K: Kernel>(held: &mut Held<'_, Balloon<K>>) -> bool {
+    held.live() && held.device().device.statistics_pending()
 }
 
 /// Why a device that does not live serves nobody.

@@ -3,7 +3,7 @@
 #![expect(clippy::cast_possible_truncation)]
 
 use super::*;
-use crate::virtio::driver::{Driver, bring_up, readable, writable};
+use crate::virtio::driver::{Driver, LIVE, bring_up, readable, set, writable};
 use crate::virtio::mmio::Transport;
 use balloon::device::{DriverState, RequestError, features};
 use balloon::frames::Imbalance;
@@ -11,6 +11,7 @@ use event_manager::{EventManager, SubscriberOps};
 use std::cell::Cell;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_STATUS;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -354,4 +355,24 @@ fn an_answer_of_the_driver_is_an_event() {
     transport.kicks()[STATISTICS].write(1).unwrap();
     serve();
     assert_eq!(answered.read().unwrap(), 1);
+
+    // Nor is one waited for that is gone or broken: it resets the device, sets a status that cannot be, breaks a ring.
+    for leaves in [0, 1, LIVE, 0] {
+        transport.request_statistics().unwrap();
+        assert!(transport.statistics_pending());
+        if leaves == LIVE {
+            drivers[0].set_avail_index(1000);
+            transport.kicks()[0].write(1).unwrap();
+        } else {
+            set(&*transport, VIRTIO_MMIO_STATUS, leaves);
+        }
+        serve();
+        assert!(!transport.statistics_pending(), "{leaves}");
+        assert_eq!(answered.read().ok(), Some(1), "{leaves}");
+        drivers.iter_mut().for_each(|driver| driver.set_avail_index(0));
+        bring_up(&*transport, OFFERED, &drivers);
+        drivers[STATISTICS].offer(0, &[readable(ARRAY, 10)]);
+        serve();
+        assert!(answered.read().is_err(), "{leaves}: it is told once");
+    }
 }

@@ -114,6 +114,14 @@ impl<D: Device> Transport<D> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the event loop hear that the driver is gone: somebody may wait for it there.
+    fn wake(&self) {
+        if let Some(kick) = self.kicks.first() {
+            // The counter of an eventfd cannot overflow by ones.
+            let _ = kick.write(1);
+        }
+    }
+
     fn carry_out(&self, inner: &mut Inner<D>, request: Request) {
         match request {
             Request::Nothing => {}
@@ -131,12 +139,14 @@ impl<D: Device> Transport<D> {
                     inner.device.id()
                 );
                 self.interrupt.config();
+                self.wake();
             }
             Request::Reset => {
                 inner.registers.reset();
                 inner.queues.clear();
                 inner.device.reset();
                 self.interrupt.clear();
+                self.wake();
             }
             Request::StopQueue(index) => {
                 if let Some(queue) = inner.queues.get_mut(index) {
