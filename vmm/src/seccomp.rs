@@ -54,9 +54,23 @@ impl Filters {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use std::process::Command;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus};
+
+    /// Runs the test of this name, which calls this, as a process of its own, confined as the main thread is; how `work`
+    /// ends in it.
+    pub(crate) fn confined(test: &str, work: impl FnOnce()) -> ExitStatus {
+        const MARK: &str = "BALLAST_TEST_CONFINED";
+        if std::env::var_os(MARK).is_some() {
+            Filters::compile().unwrap().apply("main").unwrap();
+            work();
+            std::process::exit(0);
+        }
+        let this = std::env::current_exe().unwrap();
+        Command::new(this).args(["--exact", test]).env(MARK, "1").status().unwrap()
+    }
 
     #[test]
     fn every_thread_has_a_filter() {
@@ -66,18 +80,11 @@ mod tests {
         assert_eq!(names, ["disk", "main", "vcpu"]);
     }
 
-    /// Runs itself again as a child, which confines itself and then opens a file.
     #[test]
     fn a_confined_thread_cannot_open_a_file() {
-        const MARK: &str = "BALLAST_TEST_CONFINED";
-        if std::env::var_os(MARK).is_some() {
-            Filters::compile().unwrap().apply("main").unwrap();
+        let status = confined("seccomp::tests::a_confined_thread_cannot_open_a_file", || {
             let _ = std::fs::File::open("/etc/passwd");
-            std::process::exit(0);
-        }
-        let name = "seccomp::tests::a_confined_thread_cannot_open_a_file";
-        let this = std::env::current_exe().unwrap();
-        let status = Command::new(this).args(["--exact", name]).env(MARK, "1").status().unwrap();
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGSYS));
+        });
+        assert_eq!(status.signal(), Some(libc::SIGSYS));
     }
 }

@@ -118,6 +118,19 @@ fn pages_go_in_and_out_through_rings() {
 }
 
 #[test]
+fn a_confined_vmm_takes_back_memory_of_each_kind() {
+    let mut subject = Subject::new(OFFERED);
+    let both = subject.array(ARRAY, [512, (HIGH >> 12) as u32]);
+    subject.drivers[0].offer(0, &[both]);
+    let test = "virtio::balloon::tests::a_confined_vmm_takes_back_memory_of_each_kind";
+    let status = crate::seccomp::tests::confined(test, || {
+        let _ = subject.serve(0);
+        assert_eq!(subject.balloon.report().ballooned, 2 * 4096);
+    });
+    assert!(status.success(), "{status}");
+}
+
+#[test]
 fn reports_return_memory_to_the_host() {
     let mut subject = Subject::new(OFFERED);
     let high = HIGH >> 12;
