@@ -107,6 +107,8 @@ pub enum EventKind {
     CeilingLifted,
     /// A microVM is killed, as nothing else would have helped the host.
     VmKilled,
+    /// A microVM was to be killed and the host refused.
+    VmNotKilled,
     /// A microVM has ended and the host does not have its memory back yet.
     Orphaned,
     /// Now it has.

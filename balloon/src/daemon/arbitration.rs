@@ -6,10 +6,12 @@
 use super::fleet::{Fleet, SILENT_TICKS};
 use super::host::Process;
 use super::turns::{Tick, Turns};
+use crate::control::events::EventKind;
 use crate::control::link::{Envelope, LEASE};
 use crate::policy::fleet::{Allotment, Fleet as Law, FleetTuning, Host, Kill, Reading, Verdict};
 use crate::size::Size;
 use crate::zone::{Error, Id};
+use std::io;
 
 /// No pressure, in thousandths.
 pub(super) const CALM_PERMILLE: u64 = 1000;
@@ -31,8 +33,10 @@ pub(super) struct Arbitration {
     pub(super) page_out_bytes: u64,
     /// How many were killed since then.
     pub(super) kills: u64,
+    /// How often somebody was to be and the host refused.
+    pub(super) failed_kills: u64,
     /// Who is to be killed, and why.
-    condemned: Option<Condemned>,
+    condemned: Option<(Kill, Condemned)>,
 }
 
 /// A microVM that is to be killed.
@@ -59,6 +63,7 @@ impl Default for Arbitration {
             directed_bytes: 0,
             page_out_bytes: 0,
             kills: 0,
+            failed_kills: 0,
             condemned: None,
         }
     }
@@ -89,7 +94,7 @@ impl Fleet {
         let add = |sum: &mut u64, bytes: u64| *sum = sum.saturating_add(bytes);
         add(&mut self.arbitration.directed_bytes, verdict.directed_bytes);
         add(&mut self.arbitration.page_out_bytes, verdict.page_out_bytes);
-        self.arbitration.condemned = verdict.kill.and_then(|kill| self.condemn(&kill));
+        self.arbitration.condemned = verdict.kill.and_then(|kill| self.condemn(kill));
         self.protect();
     }
 
@@ -98,15 +103,28 @@ impl Fleet {
         self.arbitration.law.tune(tuning);
     }
 
-    /// Who is to be killed now, once.
-    pub fn take_condemned(&mut self) -> Option<Condemned> {
-        self.arbitration.condemned.take()
+    /// Has `kill` kill who is to be, if somebody is, and tells what has come of it. Whoever cannot be killed is passed over.
+    pub fn execute(&mut self, kill: impl FnOnce(&Condemned) -> io::Result<()>) {
+        let Some((of, condemned)) = self.arbitration.condemned.take() else { return };
+        let Condemned { name, reason, .. } = &condemned;
+        match kill(&condemned) {
+            Ok(()) => {
+                self.arbitration.kills = self.arbitration.kills.saturating_add(1);
+                self.tell_kill(EventKind::VmKilled, name, &of, format!("it is killed: {reason}"));
+            }
+            Err(error) => {
+                self.arbitration.failed_kills = self.arbitration.failed_kills.saturating_add(1);
+                self.arbitration.law.spare(of.vm);
+                let reason =
+                    format!("the host refuses to kill it ({error}), and another is chosen: {reason}");
+                self.tell_kill(EventKind::VmNotKilled, name, &of, reason);
+            }
+        }
     }
 
-    fn condemn(&mut self, kill: &Kill) -> Option<Condemned> {
+    fn condemn(&self, kill: Kill) -> Option<(Kill, Condemned)> {
         let (name, member) = self.vms.iter().find(|(_, member)| member.id == kill.vm)?;
         let (name, process) = (name.clone(), member.process);
-        self.arbitration.kills = self.arbitration.kills.saturating_add(1);
         let Host { available_bytes, total_bytes, .. } = self.arbitration.host;
         let size = Size::from_bytes;
         let reason = format!(
@@ -118,8 +136,7 @@ impl Fleet {
             size(kill.protected_bytes),
             kill.weight
         );
-        self.tell_killed(&name, kill, &reason);
-        Some(Condemned { name, process, reason })
+        Some((kill, Condemned { name, process, reason }))
     }
 
     /// Ticks since the daemon's start.

@@ -6,7 +6,7 @@ use crate::control::events::{EventDocument, EventKind};
 use crate::control::fleet::StartRequest;
 use crate::control::link::{Envelope, Hello, Offer, Report, Usage};
 use crate::policy::Cold;
-use crate::policy::fleet::Host;
+use crate::policy::fleet::{FleetTuning, Host};
 use crate::zone::{Error, Limits, Pool, Tree};
 
 const MIB: u64 = 1 << 20;
@@ -165,4 +165,28 @@ fn nobody_is_started_while_all_that_is_lacking_is_protected() {
     fleet.admit(&request, starter).unwrap();
     let later: Vec<_> = (0..10).flat_map(|_| told(&mut fleet, host(12 * GIB))).collect();
     assert_eq!(later.iter().filter(|event| event.kind == EventKind::AdmittingStarts).count(), 1, "{later:?}");
+}
+
+#[test]
+fn who_cannot_be_killed_is_told_and_passed_over() {
+    let mut fleet = fleet(0, [false; 2]);
+    fleet.tune(FleetTuning { kills: true, ..FleetTuning::default() });
+    let mut tried = Vec::new();
+    let mut told = Vec::new();
+    for _ in 0..30 {
+        fleet.arbitrate(host(MIB));
+        fleet.execute(|condemned| {
+            tried.push(condemned.name.clone());
+            let refuses = tried.len() == 1;
+            if refuses { Err(std::io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+        });
+        told.extend(fleet.take_told().into_iter().map(|event| event.document(1, 2)));
+    }
+    assert!(tried.len() == 2 && tried[0] != tried[1], "{tried:?}");
+    told.retain(|event| matches!(event.kind, EventKind::VmKilled | EventKind::VmNotKilled));
+    let expected = [(EventKind::VmNotKilled, Some(&*tried[0])), (EventKind::VmKilled, Some(&*tried[1]))];
+    assert_eq!(kinds(&told), expected);
+    assert!(told[0].reason.contains("permission denied"), "{told:?}");
+    let whole = fleet.snapshot().whole;
+    assert_eq!((whole.kills, whole.failed_kills), (1, 1));
 }

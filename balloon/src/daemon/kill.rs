@@ -27,10 +27,14 @@ pub fn kill(vms: &Path, condemned: &Condemned) -> io::Result<()> {
         return Ok(());
     }
     // A full disk keeps nobody alive.
-    if let Err(error) = leave_word(&vms.join(&condemned.name).join(state::KILLED), &condemned.reason) {
+    let word = vms.join(&condemned.name).join(state::KILLED);
+    if let Err(error) = leave_word(&word, &condemned.reason) {
         log::warn!("cannot leave word of why microVM '{}' is killed: {error}", condemned.name);
     }
-    Ok(pidfd_send_signal(process, Signal::KILL)?)
+    Ok(pidfd_send_signal(process, Signal::KILL).inspect_err(|_| {
+        // Whatever ends it later, it is not this.
+        let _ = std::fs::remove_file(&word);
+    })?)
 }
 
 fn leave_word(path: &Path, reason: &str) -> io::Result<()> {

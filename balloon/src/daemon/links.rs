@@ -85,11 +85,11 @@ impl Links {
             fleet.charge_silent(host::held);
             look_at_layers(&mut fleet, &mut self.files);
             fleet.arbitrate(host::reading());
-            if let Some(condemned) = fleet.take_condemned()
-                && let Err(error) = kill::kill(&self.vms, &condemned)
-            {
-                log::error!("cannot kill microVM '{}': {error}", condemned.name);
-            }
+            fleet.execute(|condemned| {
+                kill::kill(&self.vms, condemned).inspect_err(|error| {
+                    log::error!("cannot kill microVM '{}': {error}", condemned.name);
+                })
+            });
             for link in self.links.values_mut().filter(|link| link.is_open()) {
                 if let Some(envelope) = fleet.envelope(&link.name) {
                     link::encode(&ToVm::Envelope(envelope), &mut link.unsent);

@@ -239,6 +239,7 @@ fn what_may_be_sent_and_every_choice_is_as_described() {
         CeilingLowered,
         CeilingLifted,
         VmKilled,
+        VmNotKilled,
         Orphaned,
         Merged,
     ];

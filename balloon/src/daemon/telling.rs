@@ -105,9 +105,9 @@ impl Fleet {
         self.tell(event.figure("ceiling_bytes", ceiling_bytes));
     }
 
-    /// That it is killed.
-    pub(super) fn tell_killed(&mut self, name: &str, kill: &Kill, reason: &str) {
-        let event = self.of_vm(EventKind::VmKilled, name, kill.vm, format!("it is killed: {reason}"));
+    /// That it was to be killed, and what has come of that.
+    pub(super) fn tell_kill(&mut self, kind: EventKind, name: &str, kill: &Kill, reason: String) {
+        let event = self.of_vm(kind, name, kill.vm, reason);
         let Host { available_bytes, total_bytes, .. } = self.arbitration.host;
         let event = event
             .figure("charge_bytes", kill.charge_bytes)

@@ -10,7 +10,7 @@ use prometheus_client::registry::Unit;
 const BYTES: Option<Unit> = Some(Unit::Bytes);
 const SECONDS: Option<Unit> = Some(Unit::Seconds);
 
-pub(super) static WHOLE: [Metric<Whole>; 24] = [
+pub(super) static WHOLE: [Metric<Whole>; 25] = [
     metric(Gauge, "host_memory", BYTES, "All memory of the host", |all| count(all.host.total_bytes)),
     metric(Gauge, "host_available", BYTES, "What the host has available, microVMs or not", |all| {
         count(all.host.available_bytes)
@@ -77,6 +77,9 @@ pub(super) static WHOLE: [Metric<Whole>; 24] = [
     }),
     metric(Counter, "arbitration_kills", None, "microVMs that were killed for want of memory", |all| {
         count(all.kills)
+    }),
+    metric(Counter, "arbitration_failed_kills", None, "How often the host refused that", |all| {
+        count(all.failed_kills)
     }),
     metric(
         Gauge,

@@ -44,6 +44,8 @@ pub struct Whole {
     pub page_out_bytes: u64,
     /// microVMs that were killed since then.
     pub kills: u64,
+    /// How often one was to be and the host refused.
+    pub failed_kills: u64,
     /// Starts admitted and refused.
     pub admissions: Admissions,
     /// What the pool holds.
@@ -176,6 +178,7 @@ impl Fleet {
             directed_bytes: self.arbitration.directed_bytes,
             page_out_bytes: self.arbitration.page_out_bytes,
             kills: self.arbitration.kills,
+            failed_kills: self.arbitration.failed_kills,
             admissions: self.admissions,
             charge_bytes: self.tree.get(self.tree.root()).map_or(0, |node| node.charge_bytes()),
             orphan_bytes,

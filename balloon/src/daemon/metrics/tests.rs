@@ -130,6 +130,7 @@ fn a_fleet_is_told_in_series() {
         ("ballast_host_swap_free_bytes", mib(512).to_string()),
         ("ballast_arbitration_page_out_bytes_total", "0".into()),
         ("ballast_arbitration_kills_total", "0".into()),
+        ("ballast_arbitration_failed_kills_total", "0".into()),
         (r#"ballast_vm_memory_reported_bytes{vm="web"}"#, mib(16).to_string()),
         (r#"ballast_vm_guest_used_bytes{vm="web"}"#, mib(80).to_string()),
         (r#"ballast_vm_stall_seconds_total{vm="web"}"#, "1.5".into()),

@@ -12,7 +12,7 @@ const KILL_TICKS: u64 = 2 * (CRITICAL_LAG_TICKS + 1);
 const PROGRESS_PART: u64 = 16;
 
 /// Of the pool.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shortage {
     /// Ticks in a row in which something was lacking.
     short_ticks: u64,
@@ -22,6 +22,8 @@ pub(super) struct Shortage {
     least_bytes: u64,
     /// Who was chosen to be killed, while the host does not have all of its memory back.
     victim: Option<Id>,
+    /// Who was chosen and could not be killed: not chosen again before all others have been.
+    spared: Vec<Id>,
 }
 
 impl Shortage {
@@ -29,6 +31,7 @@ impl Shortage {
     pub(super) fn next(&mut self, tree: &Tree, deficit_bytes: u64, is_dire: bool) {
         self.short_ticks = if deficit_bytes > 0 { self.short_ticks.saturating_add(1) } else { 0 };
         self.victim = self.victim.filter(|id| tree.get(*id).is_some());
+        self.spared.retain(|id| is_dire && tree.get(*id).is_some());
         if !is_dire || deficit_bytes == 0 || self.victim.is_some() {
             self.dire_ticks = 0;
             return;
@@ -60,9 +63,25 @@ impl Shortage {
             (kill.charge_bytes <= *low_bytes, kill.weight, Reverse(excess_bytes))
         };
         let killable = candidates.filter(|(kill, _)| kill.charge_bytes > kill.protected_bytes);
-        let (kill, _) = killable.min_by_key(rank)?;
+        let Some((kill, _)) = killable.filter(|(kill, _)| !self.spared.contains(&kill.vm)).min_by_key(rank)
+        else {
+            if !self.spared.is_empty() {
+                // What the host refused it may allow later, but need not be asked each tick.
+                self.spared.clear();
+                self.dire_ticks = 0;
+            }
+            return None;
+        };
         (self.victim, self.dire_ticks) = (Some(kill.vm), 0);
         Some(kill)
+    }
+
+    /// Whoever was chosen cannot be killed: another is chosen with the next tick.
+    pub(super) fn spare(&mut self, vm: Id) {
+        if self.victim.take_if(|victim| *victim == vm).is_some() {
+            self.spared.push(vm);
+            self.dire_ticks = KILL_TICKS;
+        }
     }
 }
 
@@ -114,5 +133,35 @@ mod tests {
         assert!(!wait(&mut shortage, &tree), "it is an orphan");
         tree.settle(vm, 2, 0).unwrap();
         assert!(wait(&mut shortage, &tree));
+    }
+
+    #[test]
+    fn who_cannot_be_killed_is_passed_over_until_all_others_were_tried() {
+        let (mut tree, a) = tree();
+        let b = tree.create_vm("", "b", Limits::default()).unwrap();
+        tree.settle(b, 1, 4096).unwrap();
+        let kill = |vm, weight| (Kill { vm, charge_bytes: 4096, protected_bytes: 0, weight }, 0);
+        let mut shortage = Shortage::default();
+        let mut tick = |tries: &dyn Fn(Id) -> bool, is_dire| {
+            shortage.next(&tree, 1 << 20, is_dire);
+            let chosen =
+                shortage.is_hopeless().then(|| shortage.choose([kill(a, 1), kill(b, 2)].into_iter()));
+            let chosen = chosen.flatten().map(|kill| kill.vm)?;
+            if !tries(chosen) {
+                shortage.spare(chosen);
+            }
+            Some(chosen)
+        };
+        let mut ticks = |count, tries: &dyn Fn(Id) -> bool, is_dire| -> Vec<Id> {
+            (0..count).filter_map(|_| tick(tries, is_dire)).collect()
+        };
+        let never = |_: Id| false;
+        assert_eq!(ticks(KILL_TICKS, &never, true), []);
+        assert_eq!(ticks(3, &never, true), [a, b], "one a tick, and then nobody for a while");
+        assert_eq!(ticks(KILL_TICKS, &never, true), []);
+        assert_eq!(ticks(1, &never, true), [a], "all are tried again");
+        assert_eq!(ticks(1, &never, false), [], "the host is better off");
+        assert_eq!(ticks(KILL_TICKS, &never, true), []);
+        assert_eq!(ticks(100, &|vm| vm == b, true), [a, b], "its memory is waited for");
     }
 }

@@ -84,6 +84,11 @@ impl Fleet {
         self.tuning = tuning;
     }
 
+    /// Whom the last [tick](Self::tick) has killed cannot be: the next one chooses another.
+    pub fn spare(&mut self, vm: Id) {
+        self.shortage.spare(vm);
+    }
+
     /// Arbitrates anew. `allotments` becomes one for each of `readings`, in their order; a reading of a node that
     /// is no microVM of the tree gets none.
     pub fn tick(
