@@ -101,7 +101,7 @@ fn inflate<K: Kernel>(device: &mut Balloon<K>, kick: &[u8]) {
     for array in kick.chunks(4 * PFNS_PER_DESCRIPTOR) {
         device.gather_numbers(array, array.len() as u64);
     }
-    device.settle(Queue::Inflate, 0);
+    while !device.settle(Queue::Inflate, 0) {}
 }
 
 fn row(subject: &Subject, name: &str, kick_pages: usize, rounds: usize) {
@@ -118,10 +118,10 @@ fn row(subject: &Subject, name: &str, kick_pages: usize, rounds: usize) {
         Box::new(|| {
             device.reset();
             device.activate(OFFERED, 0);
-            let before = device.backing().calls();
+            let before = device.backing().work().calls;
             bytes.iter().for_each(|kick| inflate(&mut device, kick));
             assert_eq!(device.books().totals().ballooned, pages as u64, "the books disagree");
-            device.backing().calls() - before
+            device.backing().work().calls - before
         }),
         Box::new(|| {
             numbers.iter().for_each(|&number| subject.release(number as usize, 1));

@@ -142,7 +142,8 @@ impl<K: Kernel> Backing<K> {
         let Some(range) = range.filter(|range| self.advise(*range, *advice)) else { return };
         ranges.clone().for_each(|range| self.huge_pages.given(*region, range, *advice));
         if split && *advice == Advice::Small {
-            self.calls = self.calls.saturating_add(1);
+            self.work.calls = self.work.calls.saturating_add(1);
+            self.work.splits = self.work.splits.saturating_add(ranges.end.saturating_sub(ranges.start));
             // A host that splits nothing here does so when it is short of memory.
             let _ = self.kernel.split_huge_pages(range);
         }
@@ -153,7 +154,8 @@ impl<K: Kernel> Backing<K> {
         if !self.has_huge_pages {
             return false;
         }
-        self.calls = self.calls.saturating_add(1);
+        self.work.calls = self.work.calls.saturating_add(1);
+        self.work.advice = self.work.advice.saturating_add(1);
         match self.kernel.allow_huge_pages(range, advice == Advice::Huge) {
             Ok(()) => true,
             // So answers a kernel without them (mm/madvise.c, madvise_behavior_valid).
@@ -190,7 +192,7 @@ mod tests {
         {
             subject.adapt_huge_pages(&layout(), &runs, |_| ballooned);
             assert_eq!(is_small(&mut subject, runs[0]), small, "{ballooned}");
-            assert_eq!((subject.calls(), subject.failures().advice), (calls, refused), "{ballooned}");
+            assert_eq!((subject.work().calls, subject.failures().advice), (calls, refused), "{ballooned}");
         }
         subject.kernel_mut().script(&[Answer::Errno(libc::ENOMEM)]);
         subject.adapt_huge_pages(&layout(), &runs, |_| 0);
@@ -204,7 +206,7 @@ mod tests {
         let mut subject = subject(&[]);
         let asked = runs(&[(0, 1, 1), (0, 3, 1), (0, 511, 2), (0, 600, 1), (1, 0, 1), (2, 0, 1)]);
         subject.adapt_huge_pages(&layout(), &asked, |_| 1);
-        assert_eq!(subject.calls(), 2);
+        assert_eq!(subject.work().calls, 2);
         assert!(is_small(&mut subject, runs(&[(0, 0, 1024)])[0]));
         assert!(is_small(&mut subject, runs(&[(1, 0, 512)])[0]));
         assert!(!is_small(&mut subject, runs(&[(1, 512, 1)])[0]));
@@ -212,7 +214,7 @@ mod tests {
         subject.adapt_huge_pages(&layout(), &asked, |run| u64::from(run.first() > 0));
         assert!(!is_small(&mut subject, runs(&[(0, 0, 1)])[0]));
         assert!(is_small(&mut subject, runs(&[(0, 512, 512)])[0]));
-        assert_eq!(subject.calls(), 4, "the other region's changed, too");
+        assert_eq!(subject.work().calls, 4, "the other region's changed, too");
     }
 
     #[test]
@@ -222,10 +224,10 @@ mod tests {
         for ballooned in [1, 0] {
             subject.adapt_huge_pages(&layout(), &runs(&[(0, 0, 512), (1, 0, 512)]), |_| ballooned);
         }
-        assert_eq!(subject.calls(), 2, "both for the other region");
+        assert_eq!(subject.work().calls, 2, "both for the other region");
         subject.adapt_huge_pages(&layout(), &runs(&[(1, 0, 512)]), |_| 1);
         subject.review_huge_pages(&layout(), |_| 0);
-        assert_eq!(subject.calls(), 4, "the same");
+        assert_eq!(subject.work().calls, 4, "the same");
     }
 
     #[test]
@@ -235,7 +237,7 @@ mod tests {
             subject.adapt_huge_pages(&layout(), &runs(&[(0, 0, 512), (1, 0, 512)]), |_| ballooned);
         }
         subject.review_huge_pages(&layout(), |_| 0);
-        assert_eq!((subject.calls(), subject.failures()), (1, Failures::default()));
+        assert_eq!((subject.work().calls, subject.failures()), (1, Failures::default()));
     }
 
     #[test]
@@ -259,13 +261,13 @@ mod tests {
         let mut subject = subject(&[]);
         let small = runs(&[(0, 1, 1), (0, 700, 1), (1, 600, 1)]);
         subject.adapt_huge_pages(&layout(), &small, |_| 1);
-        assert_eq!(subject.calls(), 2);
+        assert_eq!(subject.work().calls, 2);
         subject.review_huge_pages(&layout(), |run| u64::from(run.region() == 0 && run.first() == 0));
-        assert_eq!(subject.calls(), 4);
+        assert_eq!(subject.work().calls, 4);
         let are_small = runs(&[(0, 0, 512), (0, 512, 512), (1, 512, 512)]).into_iter();
         let are_small: Vec<_> = are_small.map(|run| is_small(&mut subject, run)).collect();
         assert_eq!(are_small, [true, false, false]);
         subject.review_huge_pages(&layout(), |_| 1);
-        assert_eq!(subject.calls(), 4, "nothing is new");
+        assert_eq!(subject.work().calls, 4, "nothing is new");
     }
 }

@@ -23,6 +23,7 @@
 //! [`Residency::ballooned_resident`](crate::resident::Residency::ballooned_resident) counts.
 
 mod advice;
+mod cost;
 mod huge_pages;
 mod kernel;
 mod mapping;
@@ -35,7 +36,8 @@ pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 
+pub use cost::{CUT_PAGES, SPLIT_PAGES};
 pub use huge_pages::PAGES_PER_HUGE_PAGE;
 pub use kernel::{Host, Kernel, MAX_RANGES};
 pub use mapping::{HostRange, Kind, Mapping};
-pub use release::{Backing, Error, Failures, Released};
+pub use release::{Backing, Error, Failures, Released, Work};

@@ -76,6 +76,17 @@ pub struct Failures {
     pub last_errno: Option<i32>,
 }
 
+/// What the host was asked to do, since the machine started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// System calls.
+    pub calls: u64,
+    /// Of these, advice on where huge pages may be.
+    pub advice: u64,
+    /// Ranges of a huge page that were to be split.
+    pub splits: u64,
+}
+
 /// The memory of one VM, ready to be released.
 #[derive(Debug)]
 pub struct Backing<K> {
@@ -91,7 +102,7 @@ pub struct Backing<K> {
     /// The host has said nothing else yet.
     pub(super) has_huge_pages: bool,
     pub(super) failures: Failures,
-    pub(super) calls: u64,
+    pub(super) work: Work,
 }
 
 impl<K: Kernel> Backing<K> {
@@ -124,7 +135,7 @@ impl<K: Kernel> Backing<K> {
             deferred: Vec::new(),
             has_huge_pages: true,
             failures: Failures::default(),
-            calls: 0,
+            work: Work::default(),
         })
     }
 
@@ -134,10 +145,10 @@ impl<K: Kernel> Backing<K> {
         self.failures
     }
 
-    /// System calls made so far.
+    /// What the host was asked to do so far.
     #[must_use]
-    pub fn calls(&self) -> u64 {
-        self.calls
+    pub fn work(&self) -> Work {
+        self.work
     }
 
     /// Whether several runs go in one system call.
@@ -191,7 +202,7 @@ impl<K: Kernel> Backing<K> {
     fn release_one(&mut self, run: Run) {
         let Some(mapping) = self.mappings.get(run.region()) else { return self.fail(run.count(), None) };
         let Some(range) = mapping.range(run) else { return self.fail(run.count(), None) };
-        self.calls = self.calls.saturating_add(1);
+        self.work.calls = self.work.calls.saturating_add(1);
         let result = match mapping.file(run) {
             Some((file, offset)) => self.kernel.punch_hole(file, offset, range),
             // First what would read as the file otherwise.
@@ -212,7 +223,7 @@ impl<K: Kernel> Backing<K> {
     /// Releases the runs that [`Self::gather`] found at the begin of `runs` with one system call. Returns the
     /// runs that are left: at least one is done or has failed, unless the host has turned out to take no vectors.
     fn release_vector<'r>(&mut self, runs: &'r [Run]) -> &'r [Run] {
-        self.calls = self.calls.saturating_add(1);
+        self.work.calls = self.work.calls.saturating_add(1);
         let (bytes, error) = match self.kernel.discard_all(&self.vector) {
             Ok(bytes) => (bytes, None),
             Err(error) if takes_no_vectors(&error) => {

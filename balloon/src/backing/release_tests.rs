@@ -15,7 +15,7 @@ fn all_anonymous_runs_go_in_one_call_and_shared_ones_one_by_one() {
     let mut subject = subject(&[]);
     let asked = runs(&[(0, 1, 2), (0, 9, 1), (1, 0, 1024), (2, 3, 1), (2, 5, 1)]);
     assert_eq!(subject.release(&asked).runs(), asked);
-    assert_eq!(subject.calls(), 3);
+    assert_eq!(subject.work().calls, 3);
     assert_eq!(subject.kernel_mut().released_pages(), 1029);
     assert_eq!(subject.failures(), Failures::default());
 }
@@ -61,7 +61,7 @@ fn a_host_that_refuses_vectors_gets_run_after_run() {
         let mut subject = subject(&[Answer::Errno(errno)]);
         let asked = runs(&[(0, 1, 1), (0, 3, 1)]);
         assert_eq!(subject.release(&asked).runs(), asked);
-        assert_eq!((subject.calls(), subject.failures().calls), (3, 0));
+        assert_eq!((subject.work().calls, subject.failures().calls), (3, 0));
         assert!(!subject.vectored());
     }
 }
@@ -77,9 +77,9 @@ fn vectors_stay_within_what_the_kernel_takes() {
     assert_eq!(subject.release(&asked).runs(), asked);
     assert_eq!(subject.kernel_mut().longest_vector, (1 << 30) - 4096);
     let many: Vec<_> = (0..2500).map(|i| layout.run(0, 2 * i, 1).unwrap()).collect();
-    let before = subject.calls();
+    let before = subject.work().calls;
     assert_eq!(subject.release(&many).pages(), 2500);
-    assert_eq!(subject.calls() - before, 3);
+    assert_eq!(subject.work().calls - before, 3);
 }
 
 #[test]
@@ -139,6 +139,6 @@ proptest! {
             let range = subject.mappings()[run.region()].range(*run).unwrap();
             prop_assert!(subject.kernel_mut().is_released(range));
         }
-        prop_assert!(subject.calls() <= 1 + 2 * asked.len() as u64);
+        prop_assert!(subject.work().calls <= 1 + 2 * asked.len() as u64);
     }
 }

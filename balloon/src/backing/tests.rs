@@ -45,7 +45,7 @@ fn released_pages_read_zero_and_their_neighbours_stay() {
             assert!(scratch.canaries_live());
         }
         let vectored = backing.vectored();
-        assert_eq!(backing.calls(), if vectored { 1 } else { 6 } + 6);
+        assert_eq!(backing.work().calls, if vectored { 1 } else { 6 } + 6);
         assert_eq!(backing.failures().calls, 0);
     }
 }

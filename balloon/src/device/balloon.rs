@@ -18,14 +18,18 @@ use crate::pages::PageRange;
 /// (`VIRTIO_BALLOON_ARRAY_PFNS_MAX` in drivers/virtio/virtio_balloon.c). The rest of a longer one is ignored.
 pub const PFNS_PER_DESCRIPTOR: usize = 256;
 
-/// A pass over the inflate or deflate queue takes no further chain from here on. With a chain of at most 16
-/// descriptors it ends below 6144 pages: some 5 ms if each is released by itself, and at worst as many pieces of
-/// advice on huge pages, each a few microseconds.
+/// A pass takes no further chain from here on. What it takes it only reads: with a last chain of at most 16 descriptors
+/// of numbers, it ends below 6144 pages.
 pub const PASS_PAGES: u64 = 2048;
 
 /// Most pages of one report, the rest of it is ignored: 32 of the largest blocks of a buddy allocator, as much as
-/// Linux reports at once. Some 10 ms of the host's time if no huge page is among them.
+/// Linux reports at once.
 pub const PAGES_PER_REPORT: u64 = 32 * (crate::BLOCK_BYTES / PAGE_BYTES);
+
+/// What is released in one go costs no more than this by [`Backing::costs`], or is a single run; the rest waits for the
+/// next. So what Linux sends at once goes at once, be it a report of large blocks or 256 numbers that cut as many huge
+/// pages, but for a report that splits more than 16 huge pages. At worst some 15 ms of a host that is itself a guest.
+pub const PASS_COST: u64 = PAGES_PER_REPORT;
 
 /// A virtio-balloon of one VM.
 #[derive(Debug)]
@@ -143,8 +147,7 @@ impl<K: Kernel> Balloon<K> {
         let books = &self.books;
         self.backing.give_deferred_advice(books.layout(), |run| books.kept_small(run));
         self.backing.review_huge_pages(books.layout(), |run| books.kept_small(run));
-        self.batch.settle(self.books.layout());
-        self.chain_start = 0;
+        self.abandon();
         self.statistics.reset();
     }
 
@@ -205,11 +208,17 @@ impl<K: Kernel> Balloon<K> {
         }
     }
 
-    /// Carries out what was gathered from `queue`. Only then may its buffers go back to the driver: until a
-    /// report is returned the pages are nobody's, and an inflated page that was acknowledged may come back at
-    /// any time.
-    pub fn settle(&mut self, queue: Queue, now_ms: u64) {
-        let settled = self.batch.settle(self.books.layout());
+    /// Carries out what was gathered from `queue`, or as much of it as [`PASS_COST`] allows; returns whether that was
+    /// all. Only then may its buffers go back to the driver: until a report is returned the pages are nobody's, and an
+    /// inflated page that was acknowledged may come back at any time.
+    #[must_use]
+    pub fn settle(&mut self, queue: Queue, now_ms: u64) -> bool {
+        // Pages filled with a pattern must keep it (virtio 1.3, 5.5.6.7.2), which a page that went back to the host
+        // does not.
+        let poison = self.driver.is_some_and(|accepted| accepted & features::PAGE_POISON != 0);
+        let keeps = queue == Queue::Reporting && poison && self.config.poison != 0;
+        let costs = self.backing.costs(queue == Queue::Reporting && !keeps);
+        let settled = self.batch.settle(self.books.layout(), PASS_COST, costs);
         self.chain_start = 0;
         count(&mut self.errors.foreign_pages, settled.foreign);
         let moved = match queue {
@@ -236,10 +245,7 @@ impl<K: Kernel> Balloon<K> {
                 entry.changed > 0
             }
             Queue::Reporting => {
-                // Pages filled with a pattern must keep it (virtio 1.3, 5.5.6.7.2), which a page that went back
-                // to the host does not.
-                let poison = self.driver.is_some_and(|accepted| accepted & features::PAGE_POISON != 0);
-                if poison && self.config.poison != 0 {
+                if keeps {
                     let pages = settled.runs.iter().fold(0u64, |sum, run| sum.saturating_add(run.count()));
                     count(&mut self.poisoned_pages, pages);
                 } else {
@@ -255,6 +261,13 @@ impl<K: Kernel> Balloon<K> {
         if moved {
             self.moved_ms = now_ms;
         }
+        self.batch.is_settled()
+    }
+
+    /// What was gathered and not settled does not count: the driver wants nothing of it any more.
+    pub fn abandon(&mut self) {
+        self.batch.clear();
+        self.chain_start = 0;
     }
 
     // Statistics.

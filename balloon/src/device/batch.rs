@@ -17,17 +17,20 @@ pub struct Batch {
     pieces: Vec<u64>,
     /// Pages added, duplicates included.
     added: u64,
+    /// What the last batch came to.
     runs: Vec<Run>,
+    /// How many of these have been taken.
+    taken: usize,
 }
 
-/// What is left of a batch.
+/// A part of a batch that has ended.
 #[derive(Debug)]
 pub struct Settled<'a> {
-    /// The pages that are guest memory.
+    /// Pages that are guest memory.
     pub runs: &'a [Run],
-    /// Pages that were added more than once.
+    /// Pages of the whole batch that were added more than once. None but in its first part.
     pub duplicates: u64,
-    /// Pages that are not guest memory.
+    /// Pages of the whole batch that are not guest memory. None but in its first part.
     pub foreign: u64,
 }
 
@@ -82,9 +85,43 @@ impl Batch {
         self.added = self.added.saturating_add(range.count());
     }
 
-    /// Ends the batch: what was added, as runs of `layout`. The next addition begins another.
-    pub fn settle(&mut self, layout: &Layout) -> Settled<'_> {
+    /// Ends the batch, if it has not, and takes of what was added the next runs of `layout`: as many as cost no more than
+    /// `most` together, or else one. They are asked for their `cost` in order.
+    pub fn settle(&mut self, layout: &Layout, most: u64, mut cost: impl FnMut(Run) -> u64) -> Settled<'_> {
+        let (duplicates, foreign) = if self.rest().is_empty() { self.join(layout) } else { (0, 0) };
+        let mut room = Some(most);
+        let mut fits = |run: &Run| {
+            room = room.and_then(|room| room.checked_sub(cost(*run)));
+            room.is_some()
+        };
+        let rest = self.rest();
+        let count = rest.iter().take_while(|run| fits(run)).count().max(1).min(rest.len());
+        let from = self.taken;
+        self.taken = from.saturating_add(count);
+        Settled { runs: self.runs.get(from..self.taken).unwrap_or_default(), duplicates, foreign }
+    }
+
+    /// Whether all that was added has been taken.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.rest().is_empty() && self.pieces.is_empty()
+    }
+
+    /// Forgets what was added and not taken.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.added = 0;
+        self.taken = self.runs.len();
+    }
+
+    fn rest(&self) -> &[Run] {
+        self.runs.get(self.taken..).unwrap_or_default()
+    }
+
+    /// What was added becomes runs. Returns how many pages are duplicates, and how many foreign.
+    fn join(&mut self, layout: &Layout) -> (u64, u64) {
         self.runs.clear();
+        self.taken = 0;
         self.pieces.sort_unstable();
         let (mut duplicates, mut foreign) = (0u64, 0u64);
         let mut open: Option<PageRange> = None;
@@ -104,7 +141,7 @@ impl Batch {
         foreign = foreign.saturating_add(open.map_or(0, |range| layout.cut(range, &mut self.runs)));
         self.pieces.clear();
         self.added = 0;
-        Settled { runs: &self.runs, duplicates, foreign }
+        (duplicates, foreign)
     }
 }
 
@@ -152,6 +189,10 @@ mod tests {
         Layout::new(&[(0, BLOCK), (2 * BLOCK, BLOCK), (3 * BLOCK, BLOCK)]).unwrap()
     }
 
+    fn all<'a>(batch: &'a mut Batch, layout: &Layout) -> Settled<'a> {
+        batch.settle(layout, u64::MAX, |_| 0)
+    }
+
     fn array(numbers: impl IntoIterator<Item = u32>) -> Vec<u8> {
         numbers.into_iter().flat_map(u32::to_le_bytes).collect()
     }
@@ -176,7 +217,7 @@ mod tests {
         batch.push_array(&up);
         batch.push_array(&down);
         assert_eq!((batch.added(), batch.pieces.len()), (512, 2));
-        let settled = batch.settle(&layout);
+        let settled = all(&mut batch, &layout);
         assert_eq!(settled.runs, [layout.run(0, 0, 512).unwrap()]);
         assert_eq!((settled.duplicates, settled.foreign), (0, 0));
         assert_eq!(batch.added(), 0);
@@ -187,20 +228,44 @@ mod tests {
         let mut batch = Batch::default();
         batch.push_array(&[1, 2, 3]);
         batch.push_array(&[]);
-        assert!(batch.settle(&layout()).runs.is_empty());
+        assert!(all(&mut batch, &layout()).runs.is_empty());
         // Upwards past the largest number and downwards past zero is no run.
         let wrapping =
             |first: u32, step: u32| (0..40).map(move |i: u32| first.wrapping_add(i.wrapping_mul(step)));
         batch.push_array(&array(wrapping(u32::MAX - 19, 1)));
         batch.push_array(&array(wrapping(19, u32::MAX)));
-        let settled = batch.settle(&layout());
+        let settled = all(&mut batch, &layout());
         assert_eq!(
             (settled.runs, settled.duplicates, settled.foreign),
             (&[layout().run(0, 0, 20).unwrap()][..], 40, 20)
         );
         batch.push_array(&array([u32::MAX, 0, u32::MAX, u32::MAX - 1]));
-        let settled = batch.settle(&layout());
+        let settled = all(&mut batch, &layout());
         assert_eq!((settled.runs.len(), settled.duplicates, settled.foreign), (1, 1, 2));
+    }
+
+    #[test]
+    fn what_costs_too_much_is_taken_in_parts() {
+        let layout = layout();
+        let mut batch = Batch::default();
+        let run = |first, count| layout.run(0, first, count).unwrap();
+        batch.push_array(&array([9, 1, 2, 20, 5, 5, 1024, 30, 31, 32]));
+        let settle = |batch: &mut Batch| {
+            let settled = batch.settle(&layout, 3, Run::count);
+            (settled.runs.to_vec(), settled.duplicates, settled.foreign)
+        };
+        assert_eq!(settle(&mut batch), (vec![run(1, 2), run(5, 1)], 1, 1));
+        assert!(!batch.is_settled());
+        assert_eq!(settle(&mut batch), (vec![run(9, 1), run(20, 1)], 0, 0));
+        batch.push_array(&array(40..47));
+        assert_eq!(settle(&mut batch), (vec![run(30, 3)], 0, 0), "the next batch waits");
+        assert!(!batch.is_settled());
+        assert_eq!(settle(&mut batch), (vec![run(40, 7)], 0, 0), "one goes whatever it costs");
+        assert!(batch.is_settled());
+        batch.push_array(&array([1, 5, 9, 11]));
+        assert_eq!(settle(&mut batch).0.len(), 3);
+        batch.clear();
+        assert!(batch.is_settled() && settle(&mut batch).0.is_empty());
     }
 
     proptest! {
@@ -224,7 +289,7 @@ mod tests {
                 model.extend(first..=first + more);
             }
             prop_assert_eq!(batch.added(), added);
-            let settled = batch.settle(&layout);
+            let settled = all(&mut batch, &layout);
             prop_assert_eq!(settled.duplicates, added - model.len() as u64);
             let inside: BTreeSet<_> =
                 model.iter().copied().filter(|page| *page < 1024 || (2048..4096).contains(page)).collect();

@@ -35,7 +35,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 
-pub use balloon::{Balloon, PAGES_PER_REPORT, PASS_PAGES, PFNS_PER_DESCRIPTOR};
+pub use balloon::{Balloon, PAGES_PER_REPORT, PASS_COST, PASS_PAGES, PFNS_PER_DESCRIPTOR};
 pub use config::CONFIG_BYTES;
 pub use errors::ProtocolErrors;
 pub use floor::LEAST_FLOOR_BYTES;

@@ -139,7 +139,7 @@ proptest! {
                     for array in &arrays {
                         subject.gather_numbers(&bytes(array), 4 * array.len() as u64);
                     }
-                    subject.settle(Queue::Inflate, 0);
+                    prop_assert!(subject.settle(Queue::Inflate, 0));
                     let read: Vec<_> = arrays.iter().flat_map(|a| a.iter().take(PFNS_PER_DESCRIPTOR)).copied().collect();
                     let distinct: BTreeSet<_> = read.iter().copied().collect();
                     let valid: BTreeSet<_> = distinct.iter().copied().filter(|page| is_memory(*page)).collect();
@@ -165,7 +165,7 @@ proptest! {
                     for array in &arrays {
                         subject.gather_numbers(&bytes(array), 4 * array.len() as u64);
                     }
-                    subject.settle(Queue::Deflate, 0);
+                    prop_assert!(subject.settle(Queue::Deflate, 0));
                     let mut distinct = BTreeSet::new();
                     let (mut twice, mut strange) = (0, 0);
                     for page in arrays.iter().flat_map(|array| array.iter().take(PFNS_PER_DESCRIPTOR)) {
@@ -186,7 +186,7 @@ proptest! {
                     for &(first, count) in &ranges {
                         subject.gather_range(u64::from(first) * 4096, u64::from(count) * 4096);
                     }
-                    subject.settle(Queue::Reporting, 0);
+                    prop_assert!(subject.settle(Queue::Reporting, 0));
                     let beyond = |first: u32, count: u32| first.checked_add(count - 1);
                     let pages = ranges.iter().filter_map(|&(first, count)| Some(first..=beyond(first, count)?)).flatten();
                     let valid: BTreeSet<_> = pages.filter(|page| is_memory(*page)).collect();

@@ -21,7 +21,7 @@ fn live(features: u64) -> Balloon<Simulated> {
 fn numbers(balloon: &mut Balloon<Simulated>, queue: Queue, pages: impl IntoIterator<Item = u32>) {
     let bytes: Vec<u8> = pages.into_iter().flat_map(u32::to_le_bytes).collect();
     balloon.gather_numbers(&bytes, bytes.len() as u64);
-    balloon.settle(queue, 0);
+    assert!(balloon.settle(queue, 0));
 }
 
 #[test]
@@ -42,13 +42,13 @@ fn a_driver_that_inflates_in_order_has_nothing_said_of_huge_pages() {
     for first in (0..1024).step_by(256) {
         numbers(&mut balloon, Queue::Inflate, first..first + 256);
     }
-    assert_eq!(balloon.backing().calls(), 4, "a release each, and no advice");
+    assert_eq!(balloon.backing().work().calls, 4, "a release each, and no advice");
     let mut balloon = live(OFFERED);
     numbers(&mut balloon, Queue::Inflate, 0..256);
-    assert_eq!(balloon.backing().calls(), 1);
+    assert_eq!(balloon.backing().work().calls, 1);
     assert!(balloon.set_ceiling(5 * BLOCK / 2 + BLOCK / 4, 0).unwrap());
     balloon.write_config(4, &256u32.to_le_bytes(), 0);
-    assert_eq!(balloon.backing().calls(), 2, "it has arrived amid a huge page");
+    assert_eq!(balloon.backing().work().calls, 2, "it has arrived amid a huge page");
 }
 
 #[test]
@@ -65,17 +65,17 @@ fn a_report_is_clamped_to_whole_pages_of_memory() {
     let mut balloon = live(OFFERED);
     // From one byte into page 1022 to one byte past the end of the first region.
     balloon.gather_range(1022 * PAGE + 1, 2 * PAGE);
-    balloon.settle(Queue::Reporting, 0);
+    assert!(balloon.settle(Queue::Reporting, 0));
     assert_eq!(balloon.books().totals().reported, 1);
     assert_eq!(balloon.errors().misaligned_buffers, 1);
     // Over the hole into the second region.
     balloon.gather_range(1020 * PAGE, (3074 - 1020) * PAGE);
-    balloon.settle(Queue::Reporting, 0);
+    assert!(balloon.settle(Queue::Reporting, 0));
     assert_eq!(balloon.books().totals().reported, 4 + 2);
     assert_eq!(balloon.errors().foreign_pages, 2048);
     balloon.gather_range(u64::MAX - PAGE, 2 * PAGE);
     balloon.gather_range(16 << 40, PAGE);
-    balloon.settle(Queue::Reporting, 0);
+    assert!(balloon.settle(Queue::Reporting, 0));
     assert_eq!(balloon.backing_mut().kernel_mut().released_pages(), 6);
     assert_eq!(balloon.errors().unusable_buffers, 1, "beyond every page number");
 }
@@ -85,7 +85,7 @@ fn a_gigantic_descriptor_is_read_to_the_limit_only() {
     let mut balloon = live(OFFERED);
     let bytes: Vec<u8> = (0..1024u32).flat_map(u32::to_le_bytes).collect();
     balloon.gather_numbers(&bytes, 1 << 30);
-    balloon.settle(Queue::Inflate, 0);
+    assert!(balloon.settle(Queue::Inflate, 0));
     assert_eq!(balloon.books().totals().ballooned, 256);
     assert_eq!((balloon.errors().oversized_buffers, balloon.errors().misaligned_buffers), (1, 0));
 }
@@ -99,8 +99,97 @@ fn a_pass_ends_when_it_has_enough() {
         balloon.gather_numbers(&[0; 1024], 1024);
     }
     assert_eq!(chains, 8);
-    balloon.settle(Queue::Inflate, 0);
+    assert!(balloon.settle(Queue::Inflate, 0));
     assert!(balloon.begin_chain());
+}
+
+/// A device over so many anonymous ranges of a huge page.
+fn live_with_huge_pages(ranges: u64) -> Balloon<Simulated> {
+    let layout = Layout::new(&[(0, ranges << 21)]).unwrap();
+    let kernel = backing(&layout, &[], Simulated::default());
+    let mut balloon = Balloon::new(Books::new(layout), kernel, BLOCK);
+    balloon.activate(OFFERED, 0);
+    balloon
+}
+
+#[test]
+fn a_report_that_splits_many_huge_pages_takes_many_passes() {
+    let mut balloon = live_with_huge_pages(64);
+    let _ = balloon.begin_chain();
+    // Each across a border: the end of one huge page and the begin of the next.
+    (0..32).for_each(|pair| balloon.gather_range((1024 * pair + 511) * PAGE, 2 * PAGE));
+    let mut passes = 0;
+    let mut done = false;
+    while !done {
+        let before = balloon.backing().work();
+        done = balloon.settle(Queue::Reporting, 0);
+        let after = balloon.backing().work();
+        assert!(after.splits - before.splits <= 16, "{before:?} {after:?}");
+        assert!(after.calls - before.calls <= 1 + 16 + 8, "{before:?} {after:?}");
+        passes += 1;
+    }
+    assert_eq!((passes, balloon.backing().work().splits), (5, 64), "nothing is lost");
+    assert_eq!(balloon.books().totals().reported, 64);
+    // What is on small pages is no more to be split.
+    let _ = balloon.begin_chain();
+    (0..32).for_each(|pair| balloon.gather_range((1024 * pair + 509) * PAGE, 6 * PAGE));
+    assert!(balloon.settle(Queue::Reporting, 0));
+    assert_eq!((balloon.books().totals().reported, balloon.backing().work().splits), (6 * 32, 64));
+}
+
+#[test]
+fn what_linux_hands_over_at_once_goes_at_once() {
+    let mut balloon = live_with_huge_pages(256);
+    let _ = balloon.begin_chain();
+    (0..32).for_each(|block| balloon.gather_range(block * BLOCK, BLOCK));
+    assert!(balloon.settle(Queue::Reporting, 0));
+    assert_eq!((balloon.backing().work().calls, balloon.books().totals().reported), (1, 32 * 1024));
+    // Numbers, each of a huge page of its own.
+    let number = |range: u32| range * 512 + 7;
+    let bytes: Vec<u8> = (0..256).map(number).flat_map(u32::to_le_bytes).collect();
+    balloon.gather_numbers(&bytes, 1024);
+    assert!(balloon.settle(Queue::Inflate, 0));
+    assert_eq!((balloon.backing().work().calls, balloon.books().totals().ballooned), (2, 256));
+}
+
+#[test]
+fn numbers_that_cut_many_huge_pages_take_many_passes() {
+    const RANGES: u32 = 1200;
+    let mut balloon = live_with_huge_pages(RANGES.into());
+    for queue in [Queue::Inflate, Queue::Deflate] {
+        assert!(balloon.begin_chain());
+        let numbers: Vec<_> = (0..RANGES).step_by(2).map(|range| range * 512).collect();
+        for numbers in numbers.chunks(256) {
+            let bytes: Vec<u8> = numbers.iter().copied().flat_map(u32::to_le_bytes).collect();
+            balloon.gather_numbers(&bytes, bytes.len() as u64);
+        }
+        let mut passes = 0;
+        let mut done = false;
+        while !done {
+            let before = balloon.backing().work().calls;
+            done = balloon.settle(queue, 0);
+            let calls = balloon.backing().work().calls - before;
+            assert!(calls <= 1 + 504, "{calls}");
+            passes += 1;
+        }
+        assert_eq!(passes, 2);
+        let expected = if queue == Queue::Inflate { 600 } else { 0 };
+        assert_eq!(balloon.books().totals().ballooned, expected);
+    }
+    assert_eq!(balloon.errors(), &ProtocolErrors::default());
+}
+
+#[test]
+fn what_a_reset_finds_unsettled_is_forgotten() {
+    let mut balloon = live_with_huge_pages(64);
+    let _ = balloon.begin_chain();
+    (0..32).for_each(|pair| balloon.gather_range((1024 * pair + 511) * PAGE, 2 * PAGE));
+    assert!(!balloon.settle(Queue::Reporting, 0));
+    let reported = balloon.books().totals().reported;
+    balloon.reset();
+    balloon.activate(OFFERED, 0);
+    assert!(balloon.begin_chain() && balloon.settle(Queue::Reporting, 0));
+    assert_eq!(balloon.books().totals().reported, reported);
 }
 
 #[test]
@@ -109,13 +198,13 @@ fn a_chain_reports_no_more_than_its_share() {
     let _ = balloon.begin_chain();
     balloon.gather_range(0, PAGES_PER_REPORT * PAGE);
     balloon.gather_range(3072 * PAGE, 5 * PAGE);
-    balloon.settle(Queue::Reporting, 0);
+    assert!(balloon.settle(Queue::Reporting, 0));
     assert_eq!(balloon.errors().oversized_buffers, 1);
     // Every page within the first range, none of the second's own.
     assert_eq!(balloon.books().totals().reported, 3 * 1024);
     let _ = balloon.begin_chain();
     balloon.gather_range(0, 1 << 40);
-    balloon.settle(Queue::Reporting, 0);
+    assert!(balloon.settle(Queue::Reporting, 0));
     assert_eq!(balloon.errors().oversized_buffers, 2);
 }
 
@@ -124,7 +213,7 @@ fn free_pages_with_a_pattern_keep_it() {
     let mut balloon = live(OFFERED);
     balloon.write_config(12, &[0xaa; 4], 0);
     balloon.gather_range(0, 10 * PAGE);
-    balloon.settle(Queue::Reporting, 0);
+    assert!(balloon.settle(Queue::Reporting, 0));
     assert_eq!(balloon.backing_mut().kernel_mut().released_pages(), 0);
     let report = balloon.report(None, 0);
     assert_eq!((report.reported, report.reported_poisoned_total), (0, 10 * PAGE));
@@ -135,7 +224,7 @@ fn free_pages_with_a_pattern_keep_it() {
     let mut balloon = live(OFFERED & !features::PAGE_POISON);
     balloon.write_config(12, &[0xaa; 4], 0);
     balloon.gather_range(0, 10 * PAGE);
-    balloon.settle(Queue::Reporting, 0);
+    assert!(balloon.settle(Queue::Reporting, 0));
     assert_eq!(balloon.report(None, 0).reported, 10 * PAGE);
 }
 
@@ -230,10 +319,10 @@ fn a_driver_that_stands_still_is_stuck_and_one_that_moves_is_not() {
     assert_eq!(balloon.driver(5_099), DriverState::Moving);
     assert_eq!(balloon.driver(5_100), DriverState::Stuck);
     balloon.gather_numbers(&1u32.to_le_bytes(), 4);
-    balloon.settle(Queue::Inflate, 6_000);
+    assert!(balloon.settle(Queue::Inflate, 6_000));
     assert_eq!(balloon.driver(10_999), DriverState::Moving);
     balloon.gather_numbers(&1u32.to_le_bytes(), 4);
-    balloon.settle(Queue::Inflate, 9_000);
+    assert!(balloon.settle(Queue::Inflate, 9_000));
     assert_eq!(balloon.driver(11_000), DriverState::Stuck, "the same page again is no progress");
     balloon.write_config(4, &2048u32.to_le_bytes(), 12_000);
     assert_eq!(balloon.driver(1 << 40), DriverState::Settled);
@@ -296,7 +385,7 @@ fn a_reset_makes_a_fresh_device_but_for_what_the_host_wants() {
     assert!(report.statistics.unwrap().stale);
     assert_eq!(&balloon.config()[4..], &[0; 12]);
     balloon.activate(OFFERED, 2);
-    balloon.settle(Queue::Inflate, 3);
+    assert!(balloon.settle(Queue::Inflate, 3));
     assert_eq!(balloon.books().totals().ballooned, 0, "nothing gathered before survives");
     assert!(balloon.waits_for_statistics());
     numbers(&mut balloon, Queue::Inflate, 0..100);
@@ -327,7 +416,7 @@ impl Survey for Held {
 fn residency_corrects_what_was_reported() {
     let mut balloon = live(OFFERED);
     balloon.gather_range(0, 10 * PAGE);
-    balloon.settle(Queue::Reporting, 0);
+    assert!(balloon.settle(Queue::Reporting, 0));
     numbers(&mut balloon, Queue::Inflate, [20]);
     // Pages 5 to 20 are in memory.
     let mut scanner = Scanner::new(Held { pages: 5..21, swapped: false });
@@ -343,7 +432,7 @@ fn residency_corrects_what_was_reported() {
 fn what_the_host_swapped_out_was_taken_back_too() {
     let mut balloon = live(OFFERED);
     balloon.gather_range(0, 10 * PAGE);
-    balloon.settle(Queue::Reporting, 0);
+    assert!(balloon.settle(Queue::Reporting, 0));
     numbers(&mut balloon, Queue::Inflate, [20]);
     let mut scanner = Scanner::new(Held { pages: 5..21, swapped: true });
     let reading = balloon.survey(&mut scanner, 1 << 20).unwrap().unwrap();

@@ -43,7 +43,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 const MIB: u64 = 1 << 20;
 /// Two regions, between which there is nothing but the devices.
 pub const MACHINE: Machine =
-    Machine { regions: [(0, 32 * MIB), (4096 * MIB, 16 * MIB)], balloon: registers(0) };
+    Machine { regions: [(0, 256 * MIB), (4096 * MIB, 16 * MIB)], balloon: registers(0) };
 /// The least that a ceiling leaves the guest.
 const FLOOR_BYTES: u64 = 16 * MIB;
 /// A program ends long before: the guest itself gives up after 20 s.

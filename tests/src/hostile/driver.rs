@@ -253,6 +253,12 @@ impl Driver {
         self.program.write(2, self.rings[queue].available + 2, index.into());
     }
 
+    /// How many chains of `queue` have been published.
+    #[must_use]
+    pub fn published(&self, queue: usize) -> u16 {
+        self.published[queue]
+    }
+
     /// Kicks a queue.
     pub fn kick(&mut self, queue: usize) {
         self.set(VIRTIO_MMIO_QUEUE_NOTIFY, queue as u32);

@@ -1,7 +1,9 @@
 //! Measures what a balloon does in one pass of the event loop.
 
-use balloon::backing::Host;
-use balloon::device::{MemoryReport, PAGES_PER_REPORT, PASS_PAGES, PFNS_PER_DESCRIPTOR, QUEUE_SIZES};
+use balloon::backing::{CUT_PAGES, Host, SPLIT_PAGES, Work};
+use balloon::device::{
+    MemoryReport, PAGES_PER_REPORT, PASS_COST, PASS_PAGES, PFNS_PER_DESCRIPTOR, QUEUE_SIZES,
+};
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +17,10 @@ pub struct Most {
     pub pages: [AtomicU64; 4],
     /// Chains that were malformed.
     pub chains: AtomicU64,
+    /// System calls on guest memory.
+    pub calls: AtomicU64,
+    /// Ranges of a huge page that the host was made to split.
+    pub splits: AtomicU64,
 }
 
 impl Most {
@@ -27,6 +33,8 @@ impl Most {
             && within(deflate, PASS_OF_NUMBERS)
             && rest.iter().all(|most| within(most, PASS_OF_REPORTS))
             && within(&self.chains, LARGEST_QUEUE)
+            && within(&self.calls, PASS_OF_CALLS)
+            && within(&self.splits, PASS_COST / SPLIT_PAGES)
     }
 }
 
@@ -34,6 +42,9 @@ impl Most {
 const PASS_OF_NUMBERS: u64 = PASS_PAGES + QUEUE_SIZES[0] as u64 * PFNS_PER_DESCRIPTOR as u64;
 /// The same of reports.
 const PASS_OF_REPORTS: u64 = PASS_PAGES + PAGES_PER_REPORT;
+/// Runs of pages that are no whole huge pages: each released, advised on now and as one of the pass before, and at most
+/// replaced, which takes four calls and advice.
+const PASS_OF_CALLS: u64 = PASS_COST / CUT_PAGES * (1 + 2 + 5);
 const LARGEST_QUEUE: u64 = QUEUE_SIZES[3] as u64;
 
 /// A balloon's events, metered.
@@ -52,15 +63,23 @@ impl MutEventSubscriber for Metered {
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {
-        let before = self.transport.memory_report();
+        let (before, work) = self.look();
         let queue = events.data() as usize;
         self.events.process(events, ops);
-        let after = self.transport.memory_report();
+        let (after, worked) = self.look();
+        self.most.calls.fetch_max(worked.calls - work.calls, Ordering::Relaxed);
+        self.most.splits.fetch_max(worked.splits - work.splits, Ordering::Relaxed);
         if let Some(most) = self.most.pages.get(queue) {
             most.fetch_max(pages(&before, &after), Ordering::Relaxed);
         }
         let malformed = |report: &MemoryReport| report.protocol_errors.malformed_chains;
         self.most.chains.fetch_max(malformed(&after) - malformed(&before), Ordering::Relaxed);
+    }
+}
+
+impl Metered {
+    fn look(&self) -> (MemoryReport, Work) {
+        self.transport.with_device(|balloon| (balloon.report(), balloon.device().backing().work()))
     }
 }
 

@@ -1,11 +1,16 @@
 //! Reports of pages that are not free, not whole or not the guest's.
 
-use tests::hostile::Bench;
 use tests::hostile::abuse::{Abuse, Count::Any, Count::Exactly};
 use tests::hostile::driver::*;
 use tests::hostile::interpreter::END;
+use tests::hostile::{Bench, Driver};
+use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL};
 
 const BYTES: u32 = PAGE as u32;
+/// Of a huge page of the host.
+const HUGE: u64 = 2 << 20;
+/// Where the huge pages are that are cut in two.
+const WHOLE: u64 = 16 << 20;
 
 pub const ABUSES: &[Abuse] = &[
     Abuse::new("a report of ballooned pages", |d| {
@@ -169,10 +174,84 @@ pub const ABUSES: &[Abuse] = &[
         d.is_gone(VICTIM);
     })
     .counting(&[("reported_ballooned_pages", Any)]),
+    Abuse::new("a report that cuts sixty-four huge pages", |d| {
+        make_whole(d, 64);
+        let reported = cut_in_pairs(d);
+        d.hand_over(REPORTING, 0);
+        reported.into_iter().for_each(|page| d.is_gone(page));
+    }),
+    Abuse::new("tables of reports that cut ninety-six huge pages, and an inflation meanwhile", |d| {
+        make_whole(d, 96);
+        let mut at = BUFFERS;
+        for table in 0..3 {
+            for index in 0..32 {
+                let page = WHOLE + (u64::from(table) * 32 + u64::from(index)) * HUGE;
+                d.mark((page / PAGE) as u32);
+                let next = if index < 31 { NEXT } else { 0 };
+                d.descriptor_at(at + 16 * u64::from(index), (page, BYTES), WRITE | next, index + 1);
+            }
+            d.descriptor(REPORTING, table, (at, 32 * 16), INDIRECT, 0);
+            d.publish(REPORTING, table);
+            at += PAGE;
+        }
+        d.mark(VICTIM);
+        d.program.write(4, at, VICTIM.into());
+        d.chain(INFLATE, 0, &[(at, 4, 0)]);
+        d.kick(REPORTING);
+        let inflated = d.published(INFLATE) + 1;
+        d.publish(INFLATE, 0);
+        d.kick(INFLATE);
+        d.returned(INFLATE, inflated);
+        d.is_gone(VICTIM);
+        d.returned(REPORTING, 3);
+        (0..96).for_each(|range| d.is_gone(((WHOLE + range * HUGE) / PAGE) as u32));
+    }),
+    Abuse::new("a reset amid a report that cuts huge pages", |d| {
+        make_whole(d, 64);
+        let _ = cut_in_pairs(d);
+        d.publish(REPORTING, 0);
+        d.kick(REPORTING);
+        d.reset();
+        d.bring_up();
+        d.send_pages(INFLATE, &[VICTIM]);
+    }),
+    Abuse::new("a queue taken out of use amid its report", |d| {
+        make_whole(d, 64);
+        let _ = cut_in_pairs(d);
+        d.publish(REPORTING, 0);
+        d.kick(REPORTING);
+        d.set(VIRTIO_MMIO_QUEUE_SEL, REPORTING as u32);
+        d.set(VIRTIO_MMIO_QUEUE_READY, 0);
+        d.mark(VICTIM);
+        d.send_pages(INFLATE, &[VICTIM]);
+        d.is_gone(VICTIM);
+        d.lives();
+    }),
     Abuse::new("two thousand reports without a rest", |d| {
         d.storm(REPORTING, &[(VICTIMS, BYTES, WRITE)], 2000);
     }),
 ];
+
+/// Makes so many ranges of a huge page the guest's own, whatever was reported of them before.
+fn make_whole(d: &mut Driver, ranges: u32) {
+    let (first, pages) = ((WHOLE / PAGE) as u32, ranges * (HUGE / PAGE) as u32);
+    for queue in [INFLATE, DEFLATE] {
+        (0..pages)
+            .step_by(4096)
+            .for_each(|from| d.send_run(queue, first + from, 1, (pages - from).min(4096)));
+    }
+}
+
+/// Writes a report of the last page of each of 32 ranges and the first one of the range behind it; gives their numbers.
+fn cut_in_pairs(d: &mut Driver) -> Vec<u32> {
+    let border = |pair: u64| WHOLE + (2 * pair + 1) * HUGE;
+    let buffers: Vec<_> = (0..32).map(|pair| (border(pair) - PAGE, 2 * BYTES, WRITE)).collect();
+    d.chain(REPORTING, 0, &buffers);
+    let pages: Vec<_> =
+        (0..32).map(|pair| (border(pair) / PAGE) as u32).flat_map(|page| [page - 1, page]).collect();
+    pages.iter().for_each(|page| d.mark(*page));
+    pages
+}
 
 #[test]
 fn reports() {

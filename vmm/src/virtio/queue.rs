@@ -82,16 +82,21 @@ pub trait Batch {
     /// Takes note of a chain.
     fn gather(&mut self, chain: Chain<'_>);
 
-    /// Does the work of all chains gathered.
-    fn settle(&mut self);
+    /// Does the work of the chains gathered, or as much of it as a pass should; returns whether all is done.
+    fn settle(&mut self) -> bool;
+
+    /// Forgets the chains gathered: the driver has taken their queue out of use.
+    fn abandon(&mut self);
 }
 
 /// Hands the available chains of `queue` to `batch`, as many as it wants and at most a ring's worth, lets it
-/// settle them, and only then returns them to the driver, with nothing written. `heads` is scratch. What else
-/// [`drain`] promises holds here too.
+/// settle them, and only then returns them to the driver, with nothing written. `heads` are the chains that the last
+/// pass has left unsettled: none at first, and as long as there are some, this pass takes no others. What else [`drain`]
+/// promises holds here too.
 ///
 /// # Errors
-/// The ring contradicts itself or lies outside memory. What was gathered by then is settled and returned.
+/// The ring contradicts itself or lies outside memory. What was gathered by then is settled and returned, at the latest
+/// by a pass before the one that says so.
 pub fn drain_together(
     index: usize,
     queue: &mut Queue,
@@ -100,6 +105,10 @@ pub fn drain_together(
     batch: &mut impl Batch,
 ) -> Result<Effects, BrokenQueue> {
     if !queue.ready() {
+        if !heads.is_empty() {
+            heads.clear();
+            batch.abandon();
+        }
         return Ok(Effects::default());
     }
     gather(queue, memory, heads, batch).map_err(|source| BrokenQueue::Ring { index, source })
@@ -111,10 +120,12 @@ fn gather(
     heads: &mut Vec<u16>,
     batch: &mut impl Batch,
 ) -> Result<Effects, Error> {
-    queue.disable_notification(memory)?;
-    heads.clear();
     let mut end = Ok(());
-    while heads.len() < usize::from(queue.size()) && batch.wants_more() {
+    let is_new = heads.is_empty();
+    if is_new {
+        queue.disable_notification(memory)?;
+    }
+    while is_new && heads.len() < usize::from(queue.size()) && batch.wants_more() {
         match pop(queue, memory) {
             Ok(Some(chain)) => {
                 heads.push(chain.head_index());
@@ -127,17 +138,16 @@ fn gather(
             }
         }
     }
-    batch.settle();
-    for head in heads.iter() {
-        queue.add_used(memory, *head, 0)?;
+    if !batch.settle() {
+        return Ok(Effects { again: true, ..Effects::default() });
+    }
+    let used = !heads.is_empty();
+    for head in heads.drain(..) {
+        queue.add_used(memory, head, 0)?;
     }
     end?;
     let again = queue.enable_notification(memory)?;
-    Ok(Effects {
-        interrupt: !heads.is_empty() && wants_interrupt(queue, memory)?,
-        again,
-        ..Effects::default()
-    })
+    Ok(Effects { interrupt: used && wants_interrupt(queue, memory)?, again, ..Effects::default() })
 }
 
 /// Whether the driver wants to hear of used buffers: without event indices its flag says so (virtio 1.3, 2.7.7), which

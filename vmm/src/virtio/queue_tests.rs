@@ -65,12 +65,14 @@ fn a_kept_chain_stays_first() {
     assert_eq!(drain_all(&mut queue, &driver, 100).0, [2]);
 }
 
-/// Notes what happened; takes `wanted` chains a pass.
+/// Notes what happened; takes `wanted` chains a pass, and leaves `unsettled` passes before it is done.
 #[derive(Default)]
 struct Diary {
     wanted: usize,
+    unsettled: usize,
     taken: Vec<u16>,
     settled: Vec<usize>,
+    abandoned: usize,
 }
 
 impl Batch for Diary {
@@ -82,8 +84,15 @@ impl Batch for Diary {
         self.taken.push(chain.head_index());
     }
 
-    fn settle(&mut self) {
+    fn settle(&mut self) -> bool {
         self.settled.push(self.taken.len());
+        let left = self.unsettled.checked_sub(1);
+        self.unsettled = left.unwrap_or(0);
+        left.is_none()
+    }
+
+    fn abandon(&mut self) {
+        self.abandoned += 1;
     }
 }
 
@@ -107,6 +116,42 @@ fn chains_of_a_batch_are_settled_before_any_returns() {
     assert_eq!(diary.settled, [2, 3]);
     let idle = drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap();
     assert_eq!(idle, Effects::default());
+}
+
+#[test]
+fn what_a_pass_leaves_unsettled_is_returned_by_a_later_one() {
+    let mut driver = Driver::new(&memory(1 << 20), 0x1000, SIZE);
+    let mut queue = driver.queue(true);
+    [3, 0, 5].into_iter().for_each(|head| driver.offer(head, &[readable(0x8000, 1)]));
+    let mut diary = Diary { wanted: 2, unsettled: 2, ..Diary::default() };
+    let mut heads = Vec::new();
+    let again = Effects { again: true, ..Effects::default() };
+    for _ in 0..2 {
+        let effects = drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap();
+        assert_eq!((effects, driver.take_used()), (again, vec![]));
+        diary.wanted = 9;
+    }
+    let effects = drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap();
+    assert_eq!((effects, &diary.taken[..]), (Effects { interrupt: true, ..again }, &[3, 0][..]));
+    assert_eq!(driver.take_used(), [(3, 0), (0, 0)]);
+    let effects = drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap();
+    assert_eq!((effects.again, driver.take_used()), (false, vec![(5, 0)]));
+}
+
+#[test]
+fn a_queue_taken_out_of_use_gets_nothing_back() {
+    let mut driver = Driver::new(&memory(1 << 20), 0x1000, SIZE);
+    let mut queue = driver.queue(true);
+    driver.offer(3, &[readable(0x8000, 1)]);
+    let mut diary = Diary { wanted: 9, unsettled: 1, ..Diary::default() };
+    let mut heads = Vec::new();
+    assert!(drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap().again);
+    queue.set_ready(false);
+    for _ in 0..2 {
+        let effects = drain_together(0, &mut queue, driver.memory(), &mut heads, &mut diary).unwrap();
+        assert_eq!((effects, diary.abandoned, diary.settled.len()), (Effects::default(), 1, 1));
+    }
+    assert_eq!(driver.take_used(), []);
 }
 
 #[test]
@@ -245,7 +290,11 @@ impl<F: FnMut(Chain<'_>)> Batch for Counted<F> {
         (self.each)(chain);
     }
 
-    fn settle(&mut self) {}
+    fn settle(&mut self) -> bool {
+        true
+    }
+
+    fn abandon(&mut self) {}
 }
 
 /// One pass, by either function.

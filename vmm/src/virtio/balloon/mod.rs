@@ -82,7 +82,10 @@ pub struct Balloon<K> {
     /// Somebody waits for statistics.
     awaited: bool,
     buffers: Buffers,
+    /// Chains that wait for all of their batch to be settled,
     heads: Vec<u16>,
+    /// and the queue that they are of, between its passes.
+    unsettled: Option<usize>,
 }
 
 impl Balloon<Host> {
@@ -134,6 +137,7 @@ impl<K: Kernel> Balloon<K> {
             awaited: false,
             buffers: Buffers::default(),
             heads: Vec::new(),
+            unsettled: None,
         })
     }
 
@@ -247,6 +251,8 @@ impl<K: Kernel> Device for Balloon<K> {
 
     fn reset(&mut self) {
         self.device.reset();
+        self.heads.clear();
+        self.unsettled = None;
     }
 
     fn serve(&mut self, index: usize, queues: &mut [Queue], memory: &Memory) -> Result<Effects, BrokenQueue> {
@@ -257,6 +263,10 @@ impl<K: Kernel> Device for Balloon<K> {
         if purpose == device::Queue::Statistics {
             return self.serve_statistics(index, queues, memory, false);
         }
+        // One batch at a time, whose queue is served again soon.
+        if self.unsettled.is_some_and(|unsettled| unsettled != index) {
+            return Ok(Effects { again: true, ..Effects::default() });
+        }
         let mut pass = Pass {
             device: &mut self.device,
             buffers: &mut self.buffers,
@@ -265,7 +275,9 @@ impl<K: Kernel> Device for Balloon<K> {
             limit: QUEUE_SIZES.get(index).copied().unwrap_or_default().into(),
             now_ms: (self.clock_ms)(),
         };
-        drain_together(index, queue, memory, &mut self.heads, &mut pass)
+        let effects = drain_together(index, queue, memory, &mut self.heads, &mut pass);
+        self.unsettled = (!self.heads.is_empty()).then_some(index);
+        effects
     }
 }
 

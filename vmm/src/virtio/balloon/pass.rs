@@ -63,7 +63,11 @@ impl<K: Kernel> Batch for Pass<'_, K> {
         }
     }
 
-    fn settle(&mut self) {
-        self.device.settle(self.queue, self.now_ms);
+    fn settle(&mut self) -> bool {
+        self.device.settle(self.queue, self.now_ms)
+    }
+
+    fn abandon(&mut self) {
+        self.device.abandon();
     }
 }
