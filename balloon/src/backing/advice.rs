@@ -34,7 +34,7 @@ impl Stretch {
 impl<K: Kernel> Backing<K> {
     /// Keeps the host's huge pages out of what went back in part, around `runs`, whose state has changed, and lets them in
     /// again where nothing of it is left. `kept` says for how many pages of a run small ones are wanted. Advice:
-    /// a host that refuses it runs the guest all the same, and is asked again when the range changes again.
+    /// a host that refuses it runs the guest all the same, and is asked again with the next call.
     ///
     /// `runs` are in order, as a batch leaves them: then neighbours share a system call.
     pub fn adapt_huge_pages(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {

@@ -69,8 +69,8 @@ pub struct Failures {
     pub calls: u64,
     /// Pages that were to be released and are still the guest's.
     pub pages: u64,
-    /// Advice on huge pages that was not taken: some may undo the balloon, or be missing to the guest, until its range
-    /// changes again.
+    /// Advice on huge pages that was not taken: some may undo the balloon, or be missing to the guest, until it is given
+    /// again.
     pub advice: u64,
     /// The host's last error number.
     pub last_errno: Option<i32>,

@@ -106,8 +106,7 @@ impl<K: Kernel> Balloon<K> {
     }
 
     /// Reads on how much of the guest's memory the host holds, at most `max_pages` pages, and corrects the books by
-    /// what it finds. Returns the whole reading at its end, when the host may use huge pages again where the guest has
-    /// taken back all that it had reported.
+    /// what it finds; so it does the advice on huge pages where it has looked. Returns the whole reading at its end.
     ///
     /// # Errors
     /// The host cannot tell.
@@ -119,16 +118,15 @@ impl<K: Kernel> Balloon<K> {
         let Self { books, backing, taken_back_pages, .. } = self;
         // The books' layout is borrowed while they are corrected: it is a few regions long.
         let layout = books.layout().clone();
+        let from = scanner.position();
         let reading = scanner.step(&layout, backing.mappings(), max_pages, |run| {
             let result = books.reconcile([run]);
             count(taken_back_pages, result.taken_back);
             result.ballooned_resident
         })?;
-        if reading.is_some() {
-            // Of a driver that has stopped on its way.
-            backing.give_deferred_advice(&layout, |run| books.kept_small(run));
-            backing.review_huge_pages(&layout, |run| books.kept_small(run));
-        }
+        let to = if reading.is_some() { (layout.regions().len(), 0) } else { scanner.position() };
+        let walked: Vec<_> = layout.between(from, to).collect();
+        backing.adapt_huge_pages(&layout, &walked, |run| books.kept_small(run));
         Ok(reading)
     }
 

@@ -6,6 +6,7 @@ use super::{Balloon, DriverState, OFFERED, PFNS_PER_DESCRIPTOR, Queue, features}
 use crate::backing::simulated::{Answer, Simulated, backing};
 use crate::backing::{HostRange, PAGES_PER_HUGE_PAGE};
 use crate::frames::{Books, Layout, Run};
+use crate::resident::{Extent, Scanner, Survey};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -32,6 +33,8 @@ enum Operation {
     Ceiling(u64),
     Restart(u64),
     Script(Vec<Answer>),
+    /// These pages are in memory; they are read so many at a time.
+    Survey(Vec<(u32, u32)>, u64),
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -41,7 +44,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0u32..5000, 0u32..400).prop_map(|(first, count)| (first..first + count).collect()),
     ];
     let arrays = prop::collection::vec(array, 1..4);
-    let reports = prop::collection::vec((page, 1u32..300), 1..4);
+    let whole = (prop_oneof![Just(0u32), Just(512)], prop_oneof![Just(512u32), Just(1024)]);
+    let ranges = prop_oneof![4 => (page, 1u32..300), 1 => whole];
+    let reports = prop::collection::vec(ranges.clone(), 1..4);
+    let held = prop::collection::vec(ranges, 0..3);
     prop_oneof![
         4 => arrays.clone().prop_map(Operation::Inflate),
         4 => arrays.prop_map(Operation::Deflate),
@@ -51,7 +57,28 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (0..2 * SIZE).prop_map(Operation::Ceiling),
         1 => (0u64..64).prop_map(Operation::Restart),
         2 => prop::collection::vec(Answer::any(), 0..6).prop_map(Operation::Script),
+        3 => (held, 1u64..4000).prop_map(|(held, step)| Operation::Survey(held, step)),
     ]
+}
+
+/// A host that holds these guest-physical pages.
+struct Holds<'a>(&'a BTreeSet<u32>);
+
+impl Survey for Holds<'_> {
+    fn survey(&mut self, range: HostRange, found: &mut Vec<Extent>) -> std::io::Result<u64> {
+        // Where `simulated` puts regions.
+        let (region, offset) = (range.address() >> 40, range.address() & ((1 << 40) - 1));
+        let first = (offset / 4096) as u32 + if region == 1 { 0 } else { 3072 };
+        let pages = (range.bytes() / 4096) as u32;
+        let extent =
+            |page: &u32| Extent { first: (page - first).into(), pages: 1, huge: false, swapped: false };
+        found.extend(self.0.range(first..first + pages).map(extent));
+        Ok(pages.into())
+    }
+
+    fn tells_huge_and_swapped(&self) -> bool {
+        true
+    }
 }
 
 fn bytes(numbers: &[u32]) -> Vec<u8> {
@@ -226,6 +253,25 @@ proptest! {
                     prop_assert_eq!(subject.driver(0), DriverState::Absent);
                     subject.activate(features, 0);
                     model = Model { reported: model.reported, features: features & OFFERED, ..Model::default() };
+                }
+                Operation::Survey(held, step) => {
+                    let held = held.iter().flat_map(|&(first, count)| first..first.saturating_add(count));
+                    let held: BTreeSet<_> = held.filter(|page| is_memory(*page)).collect();
+                    let taken_back = subject.report(None, 0).taken_back_total;
+                    let mut scanner = Scanner::new(Holds(&held));
+                    let reading = loop {
+                        if let Some(reading) = subject.survey(&mut scanner, step).unwrap() {
+                            break reading;
+                        }
+                    };
+                    prop_assert_eq!(reading.resident, 4096 * held.len() as u64);
+                    let unwanted = held.intersection(&model.ballooned).count() as u64;
+                    prop_assert_eq!(reading.ballooned_resident, 4096 * unwanted);
+                    let reported = model.reported.len() as u64;
+                    model.reported.retain(|page| !held.contains(page));
+                    let taken_back = subject.report(None, 0).taken_back_total - taken_back;
+                    prop_assert_eq!(taken_back, 4096 * (reported - model.reported.len() as u64));
+                    model.deferred.clear();
                 }
                 Operation::Script(answers) => subject.backing_mut().kernel_mut().script(&answers),
             }

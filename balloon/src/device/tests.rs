@@ -4,8 +4,8 @@
 
 use super::model::balloon;
 use super::*;
-use crate::backing::HostRange;
 use crate::backing::simulated::{Answer, Simulated, backing};
+use crate::backing::{HostRange, PAGES_PER_HUGE_PAGE};
 use crate::frames::{Books, Layout};
 use crate::resident::{Extent, Scanner, Survey};
 
@@ -426,6 +426,34 @@ fn residency_corrects_what_was_reported() {
     let report = balloon.report(None, 0);
     assert_eq!((report.reported, report.taken_back_total, report.ballooned), (5 * PAGE, 5 * PAGE, PAGE));
     assert_eq!(report.reported_total, 10 * PAGE);
+}
+
+#[test]
+fn what_is_taken_back_in_part_is_kept_on_small_pages() {
+    let mut balloon = live_with_huge_pages(256);
+    balloon.gather_range(0, 32 * BLOCK);
+    assert!(balloon.settle(Queue::Reporting, 0));
+    for (pages, left, advice) in [(700..701, 511, 1), (512..900, 124, 1), (512..1024, 0, 2)] {
+        let mut scanner = Scanner::new(Held { pages, swapped: false });
+        while balloon.survey(&mut scanner, 256 << 9).unwrap().is_none() {}
+        assert_eq!(balloon.books().totals().reported, 63 * 512 + left);
+        assert_eq!((balloon.backing().work().advice, balloon.backing().work().splits), (advice, 0));
+    }
+}
+
+#[test]
+fn advice_by_a_reading_is_a_few_calls_a_step() {
+    let mut balloon = live_with_huge_pages(256);
+    let _ = balloon.begin_chain();
+    (0..64).for_each(|pair| balloon.gather_range(2 * pair * (PAGES_PER_HUGE_PAGE * PAGE), PAGE));
+    while !balloon.settle(Queue::Reporting, 0) {}
+    let mut all = Scanner::new(Held { pages: 0..64 << 9, swapped: false });
+    for (calls, ends) in [(32, false), (32, false), (0, false), (0, true), (0, false)] {
+        let before = balloon.backing().work().calls;
+        assert_eq!(balloon.survey(&mut all, 64 << 9).unwrap().is_some(), ends);
+        assert_eq!(balloon.backing().work().calls - before, calls);
+    }
+    assert_eq!(balloon.books().totals().reported, 0);
 }
 
 #[test]

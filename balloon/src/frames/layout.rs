@@ -141,6 +141,16 @@ impl Layout {
         inside.then_some(run)
     }
 
+    /// All pages from `from` on and before `to`, each a region and a page of it, as a run a region.
+    pub fn between(&self, from: (usize, u64), to: (usize, u64)) -> impl Iterator<Item = Run> + '_ {
+        let regions = self.regions.iter().enumerate().take(to.0.saturating_add(1)).skip(from.0);
+        regions.filter_map(move |(number, region)| {
+            let first = if number == from.0 { from.1 } else { 0 };
+            let end = if number == to.0 { to.1 } else { region.pages.count() };
+            self.run(number, first, end.checked_sub(first)?)
+        })
+    }
+
     /// Where the bits of `run` begin in a bitmap over all regions.
     pub(crate) fn bit(&self, run: Run) -> u64 {
         // A run of another layout has no bits here: it maps beyond the end, where bitmaps ignore it.
@@ -198,6 +208,20 @@ mod tests {
         assert_eq!(Layout::new(&[(16 << 40, BLOCK)]), Err(Error::TooLarge));
         assert_eq!(Layout::new(&[(0, 16 << 40)]), Err(Error::TooLarge));
         assert_eq!(Layout::new(&[(0, (16 << 40) - BLOCK)]).unwrap().pages(), (1 << 32) - 1024);
+    }
+
+    #[test]
+    fn what_lies_between_two_pages_is_a_run_a_region() {
+        let layout = layout();
+        let runs = |from, to| {
+            let runs = layout.between(from, to).map(|run| (run.region(), run.first(), run.count()));
+            runs.collect::<Vec<_>>()
+        };
+        assert_eq!(runs((0, 0), (3, 0)), [(0, 0, 1024), (1, 0, 2048), (2, 0, 1024)]);
+        assert_eq!(runs((0, 1000), (1, 7)), [(0, 1000, 24), (1, 0, 7)]);
+        assert_eq!(runs((1, 7), (1, 9)), [(1, 7, 2)]);
+        assert_eq!(runs((0, 1024), (1, 0)), [], "an end and a begin");
+        assert_eq!(runs((1, 9), (1, 7)), []);
     }
 
     #[test]

@@ -44,6 +44,12 @@ impl<S: Survey> Scanner<S> {
         Self { survey, region: 0, page: 0, sum: Residency::default(), extents: Vec::new() }
     }
 
+    /// Where the next step begins: a region, and a page of it.
+    #[must_use]
+    pub fn position(&self) -> (usize, u64) {
+        (self.region, self.page)
+    }
+
     /// Reads on, at most `max_pages` pages. `held` is told each run that is in memory or swapped out, so that somebody has
     /// written to it, and answers how many of its pages should not be. Returns the whole reading once the end of memory is reached; the next step
     /// begins another.
