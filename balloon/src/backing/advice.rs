@@ -57,6 +57,11 @@ impl<K: Kernel> Backing<K> {
         self.deferred = runs;
     }
 
+    /// Nothing is left of what the last [`Self::defer_huge_page_advice`] was about.
+    pub fn forget_deferred_advice(&mut self) {
+        self.deferred.clear();
+    }
+
     /// As [`Self::adapt_huge_pages`], and has the host split huge pages of which a part went back, for it to have that part
     /// at once and not when it is short of memory. That costs more than it brings where the rest follows soon.
     pub fn split_huge_pages(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {
@@ -90,15 +95,6 @@ impl<K: Kernel> Backing<K> {
             }
         }
         stretch.into_iter().for_each(|done| self.advise_stretch(layout, &done, split));
-    }
-
-    /// As [`Self::adapt_huge_pages`], where huge pages are kept out and `kept` may have become none.
-    pub fn review_huge_pages(&mut self, layout: &Layout, kept: impl Fn(Run) -> u64) {
-        if !self.huge_pages.any() {
-            return;
-        }
-        let free: Vec<Run> = self.huge_pages.runs(layout).filter(|run| kept(*run) == 0).collect();
-        self.adapt_huge_pages(layout, &free, |_| 0);
     }
 
     /// Leaves region `region` to small pages, which its mapping was made with: without this it would get huge ones where
@@ -225,9 +221,6 @@ mod tests {
             subject.adapt_huge_pages(&layout(), &runs(&[(0, 0, 512), (1, 0, 512)]), |_| ballooned);
         }
         assert_eq!(subject.work().calls, 2, "both for the other region");
-        subject.adapt_huge_pages(&layout(), &runs(&[(1, 0, 512)]), |_| 1);
-        subject.review_huge_pages(&layout(), |_| 0);
-        assert_eq!(subject.work().calls, 4, "the same");
     }
 
     #[test]
@@ -236,7 +229,6 @@ mod tests {
         for ballooned in [1, 2, 3] {
             subject.adapt_huge_pages(&layout(), &runs(&[(0, 0, 512), (1, 0, 512)]), |_| ballooned);
         }
-        subject.review_huge_pages(&layout(), |_| 0);
         assert_eq!((subject.work().calls, subject.failures()), (1, Failures::default()));
     }
 
@@ -246,7 +238,7 @@ mod tests {
         let part = runs(&[(0, 1, 1)]);
         subject.adapt_huge_pages(&layout(), &part, |_| 1);
         assert_eq!(subject.kernel_mut().split, []);
-        subject.review_huge_pages(&layout(), |_| 0);
+        subject.adapt_huge_pages(&layout(), &part, |_| 0);
         for _ in 0..2 {
             subject.split_huge_pages(&layout(), &part, |_| 1);
             let first = subject.mappings()[0].range(runs(&[(0, 0, 512)])[0]).unwrap();
@@ -254,20 +246,5 @@ mod tests {
         }
         subject.split_huge_pages(&layout(), &runs(&[(1, 0, 512)]), |_| 512);
         assert_eq!(subject.kernel_mut().split.len(), 1, "all of it went");
-    }
-
-    #[test]
-    fn a_review_lets_huge_pages_in_where_nothing_is_kept() {
-        let mut subject = subject(&[]);
-        let small = runs(&[(0, 1, 1), (0, 700, 1), (1, 600, 1)]);
-        subject.adapt_huge_pages(&layout(), &small, |_| 1);
-        assert_eq!(subject.work().calls, 2);
-        subject.review_huge_pages(&layout(), |run| u64::from(run.region() == 0 && run.first() == 0));
-        assert_eq!(subject.work().calls, 4);
-        let are_small = runs(&[(0, 0, 512), (0, 512, 512), (1, 512, 512)]).into_iter();
-        let are_small: Vec<_> = are_small.map(|run| is_small(&mut subject, run)).collect();
-        assert_eq!(are_small, [true, false, false]);
-        subject.review_huge_pages(&layout(), |_| 1);
-        assert_eq!(subject.work().calls, 4, "nothing is new");
     }
 }

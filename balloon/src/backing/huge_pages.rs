@@ -40,21 +40,6 @@ impl HugePages {
         Self { small: ranges.map(Bitmap::new).collect(), runs: 0 }
     }
 
-    /// Whether any advice is in force.
-    pub(super) fn any(&self) -> bool {
-        self.runs > 0
-    }
-
-    /// The ranges that huge pages are kept out of, in order.
-    pub(super) fn runs<'a>(&'a self, layout: &'a Layout) -> impl Iterator<Item = Run> + 'a {
-        let ranges = layout.regions().enumerate().flat_map(|(region, pages)| {
-            (0..pages.count().div_ceil(PAGES_PER_HUGE_PAGE)).map(move |range| (region, range))
-        });
-        ranges.filter(|(region, range)| self.is_small(*region, *range)).filter_map(|(region, range)| {
-            layout.run(region, range.saturating_mul(PAGES_PER_HUGE_PAGE), PAGES_PER_HUGE_PAGE)
-        })
-    }
-
     /// Whether huge pages are kept out of a range.
     pub(super) fn is_small(&self, region: usize, range: u64) -> bool {
         self.small.get(region).is_some_and(|small| small.count(range, 1) > 0)
@@ -129,12 +114,12 @@ mod tests {
         assert_eq!(change(&mut pages, 0, 0, 100, 512), None);
         assert_eq!(change(&mut pages, 0, 0, 512, 512), None, "it may stay as it is");
         assert_eq!(change(&mut pages, 1, 0, 1, 512), Some(Advice::Small), "another region");
-        assert_eq!(pages.runs(&Layout::new(&[(0, BLOCK), (2 * BLOCK, BLOCK)]).unwrap()).count(), 2);
+        assert_eq!(pages.runs, 2);
         assert_eq!(change(&mut pages, 0, 0, 0, 512), Some(Advice::Huge));
         assert_eq!(change(&mut pages, 1, 0, 0, 512), Some(Advice::Huge));
         assert_eq!(change(&mut pages, 0, 0, 0, 512), None);
         assert_eq!(change(&mut pages, 7, 0, 1, 512), None, "no such region");
-        assert!(!pages.any());
+        assert_eq!(pages.runs, 0);
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn this_host_is_told_where_not_to_use_huge_pages() {
     assert_eq!(told(&[run], 2), [true, false]);
     assert_eq!(told(&[layout.run(0, 600, 2).unwrap()], 2), [true, true]);
     assert_eq!(told(&[run], 0), [false, true]);
-    backing.review_huge_pages(&layout, |_| 0);
+    backing.adapt_huge_pages(&layout, &layout.between((0, 0), (2, 0)).collect::<Vec<_>>(), |_| 0);
     assert!(!flags_at(first + (2 << 20)).iter().any(|flag| flag == "nh"));
     assert_eq!(scratch[0].byte(3), 1, "nothing was released");
 }

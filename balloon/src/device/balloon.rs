@@ -137,16 +137,15 @@ impl<K: Kernel> Balloon<K> {
 
     /// The driver reset the device: everything learnt from it is forgotten, and all ballooned pages are the
     /// guest's again (Linux deflates before it removes its driver; a guest that reboots has forgotten them). The
-    /// target, the counts of errors and what was reported stay.
+    /// target, the counts of errors and what was reported stay. So does, until memory is [read](Self::survey) again, the
+    /// advice on where huge pages may not be: a guest may reset as often as it likes, and that takes no time.
     pub fn reset(&mut self) {
         self.driver = None;
         self.config = Config { num_pages: self.config.num_pages, ..Config::default() };
         self.books.reset();
         self.kept_pages = 0;
         self.reminder = Reminder::default();
-        let books = &self.books;
-        self.backing.give_deferred_advice(books.layout(), |run| books.kept_small(run));
-        self.backing.review_huge_pages(books.layout(), |run| books.kept_small(run));
+        self.backing.forget_deferred_advice();
         self.abandon();
         self.statistics.reset();
     }

@@ -23,6 +23,8 @@
 mod balloon;
 mod batch;
 mod config;
+#[cfg(test)]
+mod cost_tests;
 mod errors;
 mod floor;
 mod host;

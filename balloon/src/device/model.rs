@@ -97,6 +97,8 @@ struct Model {
     actual: u32,
     /// Pages of the last inflation: what to do about huge pages there may wait for the next.
     deferred: BTreeSet<u32>,
+    /// Pages that a reset freed: what to do about huge pages there waits for the next reading of memory.
+    freed: BTreeSet<u32>,
 }
 
 /// What the simulated host released lately, as guest-physical pages.
@@ -126,8 +128,13 @@ fn huge_ranges(subject: &Balloon<Simulated>) -> Vec<(Run, HostRange)> {
     ranges.map(|run| (run, mappings[run.region()].range(run).unwrap())).collect()
 }
 
-/// The host has advice on each range of which a part went back, but of those with `deferred` pages, and on no other.
-fn check_huge_pages(subject: &mut Balloon<Simulated>, deferred: &BTreeSet<u32>) -> Result<(), TestCaseError> {
+/// The host has advice on each range of which a part went back, and on no other; but on those with `deferred` pages it may
+/// be missing, and those with `freed` ones may have it or not.
+fn check_huge_pages(
+    subject: &mut Balloon<Simulated>,
+    deferred: &BTreeSet<u32>,
+    freed: &BTreeSet<u32>,
+) -> Result<(), TestCaseError> {
     // Once the host has refused advice, or knows none, it may be missing.
     if subject.backing().failures().advice > 0 || !subject.backing().has_huge_pages() {
         return Ok(());
@@ -136,16 +143,21 @@ fn check_huge_pages(subject: &mut Balloon<Simulated>, deferred: &BTreeSet<u32>) 
         let (books, pages) = (subject.books(), run.count());
         let (ballooned, reported) = (books.ballooned_in(run), books.reported_in(run));
         let first = books.layout().address(run) / 4096;
-        let is_deferred = deferred.range(first as u32..(first + pages) as u32).next().is_some();
+        let [is_deferred, is_freed] =
+            [deferred, freed].map(|some| some.range(first as u32..(first + pages) as u32).next().is_some());
         let small = subject.backing_mut().kernel_mut().is_small(range);
         prop_assert!(
-            small || is_deferred || ballooned == pages || [0, pages].contains(&reported) && ballooned == 0,
+            small
+                || is_deferred
+                || is_freed
+                || ballooned == pages
+                || [0, pages].contains(&reported) && ballooned == 0,
             "{} and {} in {:?}",
             ballooned,
             reported,
             run
         );
-        prop_assert!(!small || ballooned + reported > 0, "nothing in {:?}", run);
+        prop_assert!(!small || is_freed || ballooned + reported > 0, "nothing in {:?}", run);
         prop_assert!(!small || reported < pages, "all of {:?} is reported", run);
     }
     Ok(())
@@ -252,7 +264,9 @@ proptest! {
                     subject.reset();
                     prop_assert_eq!(subject.driver(0), DriverState::Absent);
                     subject.activate(features, 0);
-                    model = Model { reported: model.reported, features: features & OFFERED, ..Model::default() };
+                    model.freed.append(&mut model.ballooned);
+                    let Model { reported, freed, .. } = model;
+                    model = Model { reported, freed, features: features & OFFERED, ..Model::default() };
                 }
                 Operation::Survey(held, step) => {
                     let held = held.iter().flat_map(|&(first, count)| first..first.saturating_add(count));
@@ -272,6 +286,7 @@ proptest! {
                     let taken_back = subject.report(None, 0).taken_back_total - taken_back;
                     prop_assert_eq!(taken_back, 4096 * (reported - model.reported.len() as u64));
                     model.deferred.clear();
+                    model.freed.clear();
                 }
                 Operation::Script(answers) => subject.backing_mut().kernel_mut().script(&answers),
             }
@@ -283,11 +298,11 @@ proptest! {
             prop_assert_eq!(report.guest_owned + report.ballooned + report.reported, SIZE);
             prop_assert!(report.target <= SIZE - BLOCK);
             prop_assert_eq!(subject.books().check(), Ok(()));
-            check_huge_pages(&mut subject, &model.deferred)?;
+            check_huge_pages(&mut subject, &model.deferred, &model.freed)?;
         }
         // The driver has arrived.
         let target = subject.report(None, 0).target / 4096;
         subject.write_config(4, &(target as u32).to_le_bytes(), 0);
-        check_huge_pages(&mut subject, &BTreeSet::new())?;
+        check_huge_pages(&mut subject, &BTreeSet::new(), &model.freed)?;
     }
 }

@@ -131,10 +131,13 @@ impl Books {
         entry
     }
 
-    /// The driver is gone: what was in the balloon is the guest's. What was reported stays so.
+    /// The driver is gone: what was in the balloon is the guest's. What was reported stays so. The books are gone through
+    /// only if there was something in it.
     pub fn reset(&mut self) {
-        self.ballooned.clear_all();
-        self.totals.ballooned = 0;
+        if self.totals.ballooned > 0 {
+            self.ballooned.clear_all();
+            self.totals.ballooned = 0;
+        }
     }
 
     /// Corrects the books by residency: `held` are the runs that the host has in memory or has swapped out. Pages released
