@@ -152,7 +152,9 @@ pub fn table(runs: &[Run]) -> String {
         // Where runs are not of one length, what was held is compared by the second.
         let held = |figures: &Figures| figures.mib_s / figures.seconds;
         let saved = off.as_ref().map(|off| percent(1.0 - held(&figures) / held(off)));
-        let slowdown = off.as_ref().map(|off| percent(rate(off) / rate(&figures) - 1.0));
+        // A workload that only rests is none slower.
+        let busy = off.as_ref().filter(|off| off.requests > 0);
+        let slowdown = busy.map(|off| percent(rate(off) / rate(&figures) - 1.0));
         table.add_row([
             run.arm.clone(),
             format!("{:.0}", figures.mib_s),
@@ -222,6 +224,8 @@ mod tests {
         let text = table(&[run("off", 400, 1000, 0), run("auto", 100, 800, 9)]);
         let auto = text.lines().find(|line| line.contains("auto")).unwrap();
         assert!(auto.contains("75.0 %") && auto.contains("25.0 %"), "{text}");
+        let text = table(&[run("off", 400, 0, 0), run("auto", 100, 0, 0)]);
+        assert!(text.contains("75.0 %") && !text.contains("NaN"), "{text}");
     }
 
     #[test]
