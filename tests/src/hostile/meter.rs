@@ -1,13 +1,13 @@
 //! Measures what a balloon does in one pass of the event loop.
 
-use balloon::backing::{CUT_PAGES, Host, SPLIT_PAGES, Work};
+use balloon::backing::{CUT_PAGES, Host, PAGES_PER_HUGE_PAGE, SPLIT_PAGES, Work};
 use balloon::device::{
     MemoryReport, PAGES_PER_REPORT, PASS_COST, PASS_PAGES, PFNS_PER_DESCRIPTOR, QUEUE_SIZES,
 };
 use event_manager::{EventOps, Events, MutEventSubscriber};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vmm::virtio::balloon::{Balloon, BalloonEvents};
+use vmm::virtio::balloon::{Balloon, BalloonEvents, SURVEY_PAGES};
 use vmm::virtio::mmio::Transport;
 
 /// The most that a pass did so far.
@@ -17,8 +17,10 @@ pub struct Most {
     pub pages: [AtomicU64; 4],
     /// Chains that were malformed.
     pub chains: AtomicU64,
-    /// System calls on guest memory.
+    /// System calls on guest memory: of a pass over a queue.
     pub calls: AtomicU64,
+    /// The same of a step of reading on what the host holds.
+    pub step_calls: AtomicU64,
     /// Ranges of a huge page that the host was made to split.
     pub splits: AtomicU64,
 }
@@ -34,6 +36,7 @@ impl Most {
             && rest.iter().all(|most| within(most, PASS_OF_REPORTS))
             && within(&self.chains, LARGEST_QUEUE)
             && within(&self.calls, PASS_OF_CALLS)
+            && within(&self.step_calls, STEP_OF_CALLS)
             && within(&self.splits, PASS_COST / SPLIT_PAGES)
     }
 }
@@ -42,9 +45,12 @@ impl Most {
 const PASS_OF_NUMBERS: u64 = PASS_PAGES + QUEUE_SIZES[0] as u64 * PFNS_PER_DESCRIPTOR as u64;
 /// The same of reports.
 const PASS_OF_REPORTS: u64 = PASS_PAGES + PAGES_PER_REPORT;
-/// Runs of pages that are no whole huge pages: each released, advised on now and as one of the pass before, and at most
-/// replaced, which takes four calls and advice.
-const PASS_OF_CALLS: u64 = PASS_COST / CUT_PAGES * (1 + 2 + 5);
+/// Most runs of a pass that are no whole huge pages.
+const RUNS: u64 = PASS_COST / CUT_PAGES;
+/// Each released, advised on now and as one of the pass before, and replaced, which takes four calls and advice.
+const PASS_OF_CALLS: u64 = RUNS * (1 + 2 + 5);
+/// Advice on each huge page that is looked at, and on what the driver has inflated if it arrives meanwhile.
+const STEP_OF_CALLS: u64 = SURVEY_PAGES / PAGES_PER_HUGE_PAGE + RUNS;
 const LARGEST_QUEUE: u64 = QUEUE_SIZES[3] as u64;
 
 /// A balloon's events, metered.
@@ -67,7 +73,8 @@ impl MutEventSubscriber for Metered {
         let queue = events.data() as usize;
         self.events.process(events, ops);
         let (after, worked) = self.look();
-        self.most.calls.fetch_max(worked.calls - work.calls, Ordering::Relaxed);
+        let calls = if queue < QUEUE_SIZES.len() { &self.most.calls } else { &self.most.step_calls };
+        calls.fetch_max(worked.calls - work.calls, Ordering::Relaxed);
         self.most.splits.fetch_max(worked.splits - work.splits, Ordering::Relaxed);
         if let Some(most) = self.most.pages.get(queue) {
             most.fetch_max(pages(&before, &after), Ordering::Relaxed);
