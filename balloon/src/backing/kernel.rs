@@ -7,7 +7,7 @@ use crate::numa;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// What releases memory. One method is one system call.
+/// What releases memory. One method is one system call, but for [`Kernel::replace`], which is up to [`REPLACE_CALLS`].
 pub trait Kernel: Send {
     /// Discards private anonymous memory (`MADV_DONTNEED`).
     ///
@@ -55,6 +55,9 @@ pub trait Kernel: Send {
     /// The host's answer. Part of the range may have been freed.
     fn punch_hole(&mut self, file: BorrowedFd<'_>, offset: u64, range: HostRange) -> io::Result<()>;
 }
+
+/// Most system calls of one [`Kernel::replace`]: the mapping itself, and what keeps its policy and its place in dumps.
+pub const REPLACE_CALLS: u64 = 4;
 
 /// Ranges that one [`Kernel::discard_all`] takes: `UIO_MAXIOV` of the kernel's include/uapi/linux/uio.h.
 pub const MAX_RANGES: usize = 1024;

@@ -3,7 +3,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use crate::PAGE_BYTES;
-use crate::frames::Run;
+use crate::frames::{Bitmap, Run};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What memory a mapping is made of.
@@ -27,8 +27,16 @@ pub struct Mapping {
     bytes: u64,
     kind: Kind,
     small_pages: bool,
-    /// What of private memory is mapped from a file, copy-on-write.
-    image: Option<HostRange>,
+    /// What of private memory was mapped from a file, copy-on-write.
+    image: Option<Image>,
+}
+
+/// A part of a mapping that was mapped from a file.
+#[derive(Debug)]
+struct Image {
+    range: HostRange,
+    /// A bit for each of its pages: no longer the file's.
+    replaced: Bitmap,
 }
 
 /// Bytes of a mapping of guest memory, whole pages and never empty. Only a [`Mapping`] makes them, which is why
@@ -62,6 +70,40 @@ impl HostRange {
     }
 }
 
+impl Image {
+    fn new(range: HostRange) -> Self {
+        Self { range, replaced: Bitmap::new(pages(range.bytes)) }
+    }
+
+    fn left_in(&self, range: HostRange) -> Option<HostRange> {
+        let (first, count) = self.pages_in(range)?;
+        let is_left = |page: &u64| self.replaced.count(*page, 1) == 0;
+        let mut pages = first..first.saturating_add(count);
+        let start = pages.find(is_left)?;
+        let last = pages.rfind(is_left).unwrap_or(start);
+        let bytes = |pages: u64| usize::try_from(pages.checked_mul(PAGE_BYTES)?).ok();
+        self.range.part(bytes(start)?, bytes(last.checked_sub(start)?.checked_add(1)?)?)
+    }
+
+    fn replaced(&mut self, range: HostRange) {
+        if let Some((first, count)) = self.pages_in(range) {
+            self.replaced.set(first, count);
+        }
+    }
+
+    /// First page and number of pages of what `range` has of it.
+    fn pages_in(&self, range: HostRange) -> Option<(u64, u64)> {
+        let start = self.range.address.max(range.address);
+        let end = self.range.address.checked_add(self.range.bytes)?;
+        let end = end.min(range.address.checked_add(range.bytes)?);
+        Some((pages(start.checked_sub(self.range.address)?), pages(end.checked_sub(start)?)))
+    }
+}
+
+fn pages(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX) / PAGE_BYTES
+}
+
 impl Mapping {
     /// The mapping of `bytes` bytes at host address `address`.
     ///
@@ -82,17 +124,19 @@ impl Mapping {
             let (offset, bytes) = (usize::try_from(offset).ok()?, usize::try_from(bytes).ok()?);
             whole.part(offset, bytes).filter(|part| part.bytes == bytes)
         };
-        Self { image: self.whole().and_then(part).or(self.image), ..self }
+        let image = self.whole().and_then(part).map(Image::new);
+        Self { image: image.or(self.image), ..self }
     }
 
-    /// What of `range` is mapped from a file copy-on-write.
+    /// The part of `range` that holds all of it that is mapped from a file copy-on-write.
     #[must_use]
     pub fn image_in(&self, range: HostRange) -> Option<HostRange> {
-        let image = self.image?;
-        let start = image.address.max(range.address);
-        let end = image.address.checked_add(image.bytes)?.min(range.address.checked_add(range.bytes)?);
-        let bytes = end.checked_sub(start).filter(|bytes| *bytes > 0)?;
-        Some(HostRange { address: start, bytes })
+        self.image.as_ref()?.left_in(range)
+    }
+
+    /// `range` is mapped from a file no more, if it was.
+    pub(super) fn replaced(&mut self, range: HostRange) {
+        self.image.iter_mut().for_each(|image| image.replaced(range));
     }
 
     /// Its length in bytes.

@@ -11,7 +11,7 @@
 //! | memory | released by |
 //! |---|---|
 //! | anonymous, private | `process_madvise(MADV_DONTNEED)` of all runs at once (Linux 6.13 on), else `madvise` a run |
-//! | private, mapped from a file copy-on-write | `mmap(MAP_FIXED)` of anonymous memory in its place, then as above: `MADV_DONTNEED` would bring the file back |
+//! | private, mapped from a file copy-on-write | `mmap(MAP_FIXED)` of anonymous memory in its place, once, then as above: `MADV_DONTNEED` would bring the file back |
 //! | memfd or file, shared | `fallocate(FALLOC_FL_PUNCH_HOLE)` a run: `MADV_DONTNEED` would only unmap it |
 //!
 //! In every case the guest reads zeroes from a released page.

@@ -4,7 +4,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use super::huge_pages::HugePages;
-use super::kernel::{Kernel, MAX_RANGES};
+use super::kernel::{Kernel, MAX_RANGES, REPLACE_CALLS};
 use super::mapping::{HostRange, Mapping};
 use crate::PAGE_BYTES;
 use crate::frames::{Layout, Run};
@@ -79,7 +79,7 @@ pub struct Failures {
 /// What the host was asked to do, since the machine started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// System calls.
+    /// System calls; of the replacement of what was mapped from a file, the most that it can take.
     pub calls: u64,
     /// Of these, advice on where huge pages may be.
     pub advice: u64,
@@ -200,24 +200,32 @@ impl<K: Kernel> Backing<K> {
     }
 
     fn release_one(&mut self, run: Run) {
-        let Some(mapping) = self.mappings.get(run.region()) else { return self.fail(run.count(), None) };
-        let Some(range) = mapping.range(run) else { return self.fail(run.count(), None) };
-        self.work.calls = self.work.calls.saturating_add(1);
-        let result = match mapping.file(run) {
-            Some((file, offset)) => self.kernel.punch_hole(file, offset, range),
-            // First what would read as the file otherwise.
-            None => match mapping.image_in(range) {
-                None => self.kernel.discard(range),
-                Some(image) => self.kernel.replace(image).and_then(|()| {
-                    self.advise_anew(run.region(), image);
-                    self.kernel.discard(range)
-                }),
-            },
-        };
-        match result {
+        let range = self.mappings.get(run.region()).and_then(|mapping| mapping.range(run));
+        let Some(range) = range else { return self.fail(run.count(), None) };
+        // First what would read as the file otherwise.
+        match self.replace_image(run.region(), range).and_then(|()| self.discard(run, range)) {
             Ok(()) => self.done.push(run),
             Err(error) => self.fail(run.count(), Some(&error)),
         }
+    }
+
+    fn discard(&mut self, run: Run, range: HostRange) -> io::Result<()> {
+        self.work.calls = self.work.calls.saturating_add(1);
+        match self.mappings.get(run.region()).and_then(|mapping| mapping.file(run)) {
+            Some((file, offset)) => self.kernel.punch_hole(file, offset, range),
+            None => self.kernel.discard(range),
+        }
+    }
+
+    /// Replaces what of `range` is mapped from a file copy-on-write: once and for all.
+    fn replace_image(&mut self, region: usize, range: HostRange) -> io::Result<()> {
+        let Some(mapping) = self.mappings.get_mut(region) else { return Ok(()) };
+        let Some(part) = mapping.image_in(range) else { return Ok(()) };
+        self.work.calls = self.work.calls.saturating_add(REPLACE_CALLS);
+        self.kernel.replace(part)?;
+        mapping.replaced(part);
+        self.advise_anew(region, part);
+        Ok(())
     }
 
     /// Releases the runs that [`Self::gather`] found at the begin of `runs` with one system call. Returns the

@@ -145,6 +145,28 @@ fn what_was_mapped_from_a_file_reads_zero_once_it_is_released() {
 }
 
 #[test]
+fn a_part_is_replaced_once() {
+    let layout = Layout::new(&[(0, BLOCK)]).unwrap();
+    let mapping = Simulated::mapping(1 << 30, BLOCK).with_image(10 * 4096, 20 * 4096);
+    let mut backing = Backing::new(Simulated::default(), &layout, vec![mapping]).unwrap();
+    let mut release = |runs: &[(u64, u64)]| {
+        let runs: Vec<_> = runs.iter().map(|&(first, count)| layout.run(0, first, count).unwrap()).collect();
+        backing.kernel_mut().replaced.clear();
+        let before = backing.work();
+        assert_eq!(backing.release(&runs).runs(), runs);
+        let replaced = backing.kernel_mut().replaced.iter();
+        let replaced: Vec<_> = replaced.map(|address| (address - (1 << 30)) / 4096).collect();
+        (replaced, backing.work().calls - before.calls)
+    };
+    // Of each replacement four calls and advice, and the discarding.
+    assert_eq!(release(&[(12, 2), (20, 1)]), (vec![12, 13, 20], 2 * 6));
+    assert_eq!(release(&[(12, 2), (20, 1)]), (vec![], 1), "memory as any other, by a vector");
+    assert_eq!(release(&[(11, 6)]), ((11..17).collect(), 6), "what lies amid goes, too");
+    assert_eq!(release(&[(0, 1024)]), ((10..30).collect(), 6));
+    assert_eq!(release(&[(0, 1024)]), (vec![], 1));
+}
+
+#[test]
 fn what_takes_the_place_of_a_file_is_placed_and_advised_as_what_was_there() {
     const FROM: usize = 300;
     const TO: usize = 700;
