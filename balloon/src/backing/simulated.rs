@@ -137,6 +137,7 @@ impl Kernel for Simulated {
     }
 
     fn split_huge_pages(&mut self, range: HostRange) -> io::Result<()> {
+        self.answer()?;
         self.split.push(range);
         Ok(())
     }
@@ -156,6 +157,10 @@ impl Kernel for Simulated {
 
 /// Memory behind `layout` at made-up addresses; the regions numbered in `shared` are files.
 pub fn backing(layout: &Layout, shared: &[usize], kernel: Simulated) -> Backing<Simulated> {
+    Backing::new(kernel, layout, mappings(layout, shared)).unwrap()
+}
+
+pub fn mappings(layout: &Layout, shared: &[usize]) -> Vec<Mapping> {
     let mapping = |(number, pages): (usize, crate::pages::PageRange)| {
         let kind = if shared.contains(&number) {
             Kind::Shared { file: std::fs::File::open("/dev/null").unwrap().into(), offset: 0 }
@@ -165,7 +170,7 @@ pub fn backing(layout: &Layout, shared: &[usize], kernel: Simulated) -> Backing<
         // SAFETY: a `Simulated` touches no memory.
         unsafe { Mapping::new((number + 1) << 40, pages.count() * 4096, kind) }
     };
-    Backing::new(kernel, layout, layout.regions().enumerate().map(mapping).collect()).unwrap()
+    layout.regions().enumerate().map(mapping).collect()
 }
 
 /// Two anonymous regions of two huge pages each and a shared one.

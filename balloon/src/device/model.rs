@@ -3,8 +3,8 @@
 #![expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use super::{Balloon, DriverState, OFFERED, PFNS_PER_DESCRIPTOR, Queue, features};
-use crate::backing::simulated::{Answer, Simulated, backing};
-use crate::backing::{HostRange, PAGES_PER_HUGE_PAGE};
+use crate::backing::simulated::{Answer, Simulated, backing, mappings};
+use crate::backing::{Backing, HostRange, Mapping, PAGES_PER_HUGE_PAGE};
 use crate::frames::{Books, Layout, Run};
 use crate::resident::{Extent, Scanner, Survey};
 use proptest::prelude::*;
@@ -15,9 +15,28 @@ const SIZE: u64 = 3 * BLOCK;
 
 /// Pages 0 to 1023 anonymous, 3072 to 5119 shared.
 pub(super) fn balloon(answers: &[Answer]) -> Balloon<Simulated> {
-    let layout = Layout::new(&[(0, BLOCK), (3 * BLOCK, 2 * BLOCK)]).unwrap();
+    let layout = layout();
     let backing = backing(&layout, &[1], Simulated::with_answers(answers));
     Balloon::new(Books::new(layout), backing, BLOCK)
+}
+
+/// Pages that are mapped from a file until they are released.
+const IMAGE: std::ops::Range<u32> = 20..1020;
+
+/// The same, with an image.
+fn balloon_with_image() -> Balloon<Simulated> {
+    let layout = layout();
+    let with_image = |(region, mapping): (usize, Mapping)| match region {
+        0 => mapping.with_image(u64::from(IMAGE.start) * 4096, IMAGE.len() as u64 * 4096),
+        _ => mapping,
+    };
+    let mappings = mappings(&layout, &[1]).into_iter().enumerate().map(with_image).collect();
+    let backing = Backing::new(Simulated::default(), &layout, mappings).unwrap();
+    Balloon::new(Books::new(layout), backing, BLOCK)
+}
+
+fn layout() -> Layout {
+    Layout::new(&[(0, BLOCK), (3 * BLOCK, 2 * BLOCK)]).unwrap()
 }
 
 fn is_memory(page: u32) -> bool {
@@ -109,7 +128,10 @@ fn released(subject: &mut Balloon<Simulated>) -> BTreeSet<u32> {
         let (region, first) = if page < 1024 { (0, page) } else { (1, page - 3072) };
         let run = layout.run(region, first.into(), 1).unwrap();
         let range = subject.backing().mappings()[region].range(run).unwrap();
-        if subject.backing_mut().kernel_mut().is_released(range) {
+        let kernel = subject.backing_mut().kernel_mut();
+        if kernel.is_released(range) {
+            let is_own = !IMAGE.contains(&page) || kernel.replaced.contains(&range.address());
+            assert!(is_own, "page {page} reads as the file again");
             pages.insert(page);
         }
     }
@@ -167,7 +189,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
     fn the_device_keeps_what_sets_keep(operations in prop::collection::vec(operation(), 0..40)) {
-        let mut subject = balloon(&[]);
+        let mut subject = balloon_with_image();
         let mut model = Model { features: OFFERED, ..Model::default() };
         subject.activate(OFFERED, 0);
         for operation in operations {

@@ -20,7 +20,8 @@ pub fn run(input: &[u8]) {
 
 fn hostile(fenced: &Fenced, input: &[u8]) {
     let memory = fenced.memory();
-    let device = Balloon::with_kernel(Host::probe(), &memory, REGION_BYTES / 2, monotonic_ms).unwrap();
+    let (floor, image) = (REGION_BYTES / 2, Some(fenced.image()));
+    let device = Balloon::with_image(Host::probe(), &memory, floor, monotonic_ms, image).unwrap();
     let transport = Transport::new(device, memory.clone()).unwrap();
     let guest = Guest { transport: &transport, memory: &memory, queues: QUEUES, second_region: STARTS[1] };
     let mut input = Bytes(input);

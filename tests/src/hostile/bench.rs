@@ -1,10 +1,10 @@
 //! A microVM made of the VMM's own parts in this process, so that a test sees behind the guest: KVM, the bus, the
 //! balloon behind its registers and eventfds, an event loop, the control socket. Only the memory is the test's:
-//! between canaries, one region anonymous and one a memfd.
+//! between canaries, one region anonymous but for what is mapped from a file, and one a memfd.
 
 use super::abuse::Abuse;
 use super::clients::{Clients, memory_of};
-use super::driver::{Driver, PAGE};
+use super::driver::{Driver, PAGE, VICTIMS};
 use super::interpreter::{CODE, MAILBOX, PROGRAM, RECORD_BYTES, SECOND_ENTRY, STATE};
 use super::machine::{Machine, image, registers};
 use super::meter::{Metered, Most};
@@ -44,6 +44,8 @@ const MIB: u64 = 1 << 20;
 /// Two regions, between which there is nothing but the devices.
 pub const MACHINE: Machine =
     Machine { regions: [(0, 256 * MIB), (4096 * MIB, 16 * MIB)], balloon: registers(0) };
+/// What of the pages that nobody misses is mapped from a file at first, as the constants of a kernel are.
+const IMAGE_BYTES: u64 = 4 * MIB;
 /// The least that a ceiling leaves the guest.
 const FLOOR_BYTES: u64 = 16 * MIB;
 /// A program ends long before: the guest itself gives up after 20 s.
@@ -95,7 +97,7 @@ impl Bench {
     /// Starts it with so many vCPUs, one or two; each waits for its first program.
     #[must_use]
     pub fn start(cpus: u8) -> Self {
-        let fenced = Fenced::new(MACHINE.regions);
+        let fenced = Fenced::new(MACHINE.regions, VICTIMS, IMAGE_BYTES);
         let memory = fenced.memory();
         write_tables(&memory).unwrap();
         memory.write_slice(&image(), GuestAddress(CODE)).unwrap();
@@ -105,7 +107,8 @@ impl Bench {
         vm.add_ram(&memory).unwrap();
         let stop = Arc::new(StopSignal::new().unwrap());
         let mut buses = Buses::default();
-        let device = Balloon::with_kernel(Host::probe(), &memory, FLOOR_BYTES, monotonic_ms).unwrap();
+        let image = Some(fenced.image());
+        let device = Balloon::with_image(Host::probe(), &memory, FLOOR_BYTES, monotonic_ms, image).unwrap();
         let transport = Arc::new(Transport::new(device, memory.clone()).unwrap());
         Slots::default().attach(&vm, &mut buses, &transport).unwrap();
         let posts = MAILBOX.iter().take(cpus.into()).map(|port| {

@@ -80,6 +80,14 @@ pub const ABUSES: &[Abuse] = &[
         d.returned(REPORTING, 32);
     })
     .counting(&[("oversized_buffers", Exactly(32 * 30)), ("foreign_pages", Any)]),
+    Abuse::new("every other page of what is mapped from a file, then all of it, twice", |d| {
+        for _ in 0..2 {
+            d.send(REPORTING, &[0_u64, 1, 2, 3, 4, 5].map(|pair| (VICTIMS + 2 * pair * PAGE, BYTES, WRITE)));
+            d.mark(VICTIM + 2);
+            d.report(VICTIMS - PAGE, 13 * BYTES);
+            (VICTIM - 1..VICTIM + 12).for_each(|page| d.is_gone(page));
+        }
+    }),
     Abuse::new("a report that the device should read", |d| {
         d.mark(VICTIM);
         d.send(REPORTING, &[(VICTIMS, BYTES, 0)]);

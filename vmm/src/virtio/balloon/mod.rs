@@ -114,7 +114,11 @@ impl<K: Kernel> Balloon<K> {
         Self::with_image(kernel, memory, floor_bytes, clock_ms, None)
     }
 
-    fn with_image(
+    /// As [`Self::with_kernel`], of memory of which `image` is mapped copy-on-write.
+    ///
+    /// # Errors
+    /// As of [`Balloon::over`].
+    pub fn with_image(
         kernel: K,
         memory: &Memory,
         floor_bytes: u64,
