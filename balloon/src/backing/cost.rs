@@ -74,7 +74,7 @@ mod tests {
         let mut subject = subject(&[]);
         let asked = runs(&[(0, 1, 1), (0, 9, 1), (0, 511, 2), (1, 0, 512), (2, 5, 1)]);
         let costs = |subject: &super::Backing<_>, splits| {
-            asked.iter().map(|run| *run).map(subject.costs(splits)).collect::<Vec<_>>()
+            asked.iter().copied().map(subject.costs(splits)).collect::<Vec<_>>()
         };
         let cut = 1 + CUT_PAGES;
         assert_eq!(costs(&subject, false), [cut, cut, 2 + 2 * CUT_PAGES, 512, cut]);

@@ -1,7 +1,5 @@
 //! What a pass, a reset and a step of a reading may ask of the host.
 
-#![expect(clippy::arithmetic_side_effects)]
-
 use super::tests::{Held, numbers};
 use super::*;
 use crate::backing::PAGES_PER_HUGE_PAGE;
