@@ -116,12 +116,15 @@ fn row(subject: &Subject, name: &str, kick_pages: usize, rounds: usize) {
 
     let mut ways: Vec<Way<'_>> = vec![
         Box::new(|| {
-            device.reset();
-            device.activate(OFFERED, 0);
-            let before = device.backing().work().calls;
+            // One that has said nothing of huge pages yet, as the host has been told anew.
+            device = subject.device(Host::probe());
+            let target = (pages * PAGE) as u64;
+            device.set_ceiling(subject.pages() as u64 * PAGE as u64 - target, 0).unwrap();
             bytes.iter().for_each(|kick| inflate(&mut device, kick));
+            // The driver says that it has arrived, and gets what was put off.
+            device.write_config(4, &(pages as u32).to_le_bytes(), 0);
             assert_eq!(device.books().totals().ballooned, pages as u64, "the books disagree");
-            device.backing().work().calls - before
+            device.backing().work().calls
         }),
         Box::new(|| {
             numbers.iter().for_each(|&number| subject.release(number as usize, 1));

@@ -13,6 +13,9 @@ use std::ops::Range;
 /// [`PAGES_PER_HUGE_PAGE`] in bytes.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// Most ranges whose advice is deferred: of a GiB. At worst each then takes a call, of some 20 us.
+const MOST_DEFERRED: usize = 512;
+
 /// Neighbouring ranges of one region that want the same advice.
 struct Stretch {
     region: usize,
@@ -31,6 +34,11 @@ impl Stretch {
     }
 }
 
+/// The ranges that `runs` touch, each with its region: in their order, and as often as they do.
+fn touched(runs: &[Run]) -> impl Iterator<Item = (usize, u64)> + '_ {
+    runs.iter().flat_map(|run| HugePages::ranges(*run).map(|range| (run.region(), range)))
+}
+
 impl<K: Kernel> Backing<K> {
     /// Keeps the host's huge pages out of what went back in part, around `runs`, whose state has changed, and lets them in
     /// again where nothing of it is left. `kept` says for how many pages of a run small ones are wanted. Advice:
@@ -38,26 +46,37 @@ impl<K: Kernel> Backing<K> {
     ///
     /// `runs` are in order, as a batch leaves them: then neighbours share a system call.
     pub fn adapt_huge_pages(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {
-        self.adapt(layout, runs, kept, false);
+        self.adapt(layout, touched(runs), kept, false);
     }
 
-    /// As [`Self::adapt_huge_pages`], of the `runs` of the last call; these ones' turn comes with the next. A driver that
-    /// inflates in order ends amid a huge page and goes on there, and then none of it needs advice.
-    pub fn defer_huge_page_advice(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {
-        self.give_deferred_advice(layout, kept);
-        self.deferred.extend_from_slice(runs);
+    /// As [`Self::adapt_huge_pages`], when [asked](Self::give_deferred_advice): a driver that inflates leaves few ranges in
+    /// part in the end, and those side by side. What is too much is left to the next call that looks there.
+    pub fn defer_huge_page_advice(&mut self, runs: &[Run]) {
+        for range in touched(runs) {
+            if self.deferred.len() >= MOST_DEFERRED {
+                self.deferred.sort_unstable();
+                self.deferred.dedup();
+            }
+            if self.deferred.len() >= MOST_DEFERRED {
+                return;
+            }
+            if self.deferred.last() != Some(&range) {
+                self.deferred.push(range);
+            }
+        }
     }
 
-    /// Does what the last [`Self::defer_huge_page_advice`] has deferred.
+    /// Does what [`Self::defer_huge_page_advice`] has deferred.
     pub fn give_deferred_advice(&mut self, layout: &Layout, kept: impl Fn(Run) -> u64) {
-        let mut runs = std::mem::take(&mut self.deferred);
-        self.adapt(layout, &runs, kept, false);
+        let mut ranges = std::mem::take(&mut self.deferred);
+        ranges.sort_unstable();
+        self.adapt(layout, ranges.iter().copied(), kept, false);
         // Back, for no kick to allocate.
-        runs.clear();
-        self.deferred = runs;
+        ranges.clear();
+        self.deferred = ranges;
     }
 
-    /// Nothing is left of what the last [`Self::defer_huge_page_advice`] was about.
+    /// Leaves what was deferred to the next call that looks there.
     pub fn forget_deferred_advice(&mut self) {
         self.deferred.clear();
     }
@@ -65,33 +84,31 @@ impl<K: Kernel> Backing<K> {
     /// As [`Self::adapt_huge_pages`], and has the host split huge pages of which a part went back, for it to have that part
     /// at once and not when it is short of memory. That costs more than it brings where the rest follows soon.
     pub fn split_huge_pages(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {
-        self.adapt(layout, runs, kept, true);
+        self.adapt(layout, touched(runs), kept, true);
     }
 
-    fn adapt(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64, split: bool) {
+    fn adapt(
+        &mut self,
+        layout: &Layout,
+        ranges: impl Iterator<Item = (usize, u64)>,
+        kept: impl Fn(Run) -> u64,
+        split: bool,
+    ) {
         let mut stretch: Option<Stretch> = None;
         let mut last = None;
-        for run in runs {
-            let region = run.region();
-            if !self.mappings.get(region).is_some_and(Mapping::may_be_huge) {
+        for (region, range) in ranges {
+            if last.replace((region, range)) == Some((region, range))
+                || !self.mappings.get(region).is_some_and(Mapping::may_be_huge)
+            {
                 continue;
             }
-            for range in HugePages::ranges(*run) {
-                if last.replace((region, range)) == Some((region, range)) {
-                    continue;
-                }
-                let first = range.saturating_mul(PAGES_PER_HUGE_PAGE);
-                let Some(pages) = layout.run(region, first, PAGES_PER_HUGE_PAGE) else { continue };
-                let wanted = self.huge_pages.wanted(region, range, kept(pages), PAGES_PER_HUGE_PAGE);
-                let Some(advice) = wanted else { continue };
-                if !stretch.as_mut().is_some_and(|stretch| stretch.take_up(region, range, advice)) {
-                    let ranges = range..range.saturating_add(1);
-                    let next = Stretch { region, ranges, advice };
-                    stretch
-                        .replace(next)
-                        .into_iter()
-                        .for_each(|done| self.advise_stretch(layout, &done, split));
-                }
+            let first = range.saturating_mul(PAGES_PER_HUGE_PAGE);
+            let Some(pages) = layout.run(region, first, PAGES_PER_HUGE_PAGE) else { continue };
+            let wanted = self.huge_pages.wanted(region, range, kept(pages), PAGES_PER_HUGE_PAGE);
+            let Some(advice) = wanted else { continue };
+            if !stretch.as_mut().is_some_and(|stretch| stretch.take_up(region, range, advice)) {
+                let next = Stretch { region, ranges: range..range.saturating_add(1), advice };
+                stretch.replace(next).into_iter().for_each(|done| self.advise_stretch(layout, &done, split));
             }
         }
         stretch.into_iter().for_each(|done| self.advise_stretch(layout, &done, split));

@@ -97,8 +97,8 @@ pub struct Backing<K> {
     done: Vec<Run>,
     vector: Vec<HostRange>,
     pub(super) huge_pages: HugePages,
-    /// Whose advice waits for what comes next.
-    pub(super) deferred: Vec<Run>,
+    /// Ranges whose advice waits, each with its region.
+    pub(super) deferred: Vec<(usize, u64)>,
     /// The host has said nothing else yet.
     pub(super) has_huge_pages: bool,
     pub(super) failures: Failures,

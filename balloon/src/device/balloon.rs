@@ -226,9 +226,7 @@ impl<K: Kernel> Balloon<K> {
                 let entry = self.books.balloon(&self.backing.release(settled.runs));
                 let kept = self.backing.failures().pages.saturating_sub(kept);
                 count(&mut self.kept_pages, kept);
-                let books = &self.books;
-                let kept_small = |run| books.kept_small(run);
-                self.backing.defer_huge_page_advice(books.layout(), settled.runs, kept_small);
+                self.backing.defer_huge_page_advice(settled.runs);
                 count(&mut self.errors.duplicate_pages, settled.duplicates.saturating_add(entry.unchanged));
                 entry.changed > 0
             }

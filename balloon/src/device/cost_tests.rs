@@ -103,7 +103,8 @@ fn what_a_reset_finds_unsettled_is_forgotten() {
 fn a_reset_asks_nothing_of_the_host_and_a_reading_makes_up_for_it() {
     let mut balloon = live_with_huge_pages(256);
     numbers(&mut balloon, Queue::Inflate, (0..128).map(|range| range * 512));
-    numbers(&mut balloon, Queue::Inflate, [513]);
+    let _ = balloon.set_ceiling((256 * PAGES_PER_HUGE_PAGE - 128) * PAGE, 0);
+    balloon.write_config(4, &128u32.to_le_bytes(), 0);
     balloon.gather_range(200 * PAGES_PER_HUGE_PAGE * PAGE, PAGE);
     assert!(balloon.settle(Queue::Reporting, 0));
     let before = balloon.backing().work();
@@ -119,6 +120,33 @@ fn a_reset_asks_nothing_of_the_host_and_a_reading_makes_up_for_it() {
     let small =
         |range: usize| balloon.backing_mut().kernel_mut().is_small(whole.part(range << 21, 1 << 21).unwrap());
     assert_eq!([0, 1, 127, 200].map(small), [false, false, false, true]);
+}
+
+#[test]
+fn an_inflation_in_any_order_has_advice_given_side_by_side_when_it_ends() {
+    let mut balloon = live_with_huge_pages(256);
+    let _ = balloon.set_ceiling((256 * PAGES_PER_HUGE_PAGE - 2560) * PAGE, 0);
+    // Ten pages of each huge page, in an order of the driver's.
+    for page in 0..10 {
+        numbers(&mut balloon, Queue::Inflate, (0..256).map(|range| (range * 89 % 256) * 512 + 3 * page));
+    }
+    assert_eq!(balloon.backing().work().advice, 0);
+    balloon.write_config(4, &2560u32.to_le_bytes(), 0);
+    assert_eq!(balloon.backing().work().advice, 1);
+}
+
+#[test]
+fn more_than_can_be_put_off_is_left_to_a_reading() {
+    let mut balloon = live_with_huge_pages(1200);
+    let _ = balloon.set_ceiling((1200 * PAGES_PER_HUGE_PAGE - 600) * PAGE, 0);
+    for first in [0, 300, 600, 900] {
+        numbers(&mut balloon, Queue::Inflate, (first..first + 300).step_by(2).map(|range| range * 512));
+    }
+    balloon.write_config(4, &600u32.to_le_bytes(), 0);
+    assert_eq!(balloon.backing().work().advice, 512);
+    let mut scanner = Scanner::new(Held { pages: 0..0, swapped: false });
+    while balloon.survey(&mut scanner, 64 << 10).unwrap().is_none() {}
+    assert_eq!(balloon.backing().work().advice, 600);
 }
 
 #[test]

@@ -114,7 +114,7 @@ struct Model {
     features: u64,
     poison: u32,
     actual: u32,
-    /// Pages of the last inflation: what to do about huge pages there may wait for the next.
+    /// Pages that were inflated: what to do about huge pages there may wait until the driver arrives or memory is read.
     deferred: BTreeSet<u32>,
     /// Pages that a reset freed: what to do about huge pages there waits for the next reading of memory.
     freed: BTreeSet<u32>,
@@ -216,7 +216,7 @@ proptest! {
                     let oversized = arrays.iter().filter(|a| a.len() > PFNS_PER_DESCRIPTOR).count() as u64;
                     prop_assert_eq!(errors.oversized_buffers - before.oversized_buffers, oversized);
                     model.kept += failed;
-                    model.deferred = valid;
+                    model.deferred.extend(&valid);
                     for page in released {
                         model.ballooned.insert(page);
                         model.reported.remove(&page);
