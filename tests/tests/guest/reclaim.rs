@@ -2,6 +2,7 @@
 
 use std::fs;
 use tests::memory::{Guest, MIB};
+use tests::run::until;
 use tests::{Ballast, Kernel, setup};
 
 tests::on_every_kernel!(the_law_hears_of_what_happens_in_the_guest);
@@ -11,7 +12,7 @@ fn law(guest: &Guest) -> serde_json::Value {
 }
 
 fn wait_for_law(guest: &Guest, what: &str, is_so: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-    tests::run::until(|| is_so(&law(guest)), || format!("{what}: {}", law(guest)));
+    until(|| is_so(&law(guest)), || format!("{what}: {}", law(guest)));
     law(guest)
 }
 
@@ -78,13 +79,15 @@ fn a_recording_replays_and_a_changed_one_does_not() {
     guest.does("zero file 48");
     ballast.command(&["set", "guest", "--stall-budget", "0.3%"]).end().exits(0);
     wait_for_law(&guest, "decisions", |law| !law["last"].is_null());
+    // The law is told with its next second.
+    let text = || fs::read_to_string(&path).unwrap();
+    until(|| text().contains(r#""stall_budget_ppm":3000"#), text);
     guest.end();
     let replayed = ballast.command(&["replay", recording]).end().exits(0);
     let said = String::from_utf8_lossy(&replayed.stdout).into_owned();
     println!("{said}");
     assert!(said.ends_with(" decisions: all as recorded\n") && !said.contains(" 0 decisions"), "{said}");
-    let text = fs::read_to_string(&path).unwrap();
-    assert!(text.contains(r#""stall_budget_ppm":3000"#), "{text}");
+    let text = text();
     // One decision less, and the law has one too many.
     let line = text.lines().position(|line| line.starts_with(r#"{"did""#)).unwrap();
     let others = text.lines().enumerate().filter(|(number, _)| *number != line);
