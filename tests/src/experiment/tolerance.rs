@@ -3,12 +3,13 @@
 use super::kept::{Access, Kept};
 use super::load::{MIB, PAGE, filled, forget};
 use super::meter::Meter;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, fadvise, major, minor};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use rustix::mm::{Advice as MapAdvice, madvise};
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use vm_memory::mmap::MmapRegion;
@@ -36,6 +37,7 @@ struct Set {
 
 /// Uses the pages of each set in turn, evenly over the time after which each is due again.
 pub(super) fn run(directory: &Path, length: Duration) -> io::Result<()> {
+    stop_readahead(directory)?;
     let mut sets = Vec::new();
     for (every_tenths, mib) in SETS {
         for access in [Access::Mapped, Access::Read, Access::Anonymous] {
@@ -63,6 +65,18 @@ pub(super) fn run(directory: &Path, length: Duration) -> io::Result<()> {
     meter.finish()
 }
 
+/// Has the kernel fetch nothing of the file system that `directory` is on before it is used. Advice on a mapping would do so,
+/// too, and have the kernel take for unused what is used there (`vma_has_recency` of include/linux/mm_inline.h, Linux 6.3).
+fn stop_readahead(directory: &Path) -> io::Result<()> {
+    let sys = directory.join("sys");
+    fs::create_dir_all(&sys)?;
+    if !Command::new("mount").args(["-t", "sysfs", "sysfs"]).arg(&sys).status()?.success() {
+        return Err(io::Error::other("cannot mount a sysfs"));
+    }
+    let device = fs::metadata(directory)?.dev();
+    fs::write(sys.join(format!("class/bdi/{}:{}/read_ahead_kb", major(device), minor(device))), "0")
+}
+
 impl Set {
     fn use_until(&mut self, passed: Duration, age: usize) -> io::Result<()> {
         let round_ms = AGE.as_millis() as u64 * self.kept.every_tenths / 10;
@@ -79,7 +93,6 @@ impl Set {
 }
 
 impl Pages {
-    /// Without readahead, which would fetch pages before they are used.
     fn new(access: Access, path: &Path, mib: u64) -> io::Result<Self> {
         let bytes = (mib * MIB) as usize;
         if access == Access::Anonymous {
@@ -87,14 +100,11 @@ impl Pages {
         }
         let file = filled(path, mib)?;
         forget(&file)?;
-        fadvise(&file, 0, None, Advice::Random)?;
         if access == Access::Read {
+            fadvise(&file, 0, None, Advice::Random)?;
             return Ok(Self::Read(file));
         }
-        let region = MmapRegion::from_file(FileOffset::new(file, 0), bytes).map_err(io::Error::other)?;
-        // SAFETY: the mapping is this long, and the advice changes no memory.
-        unsafe { madvise(region.as_ptr().cast(), bytes, MapAdvice::Random) }?;
-        Ok(Self::Mapped(region))
+        MmapRegion::from_file(FileOffset::new(file, 0), bytes).map(Self::Mapped).map_err(io::Error::other)
     }
 
     /// Uses a page, and says whether it was in memory.
