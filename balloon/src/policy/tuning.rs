@@ -37,6 +37,9 @@ pub struct Tuning {
     /// Least that is worth an order, which costs a message and an answer. At gain 10 it is the step of a guest with
     /// 50 MiB on its lists.
     pub least_bytes: u64,
+    /// What anonymous memory still takes when the guest has swapped it out, compressed: a third, as zstd makes of heaps. So
+    /// much of what is directed is ordered again.
+    pub compressed_permille: u64,
     /// Time over which harm is measured. At 0.1 % of six seconds a single slow fault would exceed the budget.
     pub window_ms: u64,
     /// What one refault is taken to cost where the kernel has no pressure statistics: a read of fast flash.
@@ -172,6 +175,7 @@ impl Default for Tuning {
             cold_permille: 500,
             bytes_per_s: 32 * MIB,
             least_bytes: 256 << 10,
+            compressed_permille: 333,
             window_ms: 30_000,
             refetch_us: 100,
             evidence_pages: 1024,

@@ -3,6 +3,7 @@
 use super::Reading;
 use super::take::{Giver, take};
 use super::tick::Fleet;
+use crate::policy::arithmetic::permille;
 use crate::zone::Tree;
 
 impl Fleet {
@@ -24,15 +25,19 @@ impl Fleet {
             if excess == 0 {
                 continue;
             }
+            // As far below the pool's goal as pressure needs to fall: some of what is taken is in use and comes back at once.
+            let spare = if is_pool { permille(row.goal_bytes, self.tuning.slack_permille) } else { 0 };
+            let wanted = excess.saturating_add(spare).min(row.charge_bytes);
             let within = self.rows.get(place..row.end).unwrap_or_default();
             let taken = within.iter().fold(0u64, |sum, row| sum.saturating_add(row.take_bytes));
             let coming = taken.saturating_add(row.outstanding_bytes).saturating_add(row.yield_bytes);
-            let mut need = excess.saturating_sub(coming);
+            let mut need = wanted.saturating_sub(coming);
             if need == 0 {
                 continue;
             }
             if is_pool && swap_bytes > 0 {
-                let swapped = self.page_out(tree, readings, need.min(swap_bytes));
+                let lacking = excess.saturating_sub(coming);
+                let swapped = self.page_out(tree, readings, lacking.min(swap_bytes));
                 need = need.saturating_sub(swapped);
             }
             self.gather(tree, readings, place, row.end);
@@ -43,7 +48,7 @@ impl Fleet {
                 }
             }
             if is_pool {
-                unmet = left;
+                unmet = left.saturating_sub(spare);
             }
         }
         unmet

@@ -6,9 +6,14 @@ use crate::policy::arithmetic::permille;
 use crate::zone::Id;
 
 /// Ticks until what was directed must show in the charge: reclaim, the two seconds of free page reporting, a report.
-pub(super) const LAG_TICKS: u64 = 4;
+pub(super) const LAG_TICKS: usize = 4;
 /// The same while the host is at its end: reclaim and a report, for which the balloon or the host's swap is fast enough.
-pub(super) const CRITICAL_LAG_TICKS: u64 = 2;
+pub(super) const CRITICAL_LAG_TICKS: usize = 2;
+
+/// Once something has come, a tick that brings less than this part of what is outstanding tells that what was directed so many
+/// ticks ago and earlier does not come any more: one tick until an order is there, one until it shows.
+const PROGRESS_PART: u64 = 16;
+const STILL_TICKS: usize = 2;
 
 /// Of one node.
 #[derive(Clone, Copy, Debug)]
@@ -17,9 +22,12 @@ pub(super) struct Memory {
     pub(super) lambda: u64,
     imposed_bytes: Option<u64>,
     pub(super) target_bytes: Option<u64>,
-    directed_bytes: u64,
-    directed_charge_bytes: u64,
-    directed_tick: u64,
+    /// What was directed and has not come, by how many ticks ago that was.
+    directed_bytes: [u64; LAG_TICKS + 1],
+    /// Something of that has.
+    has_begun: bool,
+    /// Its charge a tick ago.
+    charge_bytes: u64,
 }
 
 impl Memory {
@@ -29,24 +37,44 @@ impl Memory {
             lambda: CALM,
             imposed_bytes: None,
             target_bytes: None,
-            directed_bytes: 0,
-            directed_charge_bytes: 0,
-            directed_tick: 0,
+            directed_bytes: [0; LAG_TICKS + 1],
+            has_begun: false,
+            charge_bytes: 0,
         }
     }
 
-    /// What was directed and does not show in the charge yet, as long as it may still come.
-    pub(super) fn outstanding(&self, charge_bytes: u64, tick: u64, lag_ticks: u64) -> u64 {
-        if tick.saturating_sub(self.directed_tick) > lag_ticks {
-            return 0;
+    /// A tick later: what was directed and does not show in the charge yet, as long as it may still come. What has come counts
+    /// for what was directed first.
+    pub(super) fn outstanding(&mut self, charge_bytes: u64, lag_ticks: usize) -> u64 {
+        let came = std::mem::replace(&mut self.charge_bytes, charge_bytes).saturating_sub(charge_bytes);
+        self.directed_bytes.rotate_right(1);
+        if let Some(now) = self.directed_bytes.first_mut() {
+            *now = 0;
         }
-        self.directed_bytes.saturating_sub(self.directed_charge_bytes.saturating_sub(charge_bytes))
+        let missing = self.missing();
+        let is_still = self.has_begun && came < missing.div_ceil(PROGRESS_PART);
+        let waits = if is_still { STILL_TICKS } else { lag_ticks.saturating_add(1) };
+        self.directed_bytes.iter_mut().skip(waits).for_each(|bytes| *bytes = 0);
+        let mut left = came;
+        for bytes in self.directed_bytes.iter_mut().rev() {
+            let paid = left.min(*bytes);
+            *bytes = bytes.saturating_sub(paid);
+            left = left.saturating_sub(paid);
+        }
+        let missing = self.missing();
+        self.has_begun = missing > 0 && (self.has_begun || came > 0);
+        missing
     }
 
-    /// So much more is directed; `outstanding_bytes` are still to come of what was before.
-    pub(super) fn directed(&mut self, bytes: u64, outstanding_bytes: u64, charge_bytes: u64, tick: u64) {
-        self.directed_bytes = outstanding_bytes.saturating_add(bytes);
-        (self.directed_charge_bytes, self.directed_tick) = (charge_bytes, tick);
+    fn missing(&self) -> u64 {
+        self.directed_bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
+    /// So much more is directed in this tick.
+    pub(super) fn directed(&mut self, bytes: u64) {
+        if let Some(now) = self.directed_bytes.first_mut() {
+            *now = now.saturating_add(bytes);
+        }
     }
 
     /// The ceiling that arbitration imposes: falls at once, rises slowly and only while nothing presses.
@@ -69,14 +97,18 @@ impl Memory {
     }
 }
 
-/// What is kept of the node, from now on if nothing was.
-pub(super) fn remembered(memories: &mut Vec<Option<Memory>>, id: Id) -> Memory {
+/// Looks with `look` at what is kept of the node, from now on if nothing was.
+pub(super) fn remembered<T>(
+    memories: &mut Vec<Option<Memory>>,
+    id: Id,
+    look: impl FnOnce(&mut Memory) -> T,
+) -> T {
     if memories.len() <= id.index() {
         memories.resize(id.index().saturating_add(1), None);
     }
     match memories.get_mut(id.index()) {
-        Some(Some(memory)) if memory.id == id => *memory,
-        Some(known) => *known.insert(Memory::new(id)),
-        None => Memory::new(id),
+        Some(Some(memory)) if memory.id == id => look(memory),
+        Some(known) => look(known.insert(Memory::new(id))),
+        None => look(&mut Memory::new(id)),
     }
 }

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 
 /// Ticks without progress below the last watermark after which somebody is killed: what was directed was waited for, and
 /// so was what was to be swapped out.
-const KILL_TICKS: u64 = 2 * (CRITICAL_LAG_TICKS + 1);
+const KILL_TICKS: u64 = 2 * (CRITICAL_LAG_TICKS as u64 + 1);
 /// Progress is a deficit that is a sixteenth less than the least that was seen.
 const PROGRESS_PART: u64 = 16;
 
@@ -45,8 +45,8 @@ impl Shortage {
     }
 
     /// What was directed first has been waited for, for `lag_ticks`, and something is still lacking.
-    pub(super) fn is_overdue(&self, lag_ticks: u64) -> bool {
-        self.short_ticks > lag_ticks.saturating_add(1)
+    pub(super) fn is_overdue(&self, lag_ticks: usize) -> bool {
+        self.short_ticks > lag_ticks.saturating_add(1) as u64
     }
 
     /// Nothing is left to be tried.

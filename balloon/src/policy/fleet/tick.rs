@@ -45,7 +45,7 @@ pub(super) struct Row {
 /// Arbitration of one host.
 #[derive(Clone, Debug)]
 pub struct Fleet {
-    tuning: FleetTuning,
+    pub(super) tuning: FleetTuning,
     tick: u64,
     /// Groups and microVMs, every one after what it lies in.
     pub(super) rows: Vec<Row>,
@@ -148,8 +148,8 @@ impl Fleet {
     }
 
     /// Takes in the tree. Returns what the pool holds too much.
-    fn survey(&mut self, tree: &Tree, host: &Host, readings: &[Reading], lag_ticks: u64) -> u64 {
-        let Self { protection, rows, places, memories, tick, .. } = self;
+    fn survey(&mut self, tree: &Tree, host: &Host, readings: &[Reading], lag_ticks: usize) -> u64 {
+        let Self { protection, rows, places, memories, .. } = self;
         rows.clear();
         places.clear();
         protection.compute_showing(tree, tree.root(), true, |id, node| {
@@ -160,7 +160,9 @@ impl Fleet {
             }
             let limits = node.limits();
             let (max_bytes, high_bytes) = (limits.max.unwrap_or(NONE), limits.high.unwrap_or(NONE));
-            let memory = remembered(memories, id);
+            let (lambda, outstanding_bytes) = remembered(memories, id, |memory| {
+                (memory.lambda, memory.outstanding(node.charge_bytes(), lag_ticks))
+            });
             rows.push(Row {
                 id,
                 is_vm: node.kind() == Kind::Vm,
@@ -170,13 +172,13 @@ impl Fleet {
                 max_bytes,
                 high_bytes,
                 weight: limits.weight,
-                lambda: memory.lambda,
+                lambda,
                 pressed_by: None,
                 end: rows.len().saturating_add(1),
                 guest: None,
                 take_bytes: 0,
                 page_out_bytes: 0,
-                outstanding_bytes: memory.outstanding(node.charge_bytes(), *tick, lag_ticks),
+                outstanding_bytes,
                 yield_bytes: 0,
             });
         });
@@ -270,7 +272,7 @@ impl Fleet {
             let balloon = take_bytes > 0 && (!reading.follows || critical || at_cap);
             let imposed = self.memories.get_mut(row.id.index()).and_then(Option::as_mut).and_then(|memory| {
                 if given_bytes > 0 {
-                    memory.directed(given_bytes, row.outstanding_bytes, row.charge_bytes, self.tick);
+                    memory.directed(given_bytes);
                 }
                 memory.impose(
                     balloon.then(|| row.charge_bytes.saturating_sub(given_bytes).max(floor_bytes)),

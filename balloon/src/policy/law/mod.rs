@@ -92,6 +92,10 @@ pub struct Law {
     /// A sample has come since the last stream was recycled.
     is_fresh: bool,
     pending: Option<Pending>,
+    /// What was directed and did not come, as it is compressed now and not gone.
+    short_bytes: u64,
+    /// Ordered, and not yet in a sample.
+    unseen_bytes: u64,
     /// Verified to be cold and due, but too little for an order.
     owed_bytes: u64,
     number: u64,
@@ -133,6 +137,8 @@ impl Law {
             step_is_due: false,
             is_fresh: false,
             pending: None,
+            short_bytes: 0,
+            unseen_bytes: 0,
             owed_bytes: 0,
             number: 0,
             fruitless: 0,
@@ -152,7 +158,7 @@ impl Law {
             }
             Observation::AgentGone => {
                 self.capabilities = None;
-                self.pending = None;
+                (self.pending, self.short_bytes) = (None, 0);
             }
             Observation::Sample(sample) => self.sampled(now_ms, sample),
             Observation::Reclaimed(reclaimed) => self.reclaimed(now_ms, reclaimed),
@@ -240,8 +246,11 @@ impl Law {
     /// ceilings is higher by what a kernel keeps free, which the host need not hold.
     fn left_bytes(&self) -> u64 {
         let booted = self.booted_bytes.saturating_add(self.tuning.boot_room_bytes).max(LEAST_FLOOR_BYTES);
-        let promised = self.host.min_bytes.max(self.envelope.map_or(0, |envelope| envelope.floor_bytes));
-        self.floor_bytes().min(booted).max(promised)
+        self.floor_bytes().min(booted).max(self.promised_bytes())
+    }
+
+    fn promised_bytes(&self) -> u64 {
+        self.host.min_bytes.max(self.envelope.map_or(0, |envelope| envelope.floor_bytes))
     }
 
     /// What the host holds, or all that it may hold if that is not known.

@@ -3,7 +3,7 @@
 use super::trim::{self, Lists};
 use super::{CALM, Law};
 use crate::PAGE_BYTES;
-use crate::policy::arithmetic::scale;
+use crate::policy::arithmetic::{permille, scale};
 use crate::policy::observation::{Reclaimed, Stopped};
 use crate::policy::order::{Memory, Order, Orders};
 use crate::policy::reason::Reason;
@@ -16,8 +16,10 @@ pub(super) struct Pending {
     last: u64,
     /// What they may bring. The kernel may evict more than was asked for; what is claimed beyond twice that is a lie.
     pages: u64,
-    ordered_pages: u64,
+    pub(super) ordered_pages: u64,
     since_ms: u64,
+    /// Whether some of it was directed.
+    is_directed: bool,
     /// Whether all of it is to recycle a stream.
     is_stream: bool,
     /// Whether all of it is verified to be cold.
@@ -34,9 +36,12 @@ impl Law {
         self.above_floor(trim::step_bytes(lists, self.age_ms(now_ms), gain, is_quiet, harm, &self.tuning))
     }
 
-    /// As much of `bytes` as the host holds above what trimming leaves.
+    /// As much of `bytes` as the host holds above what trimming leaves. What is promised is so of what the guest uses: what
+    /// it has free already goes without being taken.
     fn above_floor(&self, bytes: u64) -> u64 {
-        bytes.min(self.held_bytes().saturating_sub(self.left_bytes()))
+        let held = self.held_bytes();
+        let used = self.used_bytes().unwrap_or(held).saturating_sub(self.unseen_bytes);
+        bytes.min(held.saturating_sub(self.left_bytes())).min(used.saturating_sub(self.promised_bytes()))
     }
 
     pub(super) fn trim(&mut self, now_ms: u64, orders: &mut Orders) {
@@ -66,19 +71,19 @@ impl Law {
         }
     }
 
-    /// What the daemon wants back now, once for each envelope.
+    /// What the daemon wants back now, once for each envelope, and what of that was compressed instead of coming back.
     fn direct(&mut self, now_ms: u64, orders: &mut Orders) {
         let Some(envelope) = self.leased(now_ms).copied() else { return };
-        if self.taken_sequence == Some(envelope.sequence) {
-            return;
-        }
-        self.taken_sequence = Some(envelope.sequence);
-        let bytes = self.above_floor(envelope.take_bytes);
+        let is_new = self.taken_sequence.replace(envelope.sequence) != Some(envelope.sequence);
+        let directed_bytes = if is_new { envelope.take_bytes } else { 0 };
+        let short_bytes = if self.pending.is_none() { std::mem::take(&mut self.short_bytes) } else { 0 };
+        let take_bytes = directed_bytes.saturating_add(short_bytes);
+        let bytes = self.above_floor(take_bytes);
         if bytes < self.tuning.least_bytes || matches!(self.state, State::Manual | State::Off | State::Safe) {
             return;
         }
         let reason = Reason::Directed {
-            take_bytes: envelope.take_bytes,
+            take_bytes,
             resident_bytes: self.held_bytes(),
             floor_bytes: self.left_bytes(),
         };
@@ -149,6 +154,7 @@ impl Law {
     ) {
         self.number = self.number.saturating_add(1);
         let (number, ordered) = (self.number, bytes.div_euclid(PAGE_BYTES));
+        self.unseen_bytes = self.unseen_bytes.saturating_add(bytes);
         let before = self.pending;
         self.pending = Some(Pending {
             first: before.map_or(number, |pending| pending.first),
@@ -156,6 +162,8 @@ impl Law {
             pages: ordered.saturating_mul(2).saturating_add(before.map_or(0, |pending| pending.pages)),
             ordered_pages: ordered.saturating_add(before.map_or(0, |pending| pending.ordered_pages)),
             since_ms: now_ms,
+            is_directed: matches!(reason, Reason::Directed { .. })
+                || before.is_some_and(|pending| pending.is_directed),
             is_stream: matches!(reason, Reason::Stream { .. })
                 && before.is_none_or(|pending| pending.is_stream),
             is_cold: older_than_ms.is_some() && before.is_none_or(|pending| pending.is_cold),
@@ -174,6 +182,10 @@ impl Law {
             self.stream.recycled(pages, &self.tuning);
         } else {
             self.harm.evicted(pages, pending.is_cold);
+        }
+        if pending.is_directed {
+            let compressed = permille(reclaimed.anon_pages.min(pages), self.tuning.compressed_permille);
+            self.short_bytes = self.short_bytes.saturating_add(compressed.saturating_mul(PAGE_BYTES));
         }
         pending.first = reclaimed.number.saturating_add(1);
         pending.pages = pending.pages.saturating_sub(pages);
