@@ -1,6 +1,6 @@
 //! Which laws and arbiters are compared, each with the values that it is swept over, and how a run of one is made. Pure.
 
-use super::arbiters::{Arbiter, EqualAge, EqualSize, Lambda, Nobody, Proportional, Tax};
+use super::arbiters::{Arbiter, Ballast, EqualAge, EqualSize, Nobody, Proportional, Tax};
 use super::laws::{Age, Fixed, Law, Mom, Nothing, Ours, Senpai, Threshold, Tmo};
 use super::mixes::Mix;
 use super::series::Series;
@@ -133,8 +133,8 @@ impl Contender {
 pub enum Order {
     /// None: there is room for all.
     Nobody,
-    /// Ballast's: one scalar, under which every law trims to an age.
-    Lambda,
+    /// Ballast's: what the daemon runs.
+    Ballast,
     /// By age, with perfect knowledge.
     EqualAge,
     /// By size.
@@ -147,14 +147,15 @@ pub enum Order {
 
 impl Order {
     /// All that are compared.
-    pub const ALL: [Self; 5] = [Self::Lambda, Self::EqualAge, Self::Proportional, Self::EqualSize, Self::Tax];
+    pub const ALL: [Self; 5] =
+        [Self::Ballast, Self::EqualAge, Self::Proportional, Self::EqualSize, Self::Tax];
 
     /// As a user reads it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Nobody => "none",
-            Self::Lambda => "ballast (one scalar)",
+            Self::Ballast => "ballast",
             Self::EqualAge => "equal age (all-knowing)",
             Self::Proportional => "proportional",
             Self::EqualSize => "equal size",
@@ -167,7 +168,7 @@ impl Order {
     pub fn arbiter(self) -> Box<dyn Arbiter> {
         match self {
             Self::Nobody => Box::new(Nobody),
-            Self::Lambda => Box::new(Lambda::default()),
+            Self::Ballast => Box::new(Ballast::default()),
             Self::EqualAge => Box::new(EqualAge),
             Self::Proportional => Box::new(Proportional),
             Self::EqualSize => Box::new(EqualSize),
@@ -175,10 +176,10 @@ impl Order {
         }
     }
 
-    /// The law that works under it: Ballast's scalar needs Ballast's law, and the others command the balloon.
+    /// The law that works under it: Ballast's needs Ballast's law, and the others command the balloon.
     #[must_use]
     pub fn contender(self) -> Contender {
-        if self == Self::Lambda { Contender::Ours } else { Contender::Nothing }
+        if self == Self::Ballast { Contender::Ours } else { Contender::Nothing }
     }
 }
 

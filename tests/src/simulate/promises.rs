@@ -26,7 +26,7 @@ fn runs_repeat_byte_for_byte() {
     let run = || {
         let mut series = Series::new(1);
         let plan = Mix::Churn.plan(1, 8, 1200);
-        let verdict = Contender::Ours.run(1.0, plan, 1, Order::Lambda, Some(&mut series));
+        let verdict = Contender::Ours.run(1.0, plan, 1, Order::Ballast, Some(&mut series));
         format!("{verdict:?} {series:?}")
     };
     assert_eq!(run(), run());
@@ -40,7 +40,7 @@ fn no_guest_holds_less_than_it_has_a_right_to() {
     }
     plan.capacity *= 0.5;
     let mins: Vec<f64> = plan.tenants.iter().map(|tenant| tenant.min).collect();
-    let mut world = World::new(plan, 1, Order::Lambda.arbiter(), || Ours::new(1000));
+    let mut world = World::new(plan, 1, Order::Ballast.arbiter(), || Ours::new(1000));
     while !world.is_over() {
         world.tick();
         for (machine, min) in world.machines().zip(&mins) {
@@ -53,9 +53,44 @@ fn no_guest_holds_less_than_it_has_a_right_to() {
 fn pressure_on_the_host_raises_no_sum_of_ceilings() {
     let mut plan = Mix::Calm.plan(1, 10, 900);
     plan.capacity *= 0.4;
-    let mut world = World::new(plan, 1, Order::Lambda.arbiter(), || Ours::new(1000));
+    let mut world = World::new(plan, 1, Order::Ballast.arbiter(), || Ours::new(1000));
     world.run(None);
     assert_eq!(world.totals.grew_when_short, 0);
+}
+
+#[test]
+fn a_host_that_loses_three_tenths_is_followed_within_ten_seconds() {
+    const STEP_S: u64 = 900;
+    let mut plan = Mix::Calm.plan(1, 20, 1200);
+    for tenant in plan.tenants.iter_mut().step_by(2) {
+        tenant.min = tenant.spec.total * 0.3;
+    }
+    let mins: Vec<f64> = plan.tenants.iter().map(|tenant| tenant.min).collect();
+    let mut world = World::new(plan, 1, Order::Ballast.arbiter(), || Ours::new(1000));
+    (0..STEP_S).for_each(|_| world.tick());
+    // A host that just has room for them, as its pool is a sixteenth less, and then one with three tenths less.
+    let held = world.totals.footprint;
+    let before: Vec<f64> = world.machines().map(|machine| machine.used()).collect();
+    world.set_capacity(0.7 * held * 16.0 / 15.0);
+    let mut met_s = None;
+    for second in 1..=60 {
+        world.tick();
+        if world.totals.footprint <= 0.7 * held {
+            met_s = met_s.or(Some(second));
+        }
+        for ((machine, min), before) in world.machines().zip(&mins).zip(&before) {
+            let reserve = 0.016 * machine.spec.total;
+            assert!(machine.left_by_balloon() + 1.0 >= *min, "{} of {min}", machine.left_by_balloon());
+            assert!(machine.used() + reserve >= min.min(*before), "{} of {min}", machine.used());
+        }
+    }
+    assert!(
+        met_s.is_some_and(|second| second <= 10),
+        "{met_s:?}: {} of {}",
+        world.totals.footprint,
+        0.7 * held
+    );
+    assert!(world.machines().all(|machine| machine.counters.oom_kill == 0.0));
 }
 
 #[test]
@@ -73,7 +108,7 @@ fn a_liar_costs_nine_honest_ones_little() {
         let mut lied_to = honest.clone();
         lied_to.tenants[9].manners.lie = Some(lie);
         let footprint = |plan: Plan| {
-            let mut world = World::new(plan, 1, Order::Lambda.arbiter(), || Ours::new(1000));
+            let mut world = World::new(plan, 1, Order::Ballast.arbiter(), || Ours::new(1000));
             world.run(None);
             let nine: Vec<_> = world.meters().take(9).cloned().collect();
             let kept: f64 = nine.iter().map(|meter| 1.0 - meter.stall()).sum();

@@ -150,6 +150,11 @@ impl<L: Law> World<L> {
         self.now_ms >= START_MS + self.plan.seconds * 1000
     }
 
+    /// The host has so many pages from now on.
+    pub fn set_capacity(&mut self, pages: f64) {
+        self.plan.capacity = pages;
+    }
+
     /// What was measured of each guest.
     pub fn meters(&self) -> impl Iterator<Item = &Meter> {
         self.guests.iter().map(|guest| &guest.meter)
@@ -219,7 +224,7 @@ impl<L: Law> World<L> {
     fn arbitrate(&mut self) {
         for (guest, claim) in self.guests.iter().zip(&mut self.claims) {
             if guest.present {
-                *claim = guest.claim();
+                *claim = guest.claim(self.now_ms);
             }
         }
         let short = self.totals.footprint > self.plan.capacity;
@@ -326,7 +331,7 @@ impl<L: Law> Guest<L> {
         }
     }
 
-    fn claim(&self) -> Claim {
+    fn claim(&self, now_ms: u64) -> Claim {
         let spec = &self.machine.spec;
         Claim {
             size: spec.total,
@@ -336,6 +341,8 @@ impl<L: Law> Guest<L> {
             fixed: spec.base + self.machine.burst(),
             min: self.tenant.min,
             group: self.tenant.group,
+            left_by_balloon: self.machine.left_by_balloon(),
+            offer: self.law.offer(now_ms),
             ceiling: None,
             envelope: None,
         }

@@ -7,10 +7,11 @@ mod ours;
 mod shares;
 
 pub use equal_age::EqualAge;
-pub use ours::Lambda;
+pub use ours::Ballast;
 pub use shares::{EqualSize, Proportional, Tax};
 
 use super::decay::{BINS, Row};
+use super::laws::Offer;
 use balloon::policy::Envelope;
 
 /// One guest, as an arbiter sees it. Sizes are pages. One that is not there has size 0.
@@ -30,6 +31,10 @@ pub struct Claim {
     pub min: f64,
     /// The group it is in.
     pub group: usize,
+    /// What the balloon leaves it now.
+    pub left_by_balloon: f64,
+    /// What its law says that can be taken.
+    pub offer: Offer,
     /// What it is left through the balloon, for it to say.
     pub ceiling: Option<f64>,
     /// What its law is told, for it to say.
@@ -46,6 +51,8 @@ impl Default for Claim {
             fixed: 0.0,
             min: 0.0,
             group: 0,
+            left_by_balloon: 0.0,
+            offer: Offer::default(),
             ceiling: None,
             envelope: None,
         }

@@ -216,7 +216,17 @@ impl Agent {
                     Memory::Anon => [0.0, pages],
                     Memory::Both => machine.divide(pages, SWAPPINESS),
                 };
-                let ([file, anon], took_s) = machine.reclaim(now_ms, wish, older_than_ms);
+                let ([mut file, mut anon], mut took_s) = machine.reclaim(now_ms, wish, older_than_ms);
+                let missing = pages - file - anon;
+                if matches!(memory, Memory::Both) && older_than_ms.is_none() && missing > 1.0 {
+                    // Where one kind has no more the kernel goes on with the other.
+                    for wish in [[missing, 0.0], [0.0, missing]] {
+                        let left = pages - file - anon;
+                        let ([more_file, more_anon], more_s) =
+                            machine.reclaim(now_ms, wish.map(|pages| pages.min(left)), None);
+                        (file, anon, took_s) = (file + more_file, anon + more_anon, took_s + more_s);
+                    }
+                }
                 let stopped = if file + anon + 1.0 < 0.9 * pages { Stopped::InUse } else { Stopped::Done };
                 let (file_pages, anon_pages, took_us) = (file as u64, anon as u64, (took_s * 1e6) as u64);
                 Some(Reclaimed { number, file_pages, anon_pages, took_us, stopped })

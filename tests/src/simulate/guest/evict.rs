@@ -52,10 +52,13 @@ impl Pages {
         let reach = self.reach(wish.kind);
         if lists.generations {
             left -= self.empty_generations(wish, left);
-            if left > 1.0 && !by_age {
-                // Nothing is left in old generations: the kernel ages by itself and goes on.
-                self.begin_generation(wish.now_ms);
-                self.empty_generations(wish, left);
+            // Nothing is left in old generations: the kernel ages by itself and goes on, until the two youngest hold only
+            // what was used meanwhile.
+            for _ in 0..2 {
+                if left > 1.0 && !by_age {
+                    self.begin_generation(wish.now_ms);
+                    left -= self.empty_generations(wish, left);
+                }
             }
         } else {
             self.empty_oldest(wish, left);

@@ -23,6 +23,7 @@ pub use threshold::Threshold;
 pub use tmo::Tmo;
 
 use super::command::Commands;
+use balloon::policy::fleet::{COLD_POINTS, Cold};
 use balloon::policy::{Capabilities, Envelope, HostReading, Reclaimed, Sample};
 
 /// What a law is told in one step.
@@ -42,6 +43,17 @@ pub struct Sight<'a> {
     pub host_free_permille: u64,
 }
 
+/// What an arbiter may count on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Offer {
+    /// How much of the guest's memory is unused for how long.
+    pub cold: [Cold; COLD_POINTS],
+    /// What the law gives back by itself.
+    pub yield_bytes_per_s: u64,
+    /// Whether orders are carried out.
+    pub follows: bool,
+}
+
 /// A law of one guest.
 pub trait Law {
     /// The guest has booted.
@@ -50,6 +62,11 @@ pub trait Law {
     /// Whether it is to be called between samples too.
     fn wants_ticks(&self) -> bool {
         false
+    }
+
+    /// What it offers: nothing, unless an arbiter works with it.
+    fn offer(&self, _now_ms: u64) -> Offer {
+        Offer::default()
     }
 
     /// One step.

@@ -1,8 +1,8 @@
 //! Ballast's own law, the code that runs in the VMM: this only translates.
 
-use super::{Law, Sight};
+use super::{Law, Offer, Sight};
 use crate::simulate::command::{Command, Commands};
-use balloon::policy::{Capabilities, Law as Policy, Observation, Orders, Settings, Tuning};
+use balloon::policy::{Capabilities, Law as Policy, Observation, Orders, Settings, Source, State, Tuning};
 
 /// Ballast's law, with what a user sets.
 #[derive(Clone, Debug)]
@@ -53,6 +53,14 @@ impl Law for Ours {
 
     fn wants_ticks(&self) -> bool {
         true
+    }
+
+    fn offer(&self, now_ms: u64) -> Offer {
+        let Some(policy) = &self.policy else { return Offer::default() };
+        let status = policy.status(now_ms);
+        let hears = matches!(status.source, Source::Agent | Source::AgentWithoutPressure);
+        let obeys = !matches!(status.state, State::Manual | State::Off | State::Safe | State::Stale);
+        Offer { cold: status.cold, yield_bytes_per_s: status.yield_bytes_per_s, follows: hears && obeys }
     }
 
     fn step(&mut self, sight: &Sight<'_>, commands: &mut Commands) {
