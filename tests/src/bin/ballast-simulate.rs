@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tests::simulate::compare::{self, Contender, Order, Point, Scale};
+use tests::simulate::experiment::Experiment;
 use tests::simulate::mixes::{FINAL_SEEDS, Mix, TUNING_SEEDS};
 use tests::simulate::series::Series;
 use tests::simulate::{plot, table};
@@ -39,6 +40,9 @@ struct Arguments {
     /// Compare ways to divide a host with so many percent of what the guests would hold, instead of laws
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=200))]
     host: Option<u32>,
+    /// One guest as `ci/bench reclaim` has it, for as long, under no law, Ballast's and TMO's: what the model says beside a kernel
+    #[arg(long = "experiment", value_enum, value_name = "NAME", conflicts_with_all = ["mixes", "laws", "guests", "host", "plots"])]
+    experiments: Vec<ExperimentName>,
     /// Directory for SVG plots: saving against stall for each mix, and guest 6 over time under Ballast's law
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
@@ -49,6 +53,7 @@ Examples:
   ballast simulate --mix streams --law ballast --law tmo     two laws on guests that stream
   ballast simulate --mix calm --host 70                      who gets what of a host that is short
   ballast simulate --mix streams --plots /tmp/plots          with plots
+  ballast simulate --experiment kv --minutes 16 --seed 1     a guest of `ci/bench reclaim kv`
   ballast simulate --mix churn --law ballast --guests 10000 --minutes 60 --seed 1";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +70,21 @@ impl ValueEnum for MixName {
             MixName(Mix::ALL[5]),
             MixName(Mix::ALL[6]),
         ];
+        &NAMES
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.name()).help(self.0.about()))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ExperimentName(Experiment);
+
+impl ValueEnum for ExperimentName {
+    fn value_variants<'a>() -> &'a [Self] {
+        const NAMES: [ExperimentName; 2] =
+            [ExperimentName(Experiment::ALL[0]), ExperimentName(Experiment::ALL[1])];
         &NAMES
     }
 
@@ -107,12 +127,30 @@ fn main() -> ExitCode {
     }
 }
 
+/// The second half of a fleet's time is measured; of an experiment's all is but its first minute.
+fn experiment(arguments: &Arguments, seeds: &[u64]) -> Result<(), Box<dyn Error>> {
+    const LAWS: [Contender; 3] = [Contender::Nothing, Contender::Ours, Contender::Tmo];
+    let minutes = u64::from(arguments.minutes);
+    let mut out = io::stdout().lock();
+    for ExperimentName(experiment) in &arguments.experiments {
+        for seed in seeds {
+            writeln!(out, "\n{}, {minutes} minutes, seed {seed}: {}", experiment.name(), experiment.about())?;
+            let runs = LAWS.map(|law| (law, experiment.run(law, minutes, *seed)));
+            writeln!(out, "{}", table::outcomes(&runs))?;
+        }
+    }
+    Ok(())
+}
+
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let seeds: &[u64] = match (arguments.published, arguments.seeds.is_empty()) {
         (true, _) => &FINAL_SEEDS,
         (false, true) => &TUNING_SEEDS,
         (false, false) => &arguments.seeds,
     };
+    if !arguments.experiments.is_empty() {
+        return experiment(arguments, seeds);
+    }
     let scale =
         Scale { guests: arguments.guests as usize, seconds: u64::from(arguments.minutes) * 60, seeds };
     let mixes: Vec<Mix> = match arguments.mixes.as_slice() {

@@ -22,6 +22,12 @@ const WARM: Duration = Duration::from_secs(60);
 
 /// A store of 640 MiB in a guest of 512: it looks up 20 values of 4 KiB by Zipf's law, then thinks for 100 ms, and so on.
 pub const STORE_MIB: u64 = 640;
+/// How unevenly its keys are asked for.
+pub const ZIPF_EXPONENT: f64 = 0.99;
+/// The scan's hot set, and what it passes over once.
+pub const HOT_MIB: u64 = 96;
+/// As [`HOT_MIB`].
+pub const TAPE_MIB: u64 = 768;
 const BATCH: usize = 20;
 const THINK: Duration = Duration::from_millis(100);
 
@@ -46,7 +52,7 @@ pub fn run(name: &str, directory: &Path, minutes: u64) -> io::Result<()> {
 fn key_value_store(directory: &Path, length: Duration) -> io::Result<()> {
     let store = filled(&directory.join("store"), STORE_MIB)?;
     fadvise(&store, 0, None, Advice::Random)?;
-    let mut zipf = Zipf::new(STORE_MIB * MIB / PAGE as u64, 0.99, 1);
+    let mut zipf = Zipf::new(STORE_MIB * MIB / PAGE as u64, ZIPF_EXPONENT, 1);
     let mut meter = Meter::default();
     let mut serve = |meter: &mut Meter, length: Duration| {
         let start = Instant::now();
@@ -68,8 +74,6 @@ fn key_value_store(directory: &Path, length: Duration) -> io::Result<()> {
 
 /// A hot set of 96 MiB, 200 pages of it a second, beside a single pass over 768 MiB at 2 MiB a second.
 fn scan(directory: &Path, length: Duration) -> io::Result<()> {
-    const HOT_MIB: u64 = 96;
-    const TAPE_MIB: u64 = 768;
     let tape = filled(&directory.join("tape"), TAPE_MIB)?;
     forget(&tape)?;
     let hot = filled(&directory.join("hot"), HOT_MIB)?;

@@ -13,6 +13,7 @@ pub mod arbiters;
 pub mod command;
 pub mod compare;
 pub mod decay;
+pub mod experiment;
 pub mod guest;
 pub mod laws;
 pub mod meter;

@@ -1,6 +1,7 @@
 //! Verdicts as tables for a terminal. Pure.
 
 use super::compare::{Contender, Order, Point, frontier};
+use super::experiment::Outcome;
 use super::mixes::Mix;
 use super::verdict::{Verdict, saved_at};
 use comfy_table::{CellAlignment, Table, presets};
@@ -77,6 +78,24 @@ pub fn at_equal_stall(mixes: &[(Mix, Vec<Point>)]) -> String {
             let mine = mine.map_or("-".to_string(), percent);
             table.add_row([mix.name().to_string(), fine(stall), percent(saved), mine, more]);
         }
+    }
+    table.to_string()
+}
+
+/// Runs of one experiment, of which the first is under no law.
+#[must_use]
+pub fn outcomes(runs: &[(Contender, Outcome)]) -> String {
+    let mut table = table(&["law", "MiB*s", "saved", "end MiB", "refaults", "stall"], 1);
+    let without = runs.first().map_or(f64::NAN, |(_, outcome)| outcome.mib_s);
+    for (contender, outcome) in runs {
+        table.add_row([
+            contender.name().to_string(),
+            format!("{:.0}", outcome.mib_s),
+            percent(1.0 - outcome.mib_s / without),
+            format!("{:.0}", outcome.end_mib),
+            format!("{:.0}", outcome.refaults),
+            fine(outcome.stall),
+        ]);
     }
     table.to_string()
 }
