@@ -1,10 +1,11 @@
 //! What happens is told while it happens and afterwards; nothing here boots a guest.
 
-use crate::hostile_links::{Sleeper, hello, link, listen};
+use crate::hostile_links::{hello, link, listen};
 use balloon::control::events::{EventDocument, EventKind};
 use balloon::control::link::FromVm;
 use std::sync::atomic::AtomicUsize;
 use tests::Ballast;
+use tests::crowd::Sleeper;
 use tests::daemon::Daemon;
 use tests::run::until;
 
@@ -38,7 +39,7 @@ fn what_happens_is_told_while_it_happens_and_afterwards() {
     let follower = ballast.command(&["events", "-f"]).start();
     follower.wait_for("daemon-started");
     let sleeper = Sleeper::start();
-    listen(&ballast, "web", link(&[FromVm::Hello(hello("web", sleeper.0.id()))]), &ASKED);
+    listen(&ballast, "web", link(&[FromVm::Hello(hello("web", sleeper.id()))]), &ASKED);
     follower.wait_for("vm-found");
     let _ = ballast.run("nothing", &["true"]).options(["--name", "big", "-m", "2g"]).end().exits(125);
     follower.wait_for("overcommit is off");

@@ -8,16 +8,15 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tests::crowd::{SWITCHED, Sleeper};
 use tests::daemon::Daemon;
 use tests::run::until;
 use tests::{Ballast, is_long};
 
 const POOL: &str = "[pool]\ncapacity = '4g'\n";
-const SWITCHED: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ballast-link/1\r\n\r\n";
 /// More than it has with a few microVMs, and less than what anybody could have it keep without bounds.
 const MOST_BYTES: u64 = 48 << 20;
 
@@ -70,22 +69,6 @@ fn report(sequence: u64) -> FromVm {
     })
 }
 
-/// A child of this process, as a VMM is one of who listens for it.
-pub(crate) struct Sleeper(pub(crate) Child);
-
-impl Sleeper {
-    pub(crate) fn start() -> Self {
-        Self(Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
@@ -106,7 +89,7 @@ fn whoever_listens_in_a_microvms_place_is_bounded() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     let ballast = Ballast::empty();
     let sleepers = [(); 3].map(|()| Sleeper::start());
-    let [first, second, third] = sleepers.each_ref().map(|sleeper| sleeper.0.id());
+    let [first, second, third] = sleepers.each_ref().map(|sleeper| sleeper.id());
     // In their order, as the daemon finds them: who comes first is believed, within what the host says.
     listen(&ballast, "true", link(&[FromVm::Hello(hello("true", first)), report(1), report(1)]), &ASKED);
     let daemon = Daemon::start(&ballast, POOL);
