@@ -43,7 +43,13 @@ impl Daemon {
     /// Has it read this configuration instead.
     pub fn reload(&self, ballast: &Ballast, configuration: &str) {
         configure(ballast, configuration);
-        rustix::process::kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+        rustix::process::kill_process(self.pid(), Signal::HUP).unwrap();
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Kills it as SIGKILL does.

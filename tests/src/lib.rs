@@ -15,6 +15,7 @@ pub mod archive;
 pub mod ballast;
 pub mod bench;
 pub mod control;
+pub mod crowd;
 pub mod daemon;
 pub mod experiment;
 pub mod fuzz;
@@ -26,6 +27,7 @@ pub mod probe;
 pub mod process;
 pub mod run;
 pub mod simulate;
+pub mod swap;
 pub mod terminal;
 
 /// Keeps promises that one guest is enough for: calls each function with the same arguments, in turn, and names those
@@ -49,6 +51,13 @@ macro_rules! each_of {
 #[must_use]
 pub fn is_long() -> bool {
     std::env::var_os("BALLAST_TEST_LONG").is_some()
+}
+
+/// How many hours a soak lasts: `ci/soak [HOURS]`.
+#[must_use]
+pub fn soak_hours() -> u64 {
+    let hours = std::env::var("BALLAST_TEST_SOAK_HOURS").expect("ci/soak says how long");
+    hours.parse().expect("BALLAST_TEST_SOAK_HOURS is a number of hours")
 }
 
 pub use ballast::{Ballast, setup};

@@ -36,6 +36,23 @@ pub fn mappings(pid: Pid) -> Vec<Mapping> {
     parse_smaps(&fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap())
 }
 
+/// What of its memory the host has swapped out, in bytes.
+#[must_use]
+pub fn swapped_bytes(pid: Pid) -> u64 {
+    bytes(pid, "VmSwap:")
+}
+
+/// What it holds that belongs to no file, in bytes.
+#[must_use]
+pub fn anonymous_bytes(pid: Pid) -> u64 {
+    bytes(pid, "RssAnon:")
+}
+
+fn bytes(pid: Pid, name: &str) -> u64 {
+    let text = field(pid, name).unwrap_or_default();
+    text.trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
+}
+
 /// Waits until no process is left that was started with this variable: with its end all that it held open is closed.
 pub fn wait_until_none_has_variable(name: &str, value: &Path) {
     let variable = [name.as_bytes(), b"=", value.as_os_str().as_bytes()].concat();
