@@ -2,7 +2,7 @@
 //!
 //! `bench-fleet PEERS ...`: a row for each number of them. `ci/bench fleet` calls it.
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::time::{Duration, Instant};
 use tests::Ballast;
@@ -18,15 +18,22 @@ const MEASURED: Duration = Duration::from_secs(30);
 const SETTLING: Duration = Duration::from_secs(6);
 /// Clock ticks of `/proc/PID/stat` in a second, for all of Linux's user space.
 const USER_HZ: f64 = 100.0;
+/// Open files beside those of peers.
+const FILES_BESIDE: u64 = 200;
 const CONFIGURATION: &str = "[pool]\ncapacity = '4096g'\n";
 
 fn main() -> Result<(), Error> {
-    let mut files = getrlimit(Resource::Nofile);
-    files.current = files.maximum;
-    setrlimit(Resource::Nofile, files)?;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    let most = limit.maximum.unwrap_or(u64::MAX).saturating_sub(FILES_BESIDE) / 2;
     println!("   peers  found in  found again in  envelopes/s     CPU  anonymous  a peer");
     for peers in std::env::args().skip(1) {
-        row(peers.parse()?)?;
+        let peers: usize = peers.parse()?;
+        if peers as u64 > most {
+            let limit = "which take two files each: raise the limit (ulimit -n)";
+            return Err(format!("this process may have {most} peers, {limit}").into());
+        }
+        row(peers)?;
     }
     Ok(())
 }
