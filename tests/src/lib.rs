@@ -17,6 +17,7 @@ pub mod bench;
 pub mod control;
 pub mod crowd;
 pub mod daemon;
+pub mod density;
 pub mod experiment;
 pub mod fuzz;
 pub mod host_cgroup;
