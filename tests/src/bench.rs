@@ -24,7 +24,7 @@ const QEMU_MACHINE: &str = "microvm,acpi=on,rtc=on,isa-serial=off";
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// A guest of one vCPU that both VMMs can run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Guest {
     /// Its kernel.
     pub elf: PathBuf,
@@ -32,6 +32,8 @@ pub struct Guest {
     pub initramfs: PathBuf,
     /// Its memory.
     pub memory_mib: u64,
+    /// Ballast's host may use huge pages for it; QEMU leaves that to the host.
+    pub huge_pages: bool,
     /// A directory with QEMU, its libraries and firmware.
     pub qemu: PathBuf,
     /// The directory of Ballast's programs.
@@ -83,7 +85,10 @@ impl Guest {
             limits: Limits::default(),
             image: String::new(),
             listener: UnixListener::bind(socket)?,
-            zones: vec![ZoneConfig::only(self.memory_mib << 20)],
+            zones: vec![ZoneConfig {
+                huge_pages: self.huge_pages,
+                ..ZoneConfig::only(self.memory_mib << 20)
+            }],
             cpus: 1,
             kernel: self.elf.clone(),
             kernel_shared: None,

@@ -40,6 +40,12 @@ impl Daemon {
         self.tree()
     }
 
+    /// How many descriptors it has open.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// Has it read this configuration instead.
     pub fn reload(&self, ballast: &Ballast, configuration: &str) {
         configure(ballast, configuration);

@@ -166,6 +166,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     for region in small_regions(config, &ram) {
         balloon.device().backing_mut().keep_small_pages(region);
     }
+    balloon.device().backing_mut().keep_small_ranges(0, 0..layout::SPARSE_RANGES);
     let balloon = transport(balloon, &memory)?;
     slots.attach(&vm, &mut buses, &balloon)?;
     for (zone, start) in layers.iter().zip(&starts) {

@@ -120,6 +120,11 @@ impl<K: Kernel> Backing<K> {
         self.mappings.get_mut(region).into_iter().for_each(Mapping::keep_small_pages);
     }
 
+    /// As [`Self::keep_small_pages`], of some ranges of a huge page, by number in the region.
+    pub fn keep_small_ranges(&mut self, region: usize, ranges: Range<u64>) {
+        self.huge_pages.keep_small(region, ranges);
+    }
+
     /// Gives `range` of region `region`, whose memory is new and without any advice, that of the memory around it.
     pub(super) fn advise_anew(&mut self, region: usize, range: HostRange) {
         let Some((whole, may_be_huge)) =

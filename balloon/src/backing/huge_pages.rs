@@ -8,6 +8,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use crate::frames::{Bitmap, Layout, Run};
+use std::ops::Range;
 
 /// Pages of a huge page (x86's PMD size: 2 MiB).
 pub const PAGES_PER_HUGE_PAGE: u64 = 512;
@@ -32,17 +33,28 @@ pub(super) struct HugePages {
     /// For each region a bit for each range of a huge page: small pages only.
     small: Vec<Bitmap>,
     runs: u64,
+    /// Ranges that stay on small pages whatever the balloon does, with their region.
+    kept: Vec<(usize, Range<u64>)>,
 }
 
 impl HugePages {
     pub(super) fn new(layout: &Layout) -> Self {
         let ranges = layout.regions().map(|pages| pages.count().div_ceil(PAGES_PER_HUGE_PAGE));
-        Self { small: ranges.map(Bitmap::new).collect(), runs: 0 }
+        Self { small: ranges.map(Bitmap::new).collect(), runs: 0, kept: Vec::new() }
+    }
+
+    /// Keeps huge pages out of `ranges` of a region for good.
+    pub(super) fn keep_small(&mut self, region: usize, ranges: Range<u64>) {
+        self.kept.push((region, ranges));
+    }
+
+    fn is_kept(&self, region: usize, range: u64) -> bool {
+        self.kept.iter().any(|(of, ranges)| *of == region && ranges.contains(&range))
     }
 
     /// Whether huge pages are kept out of a range.
     pub(super) fn is_small(&self, region: usize, range: u64) -> bool {
-        self.small.get(region).is_some_and(|small| small.count(range, 1) > 0)
+        self.is_kept(region, range) || self.small.get(region).is_some_and(|small| small.count(range, 1) > 0)
     }
 
     /// The ranges that `run` touches, by number in its region.
@@ -53,7 +65,7 @@ impl HugePages {
 
     /// What to advise for a range of whose `pages` pages `kept` want small ones, if that is new.
     pub(super) fn wanted(&self, region: usize, range: u64, kept: u64, pages: u64) -> Option<Advice> {
-        let small = self.small.get(region)?;
+        let small = self.small.get(region).filter(|_| !self.is_kept(region, range))?;
         let room = self.runs < MOST_RUNS;
         match (kept, small.count(range, 1)) {
             // What would cut a run in two needs room, as what begins one does.
@@ -120,6 +132,19 @@ mod tests {
         assert_eq!(change(&mut pages, 0, 0, 0, 512), None);
         assert_eq!(change(&mut pages, 7, 0, 1, 512), None, "no such region");
         assert_eq!(pages.runs, 0);
+    }
+
+    #[test]
+    fn what_is_kept_small_stays_so() {
+        let mut pages = subject(2);
+        pages.keep_small(0, 1..3);
+        assert_eq!([0, 1, 2, 3].map(|range| pages.is_small(0, range)), [false, true, true, false]);
+        assert!(!pages.is_small(1, 1), "another region");
+        for ballooned in [1, 0] {
+            assert_eq!(change(&mut pages, 0, 1, ballooned, 512), None);
+            assert!(change(&mut pages, 0, 3, ballooned, 512).is_some());
+        }
+        assert!(pages.is_small(0, 1) && !pages.is_small(0, 3));
     }
 
     #[test]

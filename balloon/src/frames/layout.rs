@@ -2,6 +2,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use super::blocks::Blocks;
 use crate::pages::PageRange;
 use crate::{BLOCK_BYTES, PAGE_BYTES};
 
@@ -74,6 +75,7 @@ struct Region {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     regions: Vec<Region>,
+    blocks: Blocks,
     pages: u64,
 }
 
@@ -83,8 +85,9 @@ impl Layout {
     /// # Errors
     /// A region is empty, unaligned, overlaps the one before it, or ends beyond 16 TiB.
     pub fn new(regions: &[(u64, u64)]) -> Result<Self, Error> {
-        let mut layout = Self { regions: Vec::with_capacity(regions.len()), pages: 0 };
-        for &(address, bytes) in regions {
+        let mut layout =
+            Self { regions: Vec::with_capacity(regions.len()), blocks: Blocks::default(), pages: 0 };
+        for (number, &(address, bytes)) in (0..).zip(regions) {
             if bytes == 0 || !address.is_multiple_of(BLOCK_BYTES) || !bytes.is_multiple_of(BLOCK_BYTES) {
                 return Err(Error::Unaligned { address, bytes });
             }
@@ -94,6 +97,7 @@ impl Layout {
             if layout.regions.last().is_some_and(|before| before.pages.last() >= pages.first()) {
                 return Err(Error::Order { address });
             }
+            layout.blocks.push(number, pages);
             layout.regions.push(Region { pages, base: layout.pages });
             layout.pages = layout.pages.saturating_add(pages.count());
         }
@@ -115,7 +119,7 @@ impl Layout {
     /// are none.
     pub fn cut(&self, range: PageRange, runs: &mut Vec<Run>) -> u64 {
         let mut foreign = range.count();
-        let first = self.regions.partition_point(|region| region.pages.last() < range.first());
+        let Some(first) = self.blocks.region_from(range.first()) else { return foreign };
         for (number, region) in self.regions.iter().enumerate().skip(first) {
             let Some(common) = region.pages.intersection(range) else { break };
             let count = common.count();

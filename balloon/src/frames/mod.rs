@@ -1,8 +1,8 @@
 //! The page books of one VM: which of its pages are in the balloon, which it has reported free, which are its own.
 //!
-//! [`Layout`] says where the VM's memory lies, [`Books`] keep one bit a page for *ballooned* and one for
-//! *reported*. The device enters what the [`backing`](crate::backing) has released, and nothing else can be
-//! entered: the books take receipts only.
+//! [`Layout`] says where the VM's memory lies and finds the region of a page, and so its zone, in one read. [`Books`]
+//! keep one bit a page for *ballooned* and one for *reported*. The device enters what the [`backing`](crate::backing)
+//! has released, and nothing else can be entered: the books take receipts only.
 //!
 //! What the states mean, exactly:
 //!
@@ -25,6 +25,7 @@
 #![deny(clippy::cast_sign_loss)]
 
 mod bitmap;
+mod blocks;
 mod books;
 mod layout;
 #[cfg(test)]

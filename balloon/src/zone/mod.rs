@@ -6,8 +6,8 @@
 //! ```
 //!
 //! [`Tree`] owns the nodes with their limits and charges. The daemon settles into it what VMs and host report, asks it
-//! before it starts or changes anything, and gives it to the policy; `ballast zones` shows it. [`Blocks`] belong
-//! to the VMM: the zone of each guest page. Nothing here knows a clock, a file or another process. Callers serialize.
+//! before it starts or changes anything, and gives it to the policy; `ballast zones` shows it. The zone of each page is
+//! the VMM's to know ([`Layout`](crate::frames::Layout)). Nothing here knows a clock, a file or another process. Callers serialize.
 //!
 //! - **Charges** come from snapshots ([`Tree::settle`]), never from differences: whatever is lost, repeated or late,
 //!   the next snapshot makes good. At every moment a node's charge is its own bytes and the charges of its
@@ -48,7 +48,6 @@
 #![deny(clippy::cast_sign_loss)]
 
 mod admission;
-mod blocks;
 mod charging;
 mod check;
 mod errors;
@@ -65,7 +64,6 @@ mod tests;
 mod tree;
 
 pub use admission::{Claims, Pool};
-pub use blocks::{Blocks, Extent, ExtentError, SECTION_BYTES};
 pub use charging::{Charging, Footprints, Sharer, Touch};
 pub use check::Imbalance;
 pub use errors::Error;
@@ -75,4 +73,4 @@ pub use node::{Kind, Node};
 pub use protection::{Effective, Protection};
 pub use scope::{Scope, Share};
 pub use settle::Settled;
-pub use tree::{BOOT_ZONE, MAX_BYTES, MAX_ZONES, Tree};
+pub use tree::{BOOT_ZONE, MAX_BYTES, MAX_ZONES, SECTION_BYTES, Tree};

@@ -12,6 +12,10 @@ pub const BOOT_ZONE: &str = "ram";
 /// The most private zones that a VM has.
 pub const MAX_ZONES: usize = 16;
 
+/// What the zones of a VM that has several are multiples of: Linux gives memory to NUMA nodes by whole sections
+/// (`SECTION_SIZE_BITS` in `arch/x86/include/asm/sparsemem.h`).
+pub const SECTION_BYTES: u64 = 128 << 20;
+
 /// The most bytes that can be counted: what is left of a pool, or missing in it, fits a signed number.
 pub const MAX_BYTES: u64 = i64::MAX as u64;
 

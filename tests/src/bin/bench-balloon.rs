@@ -67,19 +67,25 @@ fn main() -> Result<()> {
         elf: elf.into(),
         initramfs: initramfs.into(),
         memory_mib: MEMORY_MIB,
+        huge_pages: true,
         qemu: qemu.into(),
         programs,
     };
     let runs: usize = runs.parse()?;
-    let contenders: [(&str, Start); 2] = [("QEMU microvm", Qemu::start), ("Ballast", Ballast::start)];
+    let small = Guest { huge_pages: false, ..guest.clone() };
+    let contenders: [(&str, &Guest, Start); 3] = [
+        ("QEMU microvm", &guest, Qemu::start),
+        ("Ballast", &guest, Ballast::start),
+        ("  hugepages=off", &small, Ballast::start),
+    ];
 
     println!("A guest of {MEMORY_MIB} MiB and one vCPU, {runs} runs in turn, medians\n");
-    let mut moved = vec![Moves::default(); 2];
-    let mut reported = vec![Reports::default(); 2];
+    let mut moved = vec![Moves::default(); contenders.len()];
+    let mut reported = vec![Reports::default(); contenders.len()];
     for _ in 0..runs {
-        for (number, (_, start)) in contenders.iter().enumerate() {
-            moved[number].add(&*start(&guest, false, TOUCHED_MIB)?)?;
-            reported[number].add(&*start(&guest, true, MOVED / MIB)?)?;
+        for (number, (_, guest, start)) in contenders.iter().enumerate() {
+            moved[number].add(&*start(guest, false, TOUCHED_MIB)?)?;
+            reported[number].add(&*start(guest, true, MOVED / MIB)?)?;
         }
     }
     let row = |name: &str, cells: &[f64]| {
@@ -92,13 +98,13 @@ fn main() -> Result<()> {
     );
     println!("{:<22}{:>14}{:>14}{:>14}{:>14}", "", "", "the host", "", "share");
     let rows: Vec<[f64; 4]> = moved.iter_mut().map(Moves::medians).collect();
-    for ((name, _), cells) in contenders.iter().zip(&rows) {
+    for ((name, ..), cells) in contenders.iter().zip(&rows) {
         row(name, cells);
     }
     row("ratio", &[rows[1][0] / rows[0][0], rows[1][1] / rows[0][1], rows[1][2] / rows[0][2]]);
     println!("\n{:<22}{:>14}{:>14}", "512 MiB freed by the", "seconds to", "share");
     println!("{:<22}{:>14}{:>14}", "guest, reporting", "90 % returned", "returned");
-    for ((name, _), reports) in contenders.iter().zip(&mut reported) {
+    for ((name, ..), reports) in contenders.iter().zip(&mut reported) {
         row(name, &reports.medians());
     }
     Ok(())

@@ -36,6 +36,7 @@ fn main() -> Result<()> {
         elf: elf.into(),
         initramfs: initramfs.into(),
         memory_mib: MEMORY_MIB,
+        huge_pages: true,
         qemu: qemu.into(),
         programs,
     });

@@ -41,7 +41,7 @@ fn a_daemon_that_starts_anew_knows_what_runs() {
 }
 
 #[test]
-fn a_group_holds_what_its_microvms_hold() {
+fn a_group_holds_what_its_microvms_hold_wherever_they_move() {
     let ballast = setup();
     let daemon = Daemon::start(&ballast, POOL);
     let mut guest = Guest::start_with(&ballast, |run| {
@@ -58,6 +58,24 @@ fn a_group_holds_what_its_microvms_hold() {
     // What it may have, it was told.
     let vm = guest.answer("GET", "/v1/vm", "");
     assert_eq!(vm.0["arbiter"]["envelope"]["max_bytes"], 256 * MIB, "{vm:?}");
+
+    // While it runs it moves, and what it holds is its new group's; what it is promised goes along.
+    let charge = |tree: &TreeDocument, name: &str| {
+        tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
+    };
+    let move_to = |group: &str| ballast.command(&["set", "guest", "--group", group]).end();
+    move_to("web/shop").exits(0).prints("guest\n");
+    let tree = daemon.tree();
+    assert!(charge(&tree, "ci") == 0 && charge(&tree, "web/shop") > 96 * MIB, "{tree:#?}");
+    assert_eq!(charge(&tree, "web"), charge(&tree, "web/shop"));
+    let vm = tree.nodes.iter().find(|node| node.name == "guest").unwrap();
+    assert_eq!((vm.effective_min_bytes, vm.limits.max), (64 * MIB, Some(256 * MIB)), "{tree:#?}");
+    guest.does("test -s /tmp/taken/file");
+    // Of what is refused nothing is left.
+    let _ = move_to("../x").exits(125).says("cannot name a group");
+    move_to("/").exits(0).prints("guest\n");
+    let tree = daemon.tree();
+    assert!(charge(&tree, "") > 96 * MIB && tree.nodes.iter().all(|node| node.name != "web"), "{tree:#?}");
     guest.end();
     daemon.wait_until(|tree| tree.host.vms == 0 && tree.host.main_bytes == 4 << 30);
 }

@@ -1,6 +1,7 @@
 //! Whatever is killed, whenever: the next start finds nothing in its way and leaves nothing behind, and neither a neighbour
 //! nor the books of the host keep anything of it.
 
+use balloon::control::fleet::TreeDocument;
 use balloon::zone::scope::{SCOPES, state_name};
 use rustix::process::{Signal, kill_process};
 use std::fs;
@@ -9,15 +10,19 @@ use std::time::{Duration, Instant};
 use tests::daemon::Daemon;
 use tests::host_cgroup::{HostCgroup, mount};
 use tests::memory::{Guest, MIB};
+use tests::run::until;
 use tests::{Ballast, is_long, process, setup};
 
 /// Takes and gives back memory for ever.
 const LOAD: &str = "mkdir /tmp/load; mount -t tmpfs -o size=100% load /tmp/load; echo up
     while :; do dd if=/dev/zero of=/tmp/load/some bs=1M count=60 2> /dev/null; rm /tmp/load/some; done";
 
+/// The VMM dies, and in every sixth round `ballast`, with which its VMM dies; half of them while the guest is at work, the
+/// others at any moment from the VMM's first instruction on.
 #[test]
 fn kills_at_any_moment_leave_nothing() {
-    let rounds = if is_long() { 100 } else { 10 };
+    let vmms: u32 = if is_long() { 200 } else { 10 };
+    let rounds = vmms + vmms / 5;
     let ballast = setup();
     // A cgroup of the dead's own: what they leave is charged to it and to nothing else.
     let home = HostCgroup(mount().join("ballast-test-leftovers"));
@@ -26,6 +31,7 @@ fn kills_at_any_moment_leave_nothing() {
     neighbour.does("pattern a 16");
     neighbour.does("pattern b 16");
     let mounts = || fs::read_to_string("/proc/self/mounts").unwrap().lines().count();
+    daemon.wait_until(is_alone);
     let mounts_before = mounts();
     let available_before = available();
     let start = || {
@@ -36,21 +42,28 @@ fn kills_at_any_moment_leave_nothing() {
     };
 
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    let mut longest = Duration::from_secs(5);
+    let mut boot = Duration::from_secs(5);
+    let (mut killed, mut at_work, mut slowest) = (0, 0, Duration::ZERO);
+    let mut files_before = 0;
     for round in 0..rounds {
         let victim = start();
         let began = Instant::now();
         let vmm = victim.vmm();
-        if round == 0 {
-            // Once under load for sure; then anywhere between the VMM's first instruction and that.
-            victim.wait_for("up");
-            longest = began.elapsed() + Duration::from_secs(3);
-        }
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let moment = Duration::from_millis((random >> 33) % u64::try_from(longest.as_millis()).unwrap());
+        let within =
+            |most: Duration| Duration::from_millis((random >> 33) % u64::try_from(most.as_millis()).unwrap());
+        let moment = if (round + round / 6) % 2 == 0 {
+            victim.wait_for("up");
+            boot = began.elapsed();
+            at_work += 1;
+            within(Duration::from_secs(3))
+        } else {
+            within(boot)
+        };
         std::thread::sleep(moment);
-        println!("round {round}: kill after {moment:?}");
-        if round % 2 == 0 {
+        let died = Instant::now();
+        if round % 6 < 5 {
+            killed += 1;
             kill_process(vmm, Signal::KILL).unwrap();
             victim.end().exits(137).says("killed");
             assert!(!socket_exists(&ballast), "ballast lives, and cleans up after its VMM");
@@ -61,7 +74,15 @@ fn kills_at_any_moment_leave_nothing() {
             victim.end().exits(-9);
         }
         neighbour.does("cmp /tmp/taken/a /tmp/taken/b");
+        daemon.wait_until(is_alone);
+        slowest = slowest.max(died.elapsed());
+        if round == 1 {
+            // By then it has looked at the neighbour's layers, too.
+            files_before = daemon.open_files();
+        }
+        println!("round {round}: killed after {:?}, and no orphan {:?} later", died - began, died.elapsed());
     }
+    assert_eq!(killed, vmms);
 
     // The last one was ballast's: its leftovers are the next start's.
     process::wait_until_none_has_variable("BALLAST_CGROUP", home.path());
@@ -75,13 +96,20 @@ fn kills_at_any_moment_leave_nothing() {
     );
     assert_eq!(copies(&ballast), 0, "copies of the image for the dead");
     assert_eq!(mounts(), mounts_before);
-    let tree = daemon.wait_until(|tree| (tree.host.vms, tree.host.orphans) == (1, 0));
+    let tree = daemon.wait_until(is_alone);
     let held = tree.nodes.iter().find(|node| node.name == "guest").unwrap().charge_bytes;
     daemon.wait_until(|tree| tree.host.main_bytes.unsigned_abs().abs_diff((4 << 30) - held) < 16 * MIB);
+    let open = || daemon.open_files();
+    until(
+        || open() <= files_before,
+        || format!("the daemon has {} files open, and had {files_before}", open()),
+    );
     let charged = |name| home.value("memory.stat", name);
     println!(
-        "left of {rounds}: {} KiB charged in all, {} KiB anonymous, {} KiB shared memory, {} KiB kernel; the host had {} MiB \
+        "of {rounds} microVMs {killed} VMMs were killed and {} supervisors, {at_work} of all at work; what they held was no \
+         orphan any more after at most {slowest:?}; left: {} KiB charged in all, {} KiB anonymous, {} KiB shared memory, {} KiB kernel; the host had {} MiB \
          available and has {} MiB",
+        rounds - killed,
         home.number("memory.current") >> 10,
         charged("anon") >> 10,
         charged("shmem") >> 10,
@@ -95,6 +123,11 @@ fn kills_at_any_moment_leave_nothing() {
     assert_eq!(neighbour.memory().0["host"]["limit_reached_total"], 0);
     neighbour.end();
     fs::remove_dir(home.path()).unwrap();
+}
+
+/// Only the neighbour is there, and nobody's memory is on its way back.
+fn is_alone(tree: &TreeDocument) -> bool {
+    (tree.host.vms, tree.host.orphans) == (1, 0)
 }
 
 fn state(ballast: &Ballast, name: &str) -> std::path::PathBuf {

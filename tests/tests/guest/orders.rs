@@ -42,8 +42,9 @@ fn a_trimmed_zone_gives_back_its_own_memory(kernel: &Kernel) {
     let pid = number_after(&guest, "pid ");
     ballast.command(&["set", "guest", "--move", &pid, "--zone", "ram"]).end().exits(0);
     guest.does("eval echo > /tmp/go; until [ -s /tmp/service ]; do sleep 0.1; done");
-    guest.does("eval dd if=/dev/zero of=/files/cached bs=1M count=120 2> /dev/null");
+    guest.does("eval dd if=/dev/zero of=/files/cached bs=1M count=150 2> /dev/null");
     guest.does("sync");
+    trims_to(&ballast, &guest, resident(&guest)[1] - 30 * MIB);
     let before = resident(&guest);
     let services = guest.resident_pages_of(b"BALLAST-SERVICE-\n");
     assert!(services.len() >= SERVICE_PAGES, "{} pages are the service's", services.len());
@@ -87,6 +88,18 @@ fn a_trimmed_zone_gives_back_its_own_memory(kernel: &Kernel) {
     assert_eq!([0, 1].map(|zone| zones.0["zones"][zone]["max_bytes"].as_u64()), [None, Some(100 * MIB)]);
     guest.is_told("zero more 100");
     guest.ran_out_of_memory();
+}
+
+/// A part of the zone's memory comes back and no more, and what is said of it is that.
+fn trims_to(ballast: &Ballast, guest: &Guest, bytes: u64) {
+    let trim = ["trim", "guest", "--zone", "cache", "--format", "json", "--to"];
+    let ended = ballast.command(&[&trim[..], &[&bytes.to_string()]].concat()).end().exits(0);
+    let trims: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let left = resident(guest)[1];
+    println!("to {bytes} bytes: {left}; {trims}");
+    assert!(left.abs_diff(bytes) < 12 * MIB, "{left} bytes are left, not {bytes}: {ended}");
+    assert_eq!(trims[0]["ended"], "reached", "{ended}");
+    assert!(trims[0]["after_bytes"].as_u64().unwrap().abs_diff(left) < 8 * MIB, "{left} bytes: {ended}");
 }
 
 fn a_moved_task_has_its_pages_in_its_new_zone(kernel: &Kernel) {

@@ -90,7 +90,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// Add a zone of memory to the guest, a NUMA node of its own: a multiple of 128m, and then -m is one, too
+    /// Add a zone of memory to the guest, a NUMA node of its own: a multiple of 128m, and then -m is one, too; without a
+    /// size, say of the first one, called ram, what it is made of
     #[arg(long, value_name = "name=NAME,size=SIZE[,node=N][,hugepages=off]")]
     pub zone: Vec<String>,
 

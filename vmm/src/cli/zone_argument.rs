@@ -1,4 +1,5 @@
-//! `--zone name=N,size=S[,node=H][,hugepages=on|off]`: a further zone of a microVM's memory. Pure.
+//! `--zone name=N,size=S[,node=H][,hugepages=on|off]`: a further zone of a microVM's memory, or without a size what the
+//! first is made of. Pure.
 
 use crate::config::ZoneConfig;
 use crate::machine::layout::ZONES;
@@ -35,8 +36,8 @@ pub enum ArgumentError {
         /// All of it.
         argument: String,
     },
-    /// Two zones of one name, or one named as the first.
-    #[error("two zones are called '{0}'; what -m says is called '{BOOT_ZONE}'")]
+    /// Two zones of one name, or a size for the first.
+    #[error("two zones are called '{0}'; what -m says is called '{BOOT_ZONE}', and has no other size")]
     Twice(String),
     /// Not made of sections.
     #[error(
@@ -62,18 +63,23 @@ pub enum ArgumentError {
     },
 }
 
-/// All zones of a microVM: the first one of `memory_bytes`, and what the user adds.
+/// All zones of a microVM: the first one of `memory_bytes`, and what the user says of it and adds.
 ///
 /// # Errors
 /// The user asks for what cannot be.
 pub fn zones(memory_bytes: u64, arguments: &[String]) -> Result<Vec<ZoneConfig>, ArgumentError> {
     let mut zones = vec![ZoneConfig::only(memory_bytes)];
+    let mut is_first_described = false;
     for argument in arguments {
-        let zone = parse(argument)?;
-        if zones.iter().any(|other| other.name == zone.name) {
-            return Err(ArgumentError::Twice(zone.name));
+        let zone = parse(argument, memory_bytes)?;
+        match zones.iter_mut().find(|other| other.name == zone.config.name) {
+            Some(first) if zone.is_first && !is_first_described => {
+                *first = zone.config;
+                is_first_described = true;
+            }
+            Some(_) => return Err(ArgumentError::Twice(zone.config.name)),
+            None => zones.push(zone.config),
         }
-        zones.push(zone);
     }
     if zones.len() > ZONES {
         return Err(ArgumentError::TooMany);
@@ -97,7 +103,14 @@ pub fn find_zone(zones: &[ZoneConfig], name: &str) -> Result<usize, ArgumentErro
     })
 }
 
-fn parse(argument: &str) -> Result<ZoneConfig, ArgumentError> {
+/// What an argument describes.
+struct Described {
+    config: ZoneConfig,
+    /// It is the zone that every microVM has.
+    is_first: bool,
+}
+
+fn parse(argument: &str, memory_bytes: u64) -> Result<Described, ArgumentError> {
     let (mut name, mut bytes, mut host_node, mut huge_pages) = (None, None, None, None);
     for part in argument.split(',') {
         let taken = match part.split_once('=') {
@@ -120,8 +133,10 @@ fn parse(argument: &str) -> Result<ZoneConfig, ArgumentError> {
     if name.is_empty() || name.len() > MOST_LETTERS || !name.chars().all(is_letter) || name.starts_with('-') {
         return Err(ArgumentError::Name { argument: argument.into() });
     }
-    let bytes = bytes.ok_or_else(|| missing("size"))?;
-    Ok(ZoneConfig { name, bytes, host_node, huge_pages: huge_pages.unwrap_or(true) })
+    let is_first = name == BOOT_ZONE && bytes.is_none();
+    let bytes = bytes.or(is_first.then_some(memory_bytes)).ok_or_else(|| missing("size"))?;
+    let config = ZoneConfig { name, bytes, host_node, huge_pages: huge_pages.unwrap_or(true) };
+    Ok(Described { config, is_first })
 }
 
 #[cfg(test)]
@@ -151,6 +166,17 @@ mod tests {
     }
 
     #[test]
+    fn the_first_is_what_is_said_of_it_and_as_large_as_ever() {
+        let first = &all(100, &["name=ram,hugepages=off,node=1"]).unwrap()[0];
+        assert_eq!((first.bytes / MIB, first.host_node, first.huge_pages), (100, Some(1), false));
+        let names = all(256, &["name=cache,size=128m", "hugepages=off,name=ram"]).unwrap();
+        assert_eq!(
+            names.iter().map(|zone| (&zone.name[..], zone.huge_pages)).collect::<Vec<_>>(),
+            [("ram", false), ("cache", true)]
+        );
+    }
+
+    #[test]
     fn one_zone_may_have_any_size() {
         assert_eq!(all(100, &[]).unwrap().len(), 1);
     }
@@ -168,6 +194,7 @@ mod tests {
             (256, &["name=,size=128m"], "as a name"),
             (256, &["name=Cache,size=128m"], "as a name"),
             (256, &["name=ram,size=128m"], "two zones are called 'ram'"),
+            (256, &["name=ram,node=1", "name=ram,hugepages=off"], "two zones are called 'ram'"),
             (256, &["name=a,size=128m", "name=a,size=256m"], "two zones are called 'a'"),
             (256, &["name=a,size=100m"], "a has 100 MiB"),
             (256, &["name=a,size=0"], "a has 0"),

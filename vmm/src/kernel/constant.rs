@@ -1,8 +1,10 @@
 //! Which part of a kernel's image stays as it is when the kernel runs, so that guests can share it. Pure.
 //!
 //! The kernel patches its code and writes its data while it boots. What lies behind the code in the same segment it only
-//! reads: constants, symbol tables, type information (`RO_DATA` in include/asm-generic/vmlinux.lds.h). That it does is
-//! a matter of memory, not of correctness: whoever maps the part does so copy-on-write.
+//! reads: constants, symbol tables, type information (`RO_DATA` in include/asm-generic/vmlinux.lds.h). And the code ends with
+//! padding that nobody ever touches: some thunks must lie at addresses that differ in certain bits
+//! (`srso_alias_untrain_ret` in arch/x86/kernel/vmlinux.lds.S), for which 4 MiB of it are laid out in Debian's kernels. That
+//! the part stays as it is is a matter of memory, not of correctness: whoever maps it does so copy-on-write.
 
 #![deny(
     clippy::indexing_slicing,
@@ -20,7 +22,18 @@ use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 /// Less is not worth a mapping of its own.
 const LEAST_BYTES: u64 = 1 << 20;
 
-/// The part of `image`, a kernel, behind its code. None if it does not say what is code, or there is little behind it.
+const PAGE: usize = 4096;
+const _: () = assert!(PAGE as u64 == PAGE_BYTES);
+
+/// What padding between functions is made of: the instruction `int3`.
+const PADDING: u8 = 0xcc;
+
+/// Pages amid the padding that are none: the thunks, and where code begins and ends. Those that the kernel patches cost a
+/// small page each.
+const MOST_AMID: u32 = 16;
+
+/// The part of `image`, a kernel, behind its code and with the padding at the end of that. None if it does not say what is
+/// code, or there is little behind it.
 #[must_use]
 pub fn constant_part(image: &[u8]) -> Option<ImagePart> {
     let endian = LittleEndian;
@@ -39,6 +52,9 @@ pub fn constant_part(image: &[u8]) -> Option<ImagePart> {
         (flags & wanted == wanted).then_some(offset.checked_add(section.sh_size(endian))?)
     });
     let from = ends.max()?.checked_next_multiple_of(PAGE_BYTES)?;
+    let code = image.get(usize::try_from(segment.p_offset(endian)).ok()?..)?;
+    let padding = padding_bytes(code.get(..usize::try_from(from).ok()?)?);
+    let from = from.checked_sub(padding)?;
     let behind = file_bytes.checked_sub(from)?;
     let bytes = behind.checked_sub(behind.checked_rem(PAGE_BYTES)?)?;
     let part = ImagePart {
@@ -48,6 +64,21 @@ pub fn constant_part(image: &[u8]) -> Option<ImagePart> {
     };
     let aligned = part.offset.is_multiple_of(PAGE_BYTES) && part.address.is_multiple_of(PAGE_BYTES);
     (aligned && bytes >= LEAST_BYTES).then_some(part)
+}
+
+/// How many bytes at the end of `code`, whole pages, are padding but for a few pages.
+fn padding_bytes(code: &[u8]) -> u64 {
+    let (mut amid, mut padding) = (0_u32, 0);
+    for (number, page) in (1..).zip(code.rchunks_exact(PAGE)) {
+        if page.iter().all(|byte| *byte == PADDING) {
+            padding = number;
+        } else if amid == MOST_AMID {
+            break;
+        } else {
+            amid = amid.saturating_add(1);
+        }
+    }
+    PAGE_BYTES.saturating_mul(padding)
 }
 
 #[cfg(test)]
@@ -89,6 +120,27 @@ mod tests {
         let part =
             ImagePart { offset: (2 << 20) + begin, address: 0x100_0000 + begin, bytes: SEGMENT - begin };
         assert_eq!(constant_part(&image), Some(part));
+    }
+
+    #[test]
+    fn padding_at_the_end_of_the_code_stays_as_it_is_too() {
+        let mut image = kernel(2 << 20, &[(CODE, 0, 2 << 20), (DATA, 2 << 20, 2 << 20)]);
+        let begin = |image: &[u8]| constant_part(image).unwrap().offset - (2 << 20);
+        assert_eq!(begin(&image), 2 << 20);
+        let page = |number: usize| (2 << 20) + number * PAGE..(2 << 20) + (number + 1) * PAGE;
+        image[page(100).start..page(511).end].fill(PADDING);
+        assert_eq!(begin(&image), 100 * 4096);
+        // Code amid it, at its end too.
+        for number in [511, 510, 300] {
+            image[page(number).start + 7] = 0x90;
+        }
+        assert_eq!(begin(&image), 100 * 4096);
+        for number in 200..213 {
+            image[page(number).end - 1] = 0x90;
+        }
+        assert_eq!(begin(&image), 100 * 4096);
+        image[page(150).start] = 0x90;
+        assert_eq!(begin(&image), 151 * 4096, "more is code that has padding in it");
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub const ACPI: u64 = 0xe_0000;
 pub const ACPI_BYTES: u64 = 0x2_0000;
 /// Start of RAM above the reserved range below 1 MiB.
 pub const HIGH_RAM_START: u64 = 0x10_0000;
+/// Ranges of a huge page, from the first on, of which a guest uses little: the kernel reserves the first MiB for good
+/// (`reserve_bios_regions` and `setup_arch`, arch/x86/kernel), and all but some pages of it is never touched.
+pub const SPARSE_RANGES: u64 = 1;
 /// Start of the hole in RAM for devices.
 pub const MMIO_START: u64 = 0xc000_0000;
 /// End of the hole.

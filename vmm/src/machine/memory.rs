@@ -4,7 +4,7 @@
 //! RAM is anonymous private memory at huge-page-aligned addresses, so that `MADV_DONTNEED` gives it back and
 //! the host's huge pages fit the guest's.
 
-use super::layout::Ram;
+use super::layout::{Ram, SPARSE_RANGES};
 use crate::config::ImagePart;
 use crate::virtio::device::Memory;
 use balloon::PAGE_BYTES;
@@ -89,6 +89,11 @@ pub fn map_ram(ram: &Ram, zones: &[Zone]) -> Result<Memory, Error> {
         let size = usize::try_from(range.bytes).map_err(|e| layout_error(e.into()))?;
         let address = map_anonymous(size, *number, zone.huge_pages)
             .map_err(|source| Error::MapRam { bytes, source })?;
+        if range.start == 0 {
+            let sparse = usize::try_from(SPARSE_RANGES).unwrap_or(0).saturating_mul(HUGE_PAGE_BYTES);
+            // SAFETY: advice on a part of the mapping made above changes no content; a host without huge pages refuses it.
+            unsafe { libc::madvise(address, sparse.min(size), libc::MADV_NOHUGEPAGE) };
+        }
         // SAFETY: `map_anonymous` returned a mapping of exactly `size` bytes that nothing else uses and that
         // stays until the process ends.
         let builder = unsafe { MmapRegionBuilder::new(size).with_raw_mmap_pointer(address.cast()) };

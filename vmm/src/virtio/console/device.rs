@@ -18,9 +18,28 @@ const VIRTIO_ID_CONSOLE: u32 = 3;
 const VIRTIO_CONSOLE_F_MULTIPORT: u64 = 1 << 1;
 /// Bytes that a port holds for each direction.
 pub const BUFFER_BYTES: usize = 64 << 10;
-/// Linux fills every receive queue with a page a descriptor: 64 keep that at 256 KiB a port.
+/// Of queues that a port's writer fills.
 const QUEUE_SIZE: u16 = 64;
-const QUEUE_SIZES: [u16; QUEUES] = [QUEUE_SIZE; QUEUES];
+/// Linux fills every receive queue with a page a descriptor, and keeps them: of what comes to the guest so many take as much
+/// as a port holds here.
+const RECEIVE_SIZE: u16 = 16;
+/// Nothing comes to ports that only the guest writes to, but Linux wants a buffer for it.
+const UNUSED_SIZE: u16 = 2;
+/// In the order of the queues ([`ports::role`]): kernel, control messages, link, input, output, errors.
+const QUEUE_SIZES: [u16; QUEUES] = [
+    UNUSED_SIZE,
+    QUEUE_SIZE,
+    RECEIVE_SIZE,
+    QUEUE_SIZE,
+    RECEIVE_SIZE,
+    QUEUE_SIZE,
+    RECEIVE_SIZE,
+    QUEUE_SIZE,
+    UNUSED_SIZE,
+    QUEUE_SIZE,
+    UNUSED_SIZE,
+    QUEUE_SIZE,
+];
 /// Requests served in one pass of the event loop.
 const BUDGET: usize = QUEUE_SIZE as usize;
 

@@ -2,7 +2,7 @@
 
 use super::control::Event;
 use super::device::{BUFFER_BYTES, Console};
-use super::ports::{self, KINDS, Port, QUEUES};
+use super::ports::{self, KINDS, Port, QUEUES, Role};
 use crate::virtio::device::{Device, Effects, Memory};
 use crate::virtio::driver::{Driver, memory, readable, writable};
 use proptest::prelude::*;
@@ -64,6 +64,22 @@ fn a_driver_learns_of_all_ports_by_name() {
     let (head, length) = used[KINDS.len()];
     let message = bench.drivers[2].read(DATA + 0x100 * (1 + u64::from(head)), length as usize);
     assert_eq!(&message[8..], b"ballast.agent");
+}
+
+/// Linux fills all of them with pages.
+#[test]
+fn receive_queues_are_as_long_as_what_comes_to_the_guest() {
+    let console = Console::default();
+    for (index, size) in console.queue_sizes().iter().enumerate() {
+        let hears = [Port::Link as usize, Port::Stdin as usize];
+        let expected = match ports::role(index).unwrap() {
+            Role::Receive(port) if hears.contains(&port) => BUFFER_BYTES / 4096,
+            Role::ControlReceive => BUFFER_BYTES / 4096,
+            Role::Receive(_) => 2,
+            Role::Transmit(_) | Role::ControlTransmit => 64,
+        };
+        assert_eq!(usize::from(*size), expected, "queue {index}");
+    }
 }
 
 #[test]
