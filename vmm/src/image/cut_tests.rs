@@ -70,7 +70,8 @@ fn a_piece_is_found_by_what_is_in_it() {
         change();
         fs::File::open(file).unwrap().set_modified(time).unwrap();
     };
-    let changes: [(&str, &dyn Fn(&Path)); 5] = [
+    type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+    let changes: [Change<'_>; 5] = [
         ("content", &|root| {
             keeping_times(&root.join("usr/three"), &|| fs::write(root.join("usr/three"), "CONTENT").unwrap())
         }),
