@@ -3,10 +3,10 @@
 use super::dirs::Dirs;
 use super::format::{Format, write_list};
 use super::output::Output;
+use crate::image::LAYERS_MAX;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::image::store::{Listed, Origin, Store};
-use crate::image::{LAYERS_MAX, LayerPath};
 use balloon::size::Size;
 use clap::Subcommand;
 use std::error::Error;
@@ -24,9 +24,6 @@ pub enum ImageVerb {
         /// Its name afterwards; else the one that its archive gives it
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
-        /// Make this directory tree of it, such as /usr, a zone of its own, which all images share that have the same one
-        #[arg(long, value_name = "DIR", value_parser = tree)]
-        share: Option<LayerPath>,
         /// Directory, tar (plain, gzip, zstd), docker archive, OCI layout, or - for standard input
         image: OsString,
     },
@@ -42,11 +39,6 @@ pub enum ImageVerb {
         #[arg(required = true)]
         names: Vec<String>,
     },
-}
-
-fn tree(text: &str) -> Result<LayerPath, String> {
-    let path = LayerPath::clean(text.as_bytes()).map_err(|error| error.to_string())?;
-    if path.is_root() { Err("all of an image is shared anyway".into()) } else { Ok(path) }
 }
 
 /// Opens the images of the data directory.
@@ -70,8 +62,7 @@ pub fn run(verb: &ImageVerb) -> Result<ExitCode, Box<dyn Error>> {
         store.sweep();
     }
     match verb {
-        ImageVerb::Import { name, share, image } => {
-            let store = store.with_apart(share.clone());
+        ImageVerb::Import { name, image } => {
             let origin = match ImageRef::parse(image) {
                 ImageRef::Stdin => Origin::Stdin,
                 _ => Origin::Path(Path::new(image)),

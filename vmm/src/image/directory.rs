@@ -52,11 +52,6 @@ pub fn import(import: &Import<'_>, directory: &Path) -> Result<ImageRecord, Erro
         let reason = "it contains the data directory: set BALLAST_DATA to a directory elsewhere";
         return Err(Error::Directory { path: directory.clone(), reason });
     }
-    if import.store.apart().is_some() {
-        let reason =
-            "of a directory nothing can be shared apart, as it is taken as it is: import a tar of it";
-        return Err(Error::Directory { path: directory.clone(), reason });
-    }
     let scan = || -> Result<Fingerprint, Error> {
         import.progress.report(Event::Begin { stage: Stage::Scan, total_bytes: None });
         let fingerprint = fingerprint(directory);

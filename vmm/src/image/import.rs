@@ -5,7 +5,7 @@
 //! users other than root inside a user namespace ([`super::user_namespace`]).
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::compression::Compression;
 use super::config::ImageConfig;
 use super::container::{ContainerError, Contents, LayerBlob};
 use super::digest::{Digest, Tally};
+use super::erofs::Build;
 use super::error::{Error, is_full};
 use super::layer::{self, Unpacked, chained_key, empty_tar};
 use super::progress::{Event, Progress, Stage};
@@ -28,6 +29,12 @@ use super::tree::Tree;
 use super::unpack::{Summary, UnpackError};
 use super::workspace::{KeyLock, Workspace};
 use super::{docker_archive, id_map, merge, oci_layout, records};
+
+/// The latest time that an image gets: ext4's own limit, in the year 2446. Archives may claim any.
+const NEWEST_MAX: i64 = (1 << 34) - 1 - (1 << 31);
+
+/// Metadata in an image for each file, roughly, in bytes: an inode and a name.
+const ENTRY_BYTES: u64 = 128;
 
 /// An imported image and what its archive said about names.
 #[derive(Debug)]
@@ -51,11 +58,9 @@ pub struct Import<'a> {
 }
 
 /// A layer unpacked, with what is known of it.
-pub(super) struct Staged {
-    /// Where.
-    pub root: PathBuf,
-    /// What it came to.
-    pub summary: Summary,
+struct Staged {
+    root: PathBuf,
+    summary: Summary,
 }
 
 impl Import<'_> {
@@ -73,23 +78,14 @@ impl Import<'_> {
             Source::DockerArchive(blobs) => (docker_archive::read(&blobs, wanted).map_err(container)?, blobs),
             Source::OciLayout(blobs) => (oci_layout::read(&blobs, wanted).map_err(container)?, blobs),
         };
-        let id = self.id(contents.id);
-        let record = match self.store.cached(id)? {
+        let record = match self.store.cached(contents.id)? {
             Some(record) => record,
             None => {
                 let layers = self.layers(&contents, &blobs)?;
-                self.record(id, contents.parsed.config, layers)?
+                self.record(contents.id, contents.parsed.config, layers)?
             }
         };
         Ok(Some(Imported { record, names: contents.names, chosen: contents.chosen }))
-    }
-
-    /// What an image is called that is `id` as a whole.
-    fn id(&self, id: Digest) -> Digest {
-        match self.store.apart() {
-            Some(path) => Digest::of(format!("ballast image 1\n{id}\napart {path}\n").as_bytes()),
-            None => id,
-        }
     }
 
     /// Writes the record of an image whose layers are published.
@@ -115,14 +111,15 @@ impl Import<'_> {
         }
         self.report_omissions(&[&summary]);
         let key = if summary.implicit.is_empty() { diff_id } else { chained_key(&[], &[diff_id]) };
-        let keys = self.build(&workspace, &Staged { root, summary }, key)?;
-        self.report_whole(keys.len() > 1);
+        if !self.store.has_layer(key) {
+            self.build(&workspace, &Staged { root, summary }, key)?;
+        }
         // Nothing but the content says what the image is: its id is that of the configuration it might have.
         let config = serde_json::json!({
             "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}
         });
-        let id = self.id(Digest::of(config.to_string().as_bytes()));
-        let record = self.record(id, ImageConfig::default(), keys)?;
+        let record =
+            self.record(Digest::of(config.to_string().as_bytes()), ImageConfig::default(), vec![key])?;
         Ok(Imported { record, names: Vec::new(), chosen: false })
     }
 
@@ -136,21 +133,13 @@ impl Import<'_> {
         let mut keys = Vec::new();
         let mut chain = Vec::new();
         let mut summaries = Vec::new();
-        // Each may become two.
-        let most = self.store.max_layers() / if self.store.apart().is_some() { 2 } else { 1 };
-        let groups = merge::plan_groups(&sizes, most);
-        let whole = groups.len();
-        for group in groups {
+        for group in merge::plan_groups(&sizes, self.store.max_layers()) {
             let position = (group.start + 1, layers.len());
             let group = &layers[group];
             let group_ids: Vec<Digest> = group.iter().map(|layer| layer.diff_id).collect();
-            let made = self.group(blobs, group, &chain, &keys, position, &mut summaries)?;
-            keys.extend(made);
+            keys.push(self.group(blobs, group, &chain, &keys, position, &mut summaries)?);
             chain.extend(group_ids);
         }
-        self.report_whole(keys.len() > whole);
-        // Of two layers a piece may be the same.
-        let keys: Vec<Digest> = merge::without_duplicates(&keys).into_iter().map(|at| keys[at]).collect();
         self.report_omissions(&summaries.iter().collect::<Vec<_>>());
         if keys.is_empty() {
             // A guest needs a root, and be it an empty one.
@@ -160,12 +149,12 @@ impl Import<'_> {
                 let root = workspace.make_root("layer").map_err(|source| self.write_error(source, 0))?;
                 self.build(&workspace, &Staged { root, summary: Summary::default() }, key)?;
             }
-            return Ok(vec![key]);
+            keys.push(key);
         }
         Ok(keys)
     }
 
-    /// Makes one file of neighbouring layers, if the store has it not, or two if a tree is cut out: returns their keys.
+    /// Makes one file of neighbouring layers, if the store has it not: returns its key.
     fn group(
         &self,
         blobs: &Blobs,
@@ -174,22 +163,20 @@ impl Import<'_> {
         below: &[Digest],
         (first, all): (usize, usize),
         summaries: &mut Vec<Summary>,
-    ) -> Result<Vec<Digest>, Error> {
+    ) -> Result<Digest, Error> {
         let diff_ids: Vec<Digest> = group.iter().map(|layer| layer.diff_id).collect();
         let own = if let [only] = diff_ids[..] { Some(only) } else { None };
         let chained = chained_key(chain, &diff_ids);
-        // What a piece of it would be called, only its content tells.
-        let known = || own.into_iter().chain([chained]).filter(|_| self.store.apart().is_none());
-        let stored = || known().find(|&key| self.store.has_layer(key));
+        let stored = || own.into_iter().chain([chained]).find(|&key| self.store.has_layer(key));
         if let Some(key) = stored() {
-            return Ok(vec![key]);
+            return Ok(key);
         }
         let lock = own.unwrap_or(chained).hex();
         let wait = || self.progress.notice("waiting for another import of the same layer".to_owned());
         let _lock =
             KeyLock::take(&self.store.locks(), &lock, wait).map_err(|source| self.write_error(source, 0))?;
         if let Some(key) = stored() {
-            return Ok(vec![key]);
+            return Ok(key);
         }
         let workspace = self.workspace()?;
         let mut staged: Option<Staged> = None;
@@ -206,7 +193,7 @@ impl Import<'_> {
                 }
             });
         }
-        let Some(mut staged) = staged else { return Ok(vec![empty_tar()]) };
+        let Some(mut staged) = staged else { return Ok(empty_tar()) };
         if group.len() > 1 {
             let tree = self.tree(&staged.root)?;
             stack::drop_idle_whiteouts(&tree, chain.is_empty()).map_err(|source| self.stack_error(source))?;
@@ -219,9 +206,9 @@ impl Import<'_> {
             staged.summary.newest =
                 staged.summary.newest.max(newest.map_err(|source| self.stack_error(source))?);
         }
-        let keys = self.build(&workspace, &staged, key)?;
+        self.build(&workspace, &staged, key)?;
         summaries.push(staged.summary);
-        Ok(keys)
+        Ok(key)
     }
 
     fn merge(&self, mut lower: Staged, upper: Staged, bytes: u64) -> Result<Staged, Error> {
@@ -309,6 +296,48 @@ impl Import<'_> {
         unpacked.map_err(|source| self.unpack_error(source, bytes))
     }
 
+    /// Builds the image of a staged layer and publishes it.
+    fn build(&self, workspace: &Workspace, staged: &Staged, key: Digest) -> Result<(), Error> {
+        let summary = &staged.summary;
+        let build = Build {
+            directory: &staged.root,
+            image: &workspace.path().join("image.erofs"),
+            uuid: key.uuid(),
+            newest: summary.newest.min(NEWEST_MAX),
+            opaque: summary.opaque,
+            expected_bytes: summary.bytes.saturating_add(summary.entries.saturating_mul(ENTRY_BYTES)),
+        };
+        self.publish_if(&build, key, || Ok(()))
+    }
+
+    /// Runs a build and, if `check` then agrees, moves the image to its place in the store; one that is there
+    /// already stays.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn publish_if(
+        &self,
+        build: &Build<'_>,
+        key: Digest,
+        check: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        build.run(self.progress).map_err(|source| match source.is_disk_full() {
+            true => Error::DiskFull {
+                path: self.store.root().to_owned(),
+                needed_bytes: Some(build.expected_bytes),
+                source: source.into(),
+            },
+            false => Error::Build { what: self.what.to_owned(), source },
+        })?;
+        check()?;
+        let path = self.store.layer_path(key);
+        // A link does not replace: a running guest's image keeps being the one that new guests share.
+        match fs::hard_link(build.image, &path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(self.write_error(error, 0)),
+            _ => records::sync_directory(&path).map_err(|source| self.write_error(source, 0)),
+        }
+    }
+
     /// A private directory on the store's file system.
     ///
     /// # Errors
@@ -317,15 +346,15 @@ impl Import<'_> {
         Workspace::create(&self.store.tmp()).map_err(|source| self.write_error(source, 0))
     }
 
-    pub(super) fn tree(&self, root: &Path) -> Result<Tree, Error> {
+    fn tree(&self, root: &Path) -> Result<Tree, Error> {
         Tree::open(root).map_err(|source| self.write_error(source, 0))
     }
 
-    pub(super) fn write_error(&self, source: io::Error, bytes: u64) -> Error {
+    fn write_error(&self, source: io::Error, bytes: u64) -> Error {
         Error::write(self.store.root(), source, Some(bytes).filter(|&bytes| bytes > 0))
     }
 
-    pub(super) fn stack_error(&self, source: stack::StackError) -> Error {
+    fn stack_error(&self, source: stack::StackError) -> Error {
         Error::Stack { what: self.what.to_owned(), source }
     }
 

@@ -14,7 +14,6 @@
 //! layer             bytes -> compression -> tar_reader -> entry -> unpack    (hashed on the way)  |
 //!   |                        limits          pax                    tree     (openat2, inside)    |
 //! merge, stack      more layers than devices: neighbours become one                               |
-//! cut               a directory tree becomes a layer of its own, if that is wanted                |
 //!   |                                                                                             |
 //! erofs             mkfs.erofs, opaque marks renamed, padded to 2 MiB, checked  <-----------------+
 //!   |
@@ -29,7 +28,6 @@
 //! - **Layers are keyed by diff id**, so that images share them. The key is one of the whole chain below where the
 //!   file depends on it: for merged layers, and for layers whose archive uses directories that it does not
 //!   describe, which get the attributes that the layers below give them.
-//! - **A tree that lies apart** is keyed by its content, so that images which have nothing else in common share it.
 //! - **Whiteouts** are character devices 0:0 and opaque directories carry `trusted.overlay.opaque`, whoever
 //!   imports, so that the guest mounts overlayfs always in the same way.
 //! - **Owners are never changed.** Users other than root import in a user namespace ([`user_namespace`]), or are
@@ -46,7 +44,6 @@ mod catalogue;
 mod compression;
 pub mod config;
 mod container;
-mod cut;
 mod digest;
 mod directory;
 mod docker_archive;
@@ -64,7 +61,6 @@ mod oci_layout;
 mod pax;
 pub mod progress;
 pub mod progress_bars;
-mod publish;
 mod read_at;
 mod records;
 pub mod reference;

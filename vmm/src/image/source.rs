@@ -11,8 +11,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
-
 use super::blobs::{Blobs, Extent};
 use super::compression::{Compression, MAGIC_BYTES};
 use super::entry::LayerPath;
@@ -229,16 +227,6 @@ fn guess(start: &[u8]) -> &'static str {
     } else {
         "it is neither a tar (plain, gzip, zstd or xz) nor a directory"
     }
-}
-
-/// The index of an OCI layout, which changes whenever its images do; `None` for any other directory.
-pub fn layout_index(directory: &File) -> Option<File> {
-    let open = |name: &[u8]| {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        rustix::fs::openat(directory, name, flags, Mode::empty()).ok()
-    };
-    open(oci_layout::LAYOUT)?;
-    open(oci_layout::INDEX).map(File::from)
 }
 
 #[cfg(test)]

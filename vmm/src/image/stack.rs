@@ -200,7 +200,7 @@ fn metadata(image: &ErofsImage<'_, File>, inode: &Inode) -> Result<Metadata, Ero
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use std::collections::BTreeMap;
     use std::ffi::OsStr;
     use std::fs;
@@ -216,15 +216,15 @@ pub(super) mod tests {
 
     /// What a layer says of a path.
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub enum Node {
+    enum Node {
         File(u8),
         Whiteout,
         Directory { opaque: bool },
     }
 
-    pub type Layer = BTreeMap<String, Node>;
+    type Layer = BTreeMap<String, Node>;
 
-    pub fn write(root: &Path, layer: &Layer) -> Tree {
+    fn write(root: &Path, layer: &Layer) -> Tree {
         fs::create_dir_all(root).unwrap();
         for (name, node) in layer {
             let at = root.join(name);
@@ -245,7 +245,7 @@ pub(super) mod tests {
         Tree::open(root).unwrap()
     }
 
-    pub fn read(root: &Path) -> Layer {
+    fn read(root: &Path) -> Layer {
         let mut layer = Layer::new();
         let mut pending = vec![root.to_owned()];
         while let Some(directory) = pending.pop() {
@@ -268,7 +268,7 @@ pub(super) mod tests {
     }
 
     /// What a stack of layers, lowest first, shows: overlayfs' look-up for every path.
-    pub fn view(layers: &[Layer]) -> BTreeMap<String, Node> {
+    fn view(layers: &[Layer]) -> BTreeMap<String, Node> {
         let names: BTreeSet<&String> = layers.iter().flat_map(Layer::keys).collect();
         let mut shown = BTreeMap::new();
         for name in names {
@@ -310,7 +310,7 @@ pub(super) mod tests {
         Some(Node::Directory { opaque: false })
     }
 
-    pub fn layer() -> impl Strategy<Value = Layer> {
+    fn layer() -> impl Strategy<Value = Layer> {
         let node = prop_oneof![
             any::<u8>().prop_map(Node::File),
             Just(Node::Whiteout),

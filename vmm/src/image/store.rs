@@ -21,20 +21,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 pub use super::catalogue::{Listed, Removed};
 use super::config::ImageConfig;
 use super::digest::Digest;
 use super::directory;
-use super::entry::LayerPath;
 use super::error::Error;
 use super::import::Import;
 use super::limits::Limits;
+use super::oci_layout;
 use super::progress::Progress;
 use super::records::{self, ImageRecord, Memo, NameRecord, Stamp};
 use super::reference::{ImageRef, Name};
-use super::source;
 use super::user_namespace::{self, Helper, Outcome};
 use super::workspace::{flock, sweep_leftovers};
 
@@ -48,7 +47,6 @@ pub struct Store {
     max_layers: usize,
     limits: Limits,
     helper: Helper,
-    apart: Option<LayerPath>,
 }
 
 /// An image, ready to be mapped by a guest.
@@ -99,7 +97,6 @@ impl Store {
             max_layers: max_layers.max(1),
             limits: Limits::default(),
             helper: Helper::default(),
-            apart: None,
         };
         for (name, mode) in [
             ("layers", 0o755),
@@ -129,13 +126,6 @@ impl Store {
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
-    }
-
-    /// The same store, which makes the directory tree at `path` of what it imports from archives a layer of its own: all
-    /// images with the same tree share it.
-    #[must_use]
-    pub fn with_apart(self, path: Option<LayerPath>) -> Self {
-        Self { apart: path, ..self }
     }
 
     /// Removes what imports that were killed left behind. Best effort: nobody waits for it.
@@ -227,7 +217,7 @@ impl Store {
         let open = |source| Error::Open { path: path.to_owned(), source };
         let file = File::open(path).map_err(open)?;
         let kind = file.metadata().map_err(open)?;
-        let stamped = if kind.is_dir() { source::layout_index(&file) } else { file.try_clone().ok() };
+        let stamped = if kind.is_dir() { layout_index(&file) } else { file.try_clone().ok() };
         let Some(stamped) = stamped.filter(|_| kind.is_dir() || kind.is_file()) else {
             if kind.is_dir() {
                 return self.directory(path, &what, progress);
@@ -346,15 +336,11 @@ impl Store {
         self.root.join("images").join(format!("{}.json", id.hex()))
     }
 
-    /// Of a path as it is now spelled out, of the image chosen in it, and of what is to lie apart.
+    /// Of a path as it is now spelled out, and of the image chosen in it.
     fn memo_path(&self, path: &Path, choice: Option<&Name>) -> PathBuf {
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let choice = choice.map_or("", Name::as_str);
-        let mut text = [choice.as_bytes(), b"\0", path.as_os_str().as_bytes()].concat();
-        if let Some(apart) = &self.apart {
-            text.extend([b"\0", apart.as_bytes()].concat());
-        }
-        let key = Digest::of(&text);
+        let key = Digest::of(&[choice.as_bytes(), b"\0", path.as_os_str().as_bytes()].concat());
         self.root.join("memo").join(format!("{}.json", key.hex()))
     }
 
@@ -377,10 +363,6 @@ impl Store {
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
-
-    pub(super) fn apart(&self) -> Option<&LayerPath> {
-        self.apart.as_ref()
-    }
 }
 
 /// As many digits as docker shows of an id.
@@ -390,4 +372,14 @@ fn short_name(key: Digest) -> String {
 
 pub(super) fn layer_name(key: Digest) -> String {
     format!("{}.erofs", key.hex())
+}
+
+/// The index of an OCI layout, which changes whenever its images do; `None` for any other directory.
+fn layout_index(directory: &File) -> Option<File> {
+    let open = |name: &[u8]| {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        rustix::fs::openat(directory, name, flags, Mode::empty()).ok()
+    };
+    open(oci_layout::LAYOUT)?;
+    open(oci_layout::INDEX).map(File::from)
 }

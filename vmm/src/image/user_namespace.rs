@@ -18,7 +18,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -27,7 +26,6 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::digest::Digest;
-use super::entry::LayerPath;
 use super::id_map;
 use super::import::Import;
 use super::progress::{Event, Progress};
@@ -145,7 +143,6 @@ pub fn import(
         .arg(HELPER)
         .arg(store.root())
         .arg(store.max_layers().to_string())
-        .arg(store.apart().map_or(OsStr::new(""), LayerPath::as_os_str))
         .arg(wanted.map_or("", Name::as_str))
         .arg(what)
         .stdin(source)
@@ -200,24 +197,23 @@ pub fn helper_main() -> Option<ExitCode> {
     if first != HELPER {
         return None;
     }
-    let (root, layers, apart) = (arguments.next()?, arguments.next()?, arguments.next()?);
+    let (root, layers) = (arguments.next()?, arguments.next()?);
     let (wanted, what) = (arguments.next()?, arguments.next()?);
-    Some(match help(&root, &layers, &apart, &wanted, &what) {
+    Some(match help(&root, &layers, &wanted, &what) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     })
 }
 
 /// The helper's side. An error here is one of talking to the parent.
-fn help(root: &OsStr, layers: &OsStr, apart: &OsStr, wanted: &OsStr, what: &OsStr) -> io::Result<()> {
+fn help(root: &OsStr, layers: &OsStr, wanted: &OsStr, what: &OsStr) -> io::Result<()> {
     let channel = Channel(UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?));
     let source = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let outcome = enter(&channel).and_then(|()| {
         let layers = layers.to_str().and_then(|text| text.parse().ok()).unwrap_or(1);
         let wanted = wanted.to_str().and_then(|text| Name::parse(text).ok());
         let what = what.to_string_lossy();
-        let apart = LayerPath::clean(apart.as_bytes()).ok().filter(|path| !path.is_root());
-        let store = Store::open(Path::new(root), layers).map_err(|error| chain(&error))?.with_apart(apart);
+        let store = Store::open(Path::new(root), layers).map_err(|error| chain(&error))?;
         let _lease = store.lease().map_err(|error| chain(&error))?;
         let import = Import { store: &store, what: &what, progress: &channel };
         import.run(source, wanted.as_ref()).map_err(|error| chain(&error))

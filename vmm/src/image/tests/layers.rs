@@ -7,8 +7,7 @@ use rustix::fs::FileType;
 
 use super::fixture::{Bench, Tar, docker_archive, is_root, read, told, view};
 use crate::image::digest::Digest;
-use crate::image::entry::LayerPath;
-use crate::image::store::{Image, Store};
+use crate::image::store::Image;
 
 fn import(layers: &[Vec<u8>], max_layers: usize) -> (Bench, Image) {
     let bench = Bench::with_layers(max_layers);
@@ -222,80 +221,4 @@ proptest! {
             prop_assert_eq!(marks.count(), 0);
         }
     }
-}
-
-/// A bench whose imports have `path` apart.
-fn apart(path: &str) -> Bench {
-    let bench = Bench::new();
-    let store = Store::open(&bench.path("data"), 8).unwrap();
-    Bench { store: store.with_apart(Some(LayerPath::clean(path.as_bytes()).unwrap())), ..bench }
-}
-
-#[test]
-fn a_tree_that_lies_apart_is_one_for_all_images_that_have_it() {
-    if !is_root() {
-        return;
-    }
-    let library = "x".repeat(3 << 20);
-    let root = |own: &str, mode| {
-        let tree =
-            Tar::new().directory("usr", 0o755).directory("usr/lib", mode).file("usr/lib/x.so", &library);
-        tree.directory("etc", 0o755).file("etc/name", own).end()
-    };
-    let bench = apart("/usr");
-    let images = ["one", "two"].map(|own| bench.import_bytes(&root(own, 0o755)).unwrap());
-    let names = |image: &Image| image.layers.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>();
-    let [one, two] = images.each_ref().map(names);
-    assert_eq!((one.len(), two.len(), &one[0]), (2, 2, &two[0]), "the tree is one");
-    assert_ne!(one[1], two[1]);
-    assert_eq!(bench.stored("layers").len(), 3);
-    assert!(images[1].layers[1].bytes < images[1].layers[0].bytes);
-    // In what an archive of layers has in common with them, too, and not in a tree that is not quite the same.
-    let upper = Tar::new().file("etc/more", "3").file("usr/small", "3").end();
-    let layered = bench.import_bytes(&docker_archive(&[root("one", 0o755), upper.clone()], &[])).unwrap();
-    assert_eq!((&names(&layered)[0], layered.layers.len()), (&one[0], 3));
-    let other = bench.import_bytes(&root("one", 0o700)).unwrap();
-    assert_ne!(names(&other)[0], one[0]);
-    assert_eq!(bench.log.notices(), [""; 0]);
-
-    // They show what they would whole, and are other images than those.
-    let whole = Bench::new();
-    for (bytes, image) in
-        [(root("two", 0o755), &images[1]), (docker_archive(&[root("one", 0o755), upper], &[]), &layered)]
-    {
-        let expected = whole.import_bytes(&bytes).unwrap();
-        assert!(view(image) == view(&expected), "{:?}", paths(image));
-        assert_ne!(image.id, expected.id);
-    }
-    // Who wants what there is not is told.
-    bench.import_bytes(&Tar::new().directory("usr", 0o755).file("usr/small", "1").end()).unwrap();
-    assert!(bench.log.notices()[0].contains("nothing is shared apart"), "{:?}", bench.log.notices());
-    std::fs::create_dir(bench.path("directory")).unwrap();
-    let refused = told(&bench.import(&bench.path("directory")).unwrap_err());
-    assert!(refused.contains("import a tar of it"), "{refused}");
-}
-
-#[test]
-fn what_upper_layers_hide_of_a_tree_apart_stays_hidden() {
-    if !is_root() {
-        return;
-    }
-    let large = "x".repeat(3 << 20);
-    let tree = |name: &str| Tar::new().directory("usr", 0o755).file(&format!("usr/{name}"), &large);
-    let layers = [
-        tree("a").file("usr/b", "1").end(),
-        tree("c").file("usr/.wh.a", "").end(),
-        Tar::new().directory("usr", 0o755).file("usr/.wh..wh..opq", "").file("usr/d", "2").end(),
-        tree("e").end(),
-    ];
-    let bench = apart("usr");
-    for count in 1..=layers.len() {
-        let archive = docker_archive(&layers[..count], &[]);
-        let expected = Bench::new().import_bytes(&archive).unwrap();
-        let image = bench.import_bytes(&archive).unwrap();
-        assert_eq!(paths(&image), paths(&expected));
-        assert!(image.layers.len() > expected.layers.len());
-    }
-    let all = bench.import_bytes(&docker_archive(&layers, &[])).unwrap();
-    assert_eq!(paths(&all), ["usr", "usr/d", "usr/e"]);
 }
