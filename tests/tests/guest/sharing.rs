@@ -186,51 +186,6 @@ fn two_images_hold_a_common_layer_once() {
     }
 }
 
-/// An image of busybox with 4 MiB below `/usr`, which both have, and a file of its own elsewhere.
-fn with_a_tree(ballast: &Ballast, own: &str) -> PathBuf {
-    let (tree, archive) = (ballast.path("tree"), ballast.path(&format!("{own}.tar")));
-    if !tree.exists() {
-        fs::create_dir_all(tree.join("usr/share")).unwrap();
-        let blob: Vec<u8> = (0..1_u32 << 20).flat_map(u32::to_le_bytes).collect();
-        fs::write(tree.join("usr/share/blob"), blob).unwrap();
-    }
-    fs::create_dir_all(tree.join("opt")).unwrap();
-    fs::write(tree.join("opt/name"), own).unwrap();
-    fs::copy(std::env::var("BALLAST_TEST_FIXTURES").unwrap() + "/busybox/rootfs.tar", &archive).unwrap();
-    let tar = Command::new("tar").arg("-rf").arg(&archive).arg("-C").arg(&tree).args(["usr", "opt"]).status();
-    assert!(tar.unwrap().success());
-    archive
-}
-
-#[test]
-fn two_images_hold_a_common_tree_once() {
-    let ballast = setup();
-    let script = "echo $(cat /opt/name; wc -c < /usr/share/blob); sleep 1000";
-    let start = |own: &str| {
-        let archive = with_a_tree(&ballast, own);
-        let import = ["image", "import", "--share", "/usr", "--name", own, archive.to_str().unwrap()];
-        let _ = ballast.command(&import).end().exits(0);
-        ballast.run(own, &["sh", "-c", script]).options(["-m", "128m", "--name", own]).start()
-    };
-    let guests = ["one", "two"].map(start);
-    for (guest, own) in guests.iter().zip(["one", "two"]) {
-        guest.wait_for(&format!("{own} 4194304"));
-    }
-    let [one, two] = guests.each_ref().map(files);
-    let common: BTreeSet<FileId> = one.intersection(&two).copied().collect();
-    assert!(common.len() == 1 && one.len() == 2 && two.len() == 2, "{one:?} {two:?}");
-    for guest in &guests {
-        let tree: Vec<Mapping> =
-            layers(guest).into_iter().filter(|layer| common.contains(&layer.file)).collect();
-        let (rss, pss) = (sum(&tree, |layer| layer.rss), sum(&tree, |layer| layer.pss));
-        println!("of the tree: {rss} bytes resident, {pss} its share");
-        assert!(rss >= 4 * MIB && pss <= rss * 55 / 100, "{pss} of {rss} bytes");
-    }
-    for own in ["one", "two"] {
-        let _ = ballast.command(&["image", "rm", own]).end().exits(0);
-    }
-}
-
 const SCOPES: &str = "[pool]\ncapacity = '4g'\n[groups.ci]\ncharging = 'first-touch'\n
     [groups.web]\nmax = '300m'\nshare = 'host'\n[groups.ops]\nshare = 'host'\n";
 
