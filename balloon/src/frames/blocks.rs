@@ -30,7 +30,7 @@ fn block(page: u32) -> usize {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
+#[expect(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "a test may fail by it")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -112,3 +112,41 @@ pub(super) fn remembered<T>(
         None => look(&mut Memory::new(id)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::{Pool, Tree};
+
+    fn memory(charge_bytes: u64) -> Memory {
+        let tree = Tree::new(Pool { capacity_bytes: 1 << 30, overcommit: true }).unwrap();
+        let mut memory = Memory::new(tree.root());
+        assert_eq!(memory.outstanding(charge_bytes, LAG_TICKS), 0);
+        memory
+    }
+
+    #[test]
+    fn what_is_directed_later_prolongs_no_wait() {
+        let mut memory = memory(1000);
+        memory.directed(160);
+        assert_eq!(memory.outstanding(1000, LAG_TICKS), 160);
+        memory.directed(16);
+        let later: Vec<u64> = (0..5).map(|_| memory.outstanding(1000, LAG_TICKS)).collect();
+        assert_eq!(later, [176, 176, 176, 16, 0]);
+    }
+
+    #[test]
+    fn what_comes_pays_for_what_was_directed_first_and_what_stands_still_does_not_come() {
+        let mut memory = memory(1000);
+        memory.directed(160);
+        assert_eq!(memory.outstanding(900, LAG_TICKS), 60);
+        memory.directed(30);
+        assert_eq!(memory.outstanding(870, LAG_TICKS), 60, "30 of the first are missing");
+        assert_eq!(
+            memory.outstanding(869, LAG_TICKS),
+            0,
+            "one of sixty is no progress, and both are two ticks old"
+        );
+        assert_eq!(memory.outstanding(500, LAG_TICKS), 0);
+    }
+}

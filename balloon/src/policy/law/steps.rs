@@ -73,7 +73,10 @@ impl Law {
 
     /// What the daemon wants back now, once for each envelope, and what of that was compressed instead of coming back.
     fn direct(&mut self, now_ms: u64, orders: &mut Orders) {
-        let Some(envelope) = self.leased(now_ms).copied() else { return };
+        let Some(envelope) = self.leased(now_ms).copied() else {
+            self.short_bytes = 0;
+            return;
+        };
         let is_new = self.taken_sequence.replace(envelope.sequence) != Some(envelope.sequence);
         let directed_bytes = if is_new { envelope.take_bytes } else { 0 };
         let short_bytes = if self.pending.is_none() { std::mem::take(&mut self.short_bytes) } else { 0 };

@@ -187,3 +187,42 @@ fn trimming_leaves_what_booting_took_and_what_is_promised_not_what_kernels_keep_
         assert!(left >= left_mib * MIB && left < (left_mib + 1) * MIB, "{left}");
     }
 }
+
+fn envelope(sequence: u64, take_bytes: u64) -> Observation {
+    Observation::Envelope(Envelope {
+        sequence,
+        lease_ms: 10_000,
+        lambda_permille: CALM,
+        max_bytes: SIZE,
+        high_bytes: None,
+        floor_bytes: 0,
+        grant_bytes: 0,
+        take_bytes,
+    })
+}
+
+#[test]
+fn what_is_compressed_instead_of_given_back_is_ordered_again() {
+    let mut guest = Guest::new();
+    guest.seconds(2);
+    let ordered = guest.tell(&envelope(1, 90 * MIB));
+    assert_eq!(reclaimed_bytes(&ordered), 90 * MIB);
+    let answer = |number, file_mib: u64, anon_mib: u64| {
+        let pages = |mib: u64| mib * MIB / PAGE_BYTES;
+        let (file_pages, anon_pages) = (pages(file_mib), pages(anon_mib));
+        Observation::Reclaimed(Reclaimed { number, file_pages, anon_pages, ..Reclaimed::default() })
+    };
+    let again = reclaimed_bytes(&guest.tell(&answer(1, 60, 30)));
+    assert!(again.abs_diff(10 * MIB) < MIB / 8, "{again}");
+    assert_eq!(reclaimed_bytes(&guest.tell(&answer(2, 10, 0))), 0);
+}
+
+#[test]
+fn what_is_promised_stays_while_an_order_is_on_its_way() {
+    let mut guest = Guest::new();
+    guest.min_bytes = 700 * MIB;
+    guest.seconds(2);
+    // Of 1024 MiB 100 are free.
+    assert_eq!(reclaimed_bytes(&guest.tell(&envelope(1, 300 * MIB))), 224 * MIB);
+    assert_eq!(reclaimed_bytes(&guest.tell(&envelope(2, 300 * MIB))), 0);
+}
