@@ -2,11 +2,8 @@
 
 use super::compare::{Contender, Order};
 use super::decay::{BINS, Row, intervals};
-use super::guest::agent::Manners;
-use super::guest::evict::Lists;
-use super::guest::machine::Spec;
-use super::guest::workload::{Activity, Burst, Stream, Workload};
-use super::mixes::MIB;
+use super::guest::workload::Stream;
+use super::mixes::{MIB, plain};
 use super::series::Series;
 use super::verdict::Verdict;
 use super::world::{Plan, Tenant};
@@ -84,38 +81,16 @@ impl Experiment {
         }
     }
 
+    /// On classic lists, as [`plain`] has them: Debian's 6.1 has the multi-generational LRU off.
     fn guest(self) -> Tenant {
-        let stream = match self {
-            Self::Kv => Stream::default(),
-            Self::Scan => once(SCAN_MIB_PER_S * MIB, WARM_S, TAPE_MIB as f64 / SCAN_MIB_PER_S),
-        };
-        let workload = Workload {
-            activity: Activity::Steady(1.0),
-            stream,
-            burst: Burst::default(),
-            turn_over: (0.0, 0.0),
-        };
-        let spec = Spec {
-            total: 512.0 * MIB,
-            base: 80.0 * MIB,
-            demand: [self.file(), [0.0; BINS]],
-            cycle: None,
-            workload,
-            // Debian's 6.1 has the multi-generational LRU off.
-            lists: Lists { generations: false, wrong: 0.1, once_first: 0.98 },
-            refetch_s: 100e-6,
-            swap_in_s: 30e-6,
-            swap: true,
-            dirty: 0.0,
-        };
-        Tenant {
-            spec,
-            manners: Manners::default(),
-            stays_s: (0.0, f64::INFINITY),
-            reboots_s: None,
-            min: 0.0,
-            group: 0,
+        let mut tenant = plain(0.0);
+        tenant.spec.total = 512.0 * MIB;
+        tenant.spec.demand = [self.file(), [0.0; BINS]];
+        if self == Self::Scan {
+            let length_s = TAPE_MIB as f64 / SCAN_MIB_PER_S;
+            tenant.spec.workload.stream = once(SCAN_MIB_PER_S * MIB, WARM_S, length_s);
         }
+        tenant
     }
 
     /// Its file pages by how often they are used.
