@@ -52,7 +52,7 @@ struct Held {
 fn a_day_leaves_nothing_behind_and_hurts_nobody_who_is_protected() {
     let hours = soak_hours();
     let ballast = setup();
-    let daemon = Daemon::start(&ballast, &format!("[pool]\ncapacity = {CAPACITY}\n"));
+    let daemon = Daemon::start(&ballast, &format!("[pool]\ncapacity = '{CAPACITY}'\n"));
     let mut random = Rand64::new(1);
     let mut kept: Vec<Guest> = (0..PROTECTED).map(|number| protected(&ballast, number)).collect();
     let mut tenants: Vec<Tenant> =
@@ -98,7 +98,7 @@ fn a_day_leaves_nothing_behind_and_hurts_nobody_who_is_protected() {
     }
 
     let end = Held::now(&daemon, &kept);
-    let settled = settled.unwrap_or_else(|| end.clone());
+    let settled = settled.unwrap();
     assert!(end.daemon <= settled.daemon + GROWTH, "the daemon grew: {settled:?} {end:?}");
     assert_eq!((end.daemon_files, end.mounts), (settled.daemon_files, settled.mounts));
     for (before, after) in settled.vmms.iter().zip(&end.vmms) {
