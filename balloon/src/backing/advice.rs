@@ -9,6 +9,7 @@ use super::mapping::{HostRange, Mapping};
 use super::release::Backing;
 use crate::frames::{Layout, Run};
 use std::ops::Range;
+use std::slice;
 
 /// [`PAGES_PER_HUGE_PAGE`] in bytes.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -39,6 +40,12 @@ fn touched(runs: &[Run]) -> impl Iterator<Item = (usize, u64)> + '_ {
     runs.iter().flat_map(|run| HugePages::ranges(*run).map(|range| (run.region(), range)))
 }
 
+/// Whether `runs`, which are in order, touch one range, or one and the next.
+fn is_in_two_neighbours(runs: &[Run]) -> bool {
+    let (first, last) = (touched(runs).next(), touched(runs.last().map_or(&[], slice::from_ref)).last());
+    first.zip(last).is_some_and(|(first, last)| first.0 == last.0 && last.1.saturating_sub(first.1) <= 1)
+}
+
 impl<K: Kernel> Backing<K> {
     /// Keeps the host's huge pages out of what went back in part, around `runs`, whose state has changed, and lets them in
     /// again where nothing of it is left. `kept` says for how many pages of a run small ones are wanted. Advice:
@@ -66,7 +73,27 @@ impl<K: Kernel> Backing<K> {
         }
     }
 
-    /// Does what [`Self::defer_huge_page_advice`] has deferred.
+    /// As [`Self::adapt_huge_pages`], of a driver that deflates. One that does it in order is amid a range or two, whose
+    /// advice would be undone by what it sends next: that waits until it is elsewhere, or [arrives](Self::give_deferred_advice).
+    pub fn adapt_huge_pages_behind(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {
+        let mut ranges = std::mem::take(&mut self.deferred);
+        let is_amid = is_in_two_neighbours(runs);
+        if is_amid {
+            ranges.retain(|range| touched(runs).all(|amid| amid != *range));
+        } else {
+            ranges.extend(touched(runs));
+        }
+        ranges.sort_unstable();
+        self.adapt(layout, ranges.iter().copied(), kept, false);
+        ranges.clear();
+        if is_amid {
+            ranges.extend(touched(runs));
+            ranges.dedup();
+        }
+        self.deferred = ranges;
+    }
+
+    /// Does what [`Self::defer_huge_page_advice`] and [`Self::adapt_huge_pages_behind`] have deferred.
     pub fn give_deferred_advice(&mut self, layout: &Layout, kept: impl Fn(Run) -> u64) {
         let mut ranges = std::mem::take(&mut self.deferred);
         ranges.sort_unstable();
@@ -252,6 +279,34 @@ mod tests {
             subject.adapt_huge_pages(&layout(), &runs(&[(0, 0, 512), (1, 0, 512)]), |_| ballooned);
         }
         assert_eq!((subject.work().calls, subject.failures()), (1, Failures::default()));
+    }
+
+    #[test]
+    fn a_driver_that_deflates_in_order_is_followed_behind() {
+        let mut subject = subject(&[]);
+        let layout = layout();
+        // Downwards, as Linux does: what it is amid is a part of a range until its next pages come.
+        let left = |upper, lower| move |run: Run| if run.first() == 512 { upper } else { lower };
+        for (first, count, upper, lower) in
+            [(768, 256, 256, 512), (512, 256, 0, 512), (448, 64, 0, 448), (256, 256, 0, 256)]
+        {
+            subject.adapt_huge_pages_behind(&layout, &runs(&[(0, first, count)]), left(upper, lower));
+            assert_eq!(subject.work().calls, 0, "{first}");
+        }
+        // It has gone on, and left a part. Over the border of two regions there are no neighbours.
+        subject.adapt_huge_pages_behind(&layout, &runs(&[(0, 1023, 1), (1, 0, 1)]), left(0, 256));
+        assert!(
+            is_small(&mut subject, runs(&[(0, 0, 512)])[0]) && is_small(&mut subject, runs(&[(1, 0, 1)])[0])
+        );
+        assert!(!is_small(&mut subject, runs(&[(0, 512, 512)])[0]));
+        // Here and there: at once.
+        subject.adapt_huge_pages_behind(&layout, &runs(&[(0, 1, 1), (0, 600, 1), (1, 1, 1)]), |_| 1);
+        assert!(is_small(&mut subject, runs(&[(1, 0, 512)])[0]));
+        // It stays where it is amid: told at the end.
+        subject.adapt_huge_pages_behind(&layout, &runs(&[(1, 600, 1)]), |_| 1);
+        assert!(!is_small(&mut subject, runs(&[(1, 512, 512)])[0]));
+        subject.give_deferred_advice(&layout, |_| 1);
+        assert!(is_small(&mut subject, runs(&[(1, 512, 512)])[0]));
     }
 
     #[test]

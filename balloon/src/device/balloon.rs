@@ -233,7 +233,8 @@ impl<K: Kernel> Balloon<K> {
             Queue::Deflate => {
                 let entry = self.books.deflate(settled.runs);
                 let books = &self.books;
-                self.backing.adapt_huge_pages(books.layout(), settled.runs, |run| books.kept_small(run));
+                self.backing
+                    .adapt_huge_pages_behind(books.layout(), settled.runs, |run| books.kept_small(run));
                 // To the driver, what the host has kept is in the balloon.
                 let kept = entry.unchanged.min(self.kept_pages);
                 self.kept_pages = self.kept_pages.saturating_sub(kept);

@@ -116,6 +116,8 @@ struct Model {
     actual: u32,
     /// Pages that were inflated: what to do about huge pages there may wait until the driver arrives or memory is read.
     deferred: BTreeSet<u32>,
+    /// Pages that the driver deflated last, if it may be amid their huge pages.
+    amid: BTreeSet<u32>,
     /// Pages that a reset freed: what to do about huge pages there waits for the next reading of memory.
     freed: BTreeSet<u32>,
 }
@@ -241,6 +243,12 @@ proptest! {
                     let blamed = subject.errors().not_ballooned_pages - before.not_ballooned_pages;
                     prop_assert_eq!(blamed, twice + strange - kept);
                     prop_assert!(released(&mut subject).is_empty(), "deflating needs nothing of the host");
+                    model.deferred.clear();
+                    model.amid = distinct.into_iter().filter(|page| is_memory(*page)).collect();
+                    let ends = model.amid.first().zip(model.amid.last());
+                    if ends.is_some_and(|(first, last)| last / 512 - first / 512 > 1) {
+                        model.amid.clear();
+                    }
                 }
                 Operation::Report(ranges) => {
                     prop_assert!(subject.begin_chain());
@@ -269,6 +277,7 @@ proptest! {
                             model.actual = value.min(3 * 1024);
                             if u64::from(model.actual) * 4096 == subject.report(None, 0).target {
                                 model.deferred.clear();
+                                model.amid.clear();
                             }
                         }
                         (12, Ok(value)) => model.poison = value,
@@ -287,6 +296,7 @@ proptest! {
                     prop_assert_eq!(subject.driver(0), DriverState::Absent);
                     subject.activate(features, 0);
                     model.freed.append(&mut model.ballooned);
+                    model.freed.append(&mut model.amid);
                     let Model { reported, freed, .. } = model;
                     model = Model { reported, freed, features: features & OFFERED, ..Model::default() };
                 }
@@ -308,6 +318,7 @@ proptest! {
                     let taken_back = subject.report(None, 0).taken_back_total - taken_back;
                     prop_assert_eq!(taken_back, 4096 * (reported - model.reported.len() as u64));
                     model.deferred.clear();
+                    model.amid.clear();
                     model.freed.clear();
                 }
                 Operation::Script(answers) => subject.backing_mut().kernel_mut().script(&answers),
@@ -320,7 +331,7 @@ proptest! {
             prop_assert_eq!(report.guest_owned + report.ballooned + report.reported, SIZE);
             prop_assert!(report.target <= SIZE - BLOCK);
             prop_assert_eq!(subject.books().check(), Ok(()));
-            check_huge_pages(&mut subject, &model.deferred, &model.freed)?;
+            check_huge_pages(&mut subject, &model.deferred, &(&model.freed | &model.amid))?;
         }
         // The driver has arrived.
         let target = subject.report(None, 0).target / 4096;

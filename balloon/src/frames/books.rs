@@ -4,6 +4,7 @@
 
 use super::{Bitmap, Layout, Run};
 use crate::backing::Released;
+use crate::pages::PageRange;
 use serde::{Deserialize, Serialize};
 
 /// Which of a VM's pages are ballooned, reported or its own.
@@ -12,7 +13,18 @@ pub struct Books {
     layout: Layout,
     ballooned: Bitmap,
     reported: Bitmap,
-    totals: Totals,
+    /// What is marked in each region, so that nobody who asks has the bits counted.
+    marked: Vec<Marked>,
+    reported_ever: u64,
+}
+
+/// Pages of one region by state; the others are the guest's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marked {
+    /// Pages in the balloon.
+    pub ballooned: u64,
+    /// Pages last known as reported free and not taken back.
+    pub reported: u64,
 }
 
 /// Pages by state, and what was ever returned.
@@ -73,8 +85,8 @@ impl Books {
     #[must_use]
     pub fn new(layout: Layout) -> Self {
         let size = layout.pages();
-        let totals = Totals { size, ..Totals::default() };
-        Self { layout, ballooned: Bitmap::new(size), reported: Bitmap::new(size), totals }
+        let marked = vec![Marked::default(); layout.regions().len()];
+        Self { layout, ballooned: Bitmap::new(size), reported: Bitmap::new(size), marked, reported_ever: 0 }
     }
 
     /// Where the memory lies.
@@ -86,7 +98,19 @@ impl Books {
     /// Pages by state.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.totals
+        let sum = |pages: fn(&Marked) -> u64| self.marked.iter().map(pages).fold(0, u64::saturating_add);
+        Totals {
+            size: self.layout.pages(),
+            ballooned: sum(|marked| marked.ballooned),
+            reported: sum(|marked| marked.reported),
+            reported_ever: self.reported_ever,
+        }
+    }
+
+    /// What is marked in each region of the layout, in order.
+    #[must_use]
+    pub fn marked(&self) -> &[Marked] {
+        &self.marked
     }
 
     /// Released pages are in the balloon now, whatever they were. [`Entry::unchanged`] were there before.
@@ -96,10 +120,12 @@ impl Books {
             let bit = self.layout.bit(*run);
             let new = self.ballooned.set(bit, run.count());
             let reported = self.reported.clear(bit, run.count());
-            self.totals.reported = self.totals.reported.saturating_sub(reported);
+            self.mark(*run, |marked| {
+                marked.ballooned = marked.ballooned.saturating_add(new);
+                marked.reported = marked.reported.saturating_sub(reported);
+            });
             entry.add(new, run.count());
         }
-        self.totals.ballooned = self.totals.ballooned.saturating_add(entry.changed);
         entry
     }
 
@@ -107,9 +133,10 @@ impl Books {
     pub fn deflate(&mut self, runs: &[Run]) -> Entry {
         let mut entry = Entry::default();
         for run in runs {
-            entry.add(self.ballooned.clear(self.layout.bit(*run), run.count()), run.count());
+            let old = self.ballooned.clear(self.layout.bit(*run), run.count());
+            self.mark(*run, |marked| marked.ballooned = marked.ballooned.saturating_sub(old));
+            entry.add(old, run.count());
         }
-        self.totals.ballooned = self.totals.ballooned.saturating_sub(entry.changed);
         entry
     }
 
@@ -124,19 +151,19 @@ impl Books {
             if ballooned > 0 {
                 new = new.saturating_sub(self.reported.subtract(&self.ballooned, bit, run.count()));
             }
-            self.totals.reported = self.totals.reported.saturating_add(new);
+            self.mark(*run, |marked| marked.reported = marked.reported.saturating_add(new));
             entry.add(run.count().saturating_sub(ballooned), run.count());
         }
-        self.totals.reported_ever = self.totals.reported_ever.saturating_add(entry.changed);
+        self.reported_ever = self.reported_ever.saturating_add(entry.changed);
         entry
     }
 
     /// The driver is gone: what was in the balloon is the guest's. What was reported stays so. The books are gone through
     /// only if there was something in it.
     pub fn reset(&mut self) {
-        if self.totals.ballooned > 0 {
+        if self.totals().ballooned > 0 {
             self.ballooned.clear_all();
-            self.totals.ballooned = 0;
+            self.marked.iter_mut().for_each(|marked| marked.ballooned = 0);
         }
     }
 
@@ -148,7 +175,7 @@ impl Books {
         for run in held {
             let bit = self.layout.bit(run);
             let taken_back = self.reported.clear(bit, run.count());
-            self.totals.reported = self.totals.reported.saturating_sub(taken_back);
+            self.mark(run, |marked| marked.reported = marked.reported.saturating_sub(taken_back));
             result.taken_back = result.taken_back.saturating_add(taken_back);
             let intruded = self.ballooned.count(bit, run.count());
             result.ballooned_resident = result.ballooned_resident.saturating_add(intruded);
@@ -178,20 +205,33 @@ impl Books {
         }
     }
 
-    /// Recounts everything: guest-owned, ballooned and reported pages together are all pages, none is two of
-    /// them.
+    /// Recounts everything: each region has as many pages ballooned and reported as it is said to, and none is both.
     ///
     /// # Errors
-    /// The totals are not what the bits say.
+    /// What is kept is not what the bits say.
     pub fn check(&self) -> Result<(), Imbalance> {
-        let (ballooned, reported) = (self.ballooned.count_all(), self.reported.count_all());
-        let totals = self.totals;
-        let sum =
-            totals.guest_owned().checked_add(totals.ballooned).and_then(|s| s.checked_add(totals.reported));
-        let sound = sum == Some(self.layout.pages())
-            && (totals.ballooned, totals.reported) == (ballooned, reported)
+        let is_counted = |(number, (pages, marked)): (usize, (PageRange, &Marked))| {
+            let recount = self
+                .layout
+                .run(number, 0, pages.count())
+                .map(|all| Marked { ballooned: self.ballooned_in(all), reported: self.reported_in(all) });
+            recount == Some(*marked)
+        };
+        let regions = self.layout.regions();
+        let sound = regions.zip(&self.marked).enumerate().all(is_counted)
             && self.ballooned.is_disjoint(&self.reported);
-        if sound { Ok(()) } else { Err(Imbalance { totals, ballooned, reported }) }
+        if sound {
+            return Ok(());
+        }
+        let (ballooned, reported) = (self.ballooned.count_all(), self.reported.count_all());
+        Err(Imbalance { totals: self.totals(), ballooned, reported })
+    }
+
+    /// A run of another layout has no bits here either.
+    fn mark(&mut self, run: Run, change: impl FnOnce(&mut Marked)) {
+        if let Some(marked) = self.marked.get_mut(run.region()) {
+            change(marked);
+        }
     }
 }
 
@@ -209,7 +249,8 @@ mod tests {
 
     /// Books of which some pages are ballooned and others reported.
     fn books() -> Books {
-        let layout = Layout::new(&[(0, crate::BLOCK_BYTES)]).unwrap();
+        let layout =
+            Layout::new(&[(0, crate::BLOCK_BYTES), (4 * crate::BLOCK_BYTES, crate::BLOCK_BYTES)]).unwrap();
         let mut books = Books::new(layout.clone());
         let mut backing = backing(&layout, &[], Simulated::default());
         let _ = books.balloon(&backing.release(&[layout.run(0, 0, 10).unwrap()]));
@@ -221,9 +262,13 @@ mod tests {
     #[test]
     fn books_that_contradict_themselves_are_found() {
         let changes: [fn(&mut Books); 6] = [
-            |books| books.totals.ballooned = 9,
-            |books| books.totals.reported = 21,
-            |books| books.totals.size = 1023,
+            |books| books.marked[0].ballooned = 9,
+            |books| books.marked[0].reported = 21,
+            // The sums are right.
+            |books| {
+                books.marked[0].ballooned -= 1;
+                books.marked[1].ballooned += 1;
+            },
             |books| {
                 let _ = books.ballooned.set(500, 1);
             },
@@ -239,7 +284,7 @@ mod tests {
             let mut books = books();
             change(&mut books);
             let Err(found) = books.check() else { panic!("change {number} is not found") };
-            assert_eq!(found.totals, books.totals, "change {number}");
+            assert_eq!(found.totals, books.totals(), "change {number}");
         }
     }
 }

@@ -32,5 +32,5 @@ mod layout;
 mod model;
 
 pub(crate) use bitmap::Bitmap;
-pub use books::{Books, Entry, Imbalance, Reconciled, Totals};
+pub use books::{Books, Entry, Imbalance, Marked, Reconciled, Totals};
 pub use layout::{Error, Layout, Run};

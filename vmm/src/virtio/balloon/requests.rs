@@ -148,14 +148,11 @@ impl<K: Kernel> Transport<Balloon<K>> {
         let balloon = held.device();
         let bytes = |pages: u64| pages.saturating_mul(PAGE_BYTES);
         let books = balloon.device.books();
-        let regions = books.layout().regions().enumerate().map(|(number, pages)| {
-            let all = books.layout().run(number, 0, pages.count());
-            RegionLook {
-                address: bytes(pages.first().into()),
-                bytes: bytes(pages.count()),
-                ballooned: bytes(all.map_or(0, |run| books.ballooned_in(run))),
-                reported: bytes(all.map_or(0, |run| books.reported_in(run))),
-            }
+        let regions = books.layout().regions().zip(books.marked()).map(|(pages, marked)| RegionLook {
+            address: bytes(pages.first().into()),
+            bytes: bytes(pages.count()),
+            ballooned: bytes(marked.ballooned),
+            reported: bytes(marked.reported),
         });
         let regions = regions.collect();
         Look {
