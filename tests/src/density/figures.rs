@@ -2,7 +2,7 @@
 
 use super::arm::Arm;
 use super::kind::Kind;
-use super::step::{End, Line, Step};
+use super::step::{Age, End, Line, Step};
 use super::told::Told;
 
 /// Steps whose requests are judged together: each kind of guest has come once in them.
@@ -38,22 +38,22 @@ impl Ramp {
         Ok(ramp)
     }
 
-    /// What guests of `kind` told in the step with `vms` microVMs and those just before, if there was one.
+    /// What guests of `kind` and that age told in the step with `vms` microVMs and those just before, if there was one.
     #[must_use]
-    pub fn told(&self, vms: usize, kind: Kind) -> Option<Told> {
-        Some(sum(self.steps.get(vms.saturating_sub(TOGETHER)..vms)?, kind))
+    pub fn told(&self, vms: usize, kind: Kind, age: Age) -> Option<Told> {
+        Some(sum(self.steps.get(vms.saturating_sub(TOGETHER)..vms)?, kind, age))
     }
 
     /// What guests of `kind` told in all steps up to that with `vms` microVMs: of what is done seldom.
     #[must_use]
     pub fn told_until(&self, vms: usize, kind: Kind) -> Option<Told> {
-        Some(sum(self.steps.get(..vms)?, kind))
+        Some(sum(self.steps.get(..vms)?, kind, Age::Any))
     }
 
-    /// The 99th percentile of requests to guests of `kind`, with `vms` microVMs.
+    /// The 99th percentile of requests to guests of `kind` and that age, with `vms` microVMs; none without any.
     #[must_use]
-    pub fn p99_us(&self, vms: usize, kind: Kind) -> Option<u32> {
-        self.told(vms, kind)?.percentile_us(990)
+    pub fn p99_us(&self, vms: usize, kind: Kind, age: Age) -> Option<u32> {
+        self.told(vms, kind, age)?.percentile_us(990)
     }
 
     /// Most microVMs that the host held, whatever their requests took.
@@ -62,28 +62,31 @@ impl Ramp {
         self.steps.iter().take_while(|step| step.is_held()).count()
     }
 
-    /// Most microVMs that the host held while the 99th percentile of requests, of each kind that answers any, was within
-    /// `bound` times what it was with the first few of `reference`; none if that does not say.
+    /// Most microVMs that the host held while the 99th percentile of requests, of each kind that answers any and of guests of
+    /// that age, was within `bound` times what it was with the first few of `reference`; none if that does not say.
     #[must_use]
-    pub fn held_within(&self, bound: f64, reference: &Self) -> Option<usize> {
+    pub fn held_within(&self, bound: f64, reference: &Self, age: Age) -> Option<usize> {
         let answering = || Kind::ALL.into_iter().filter(|kind| kind.answers());
-        let limits: Option<Vec<(Kind, f64)>> =
-            answering().map(|kind| Some((kind, f64::from(reference.p99_us(FIRST, kind)?) * bound))).collect();
+        let limits: Option<Vec<(Kind, f64)>> = answering()
+            .map(|kind| Some((kind, f64::from(reference.p99_us(FIRST, kind, Age::Any)?) * bound)))
+            .collect();
         let limits = limits?;
         let is_within = |vms: usize| {
             let within = |(kind, limit): &(Kind, f64)| {
-                self.p99_us(vms, *kind).is_none_or(|p99| f64::from(p99) <= *limit)
+                self.p99_us(vms, *kind, age).is_none_or(|p99| f64::from(p99) <= *limit)
             };
             limits.iter().all(within)
         };
         // Before that there is little to judge by.
-        Some((FIRST..=self.most_held()).take_while(|vms| is_within(*vms)).last().unwrap_or(0))
+        let is_judged = |vms: &usize| answering().all(|kind| self.p99_us(*vms, kind, age).is_some());
+        let judged = (FIRST..=self.most_held()).skip_while(|vms| !is_judged(vms));
+        Some(judged.take_while(|vms| is_within(*vms)).last().unwrap_or(0))
     }
 }
 
-fn sum(steps: &[Step], kind: Kind) -> Told {
+fn sum(steps: &[Step], kind: Kind, age: Age) -> Told {
     let mut sum = Told::default();
-    steps.iter().filter_map(|step| step.told.get(&kind)).for_each(|told| sum.add(told));
+    steps.iter().for_each(|step| sum.add(&step.of(kind, age)));
     sum
 }
 
@@ -92,7 +95,7 @@ pub(super) mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// So many steps of 200 MiB each, in which a store's requests take so long.
+    /// So many steps of 200 MiB each, in which the requests of the first guests, a service and a store, take so long.
     pub fn ramp(arm: Arm, steps: usize, took_us: impl Fn(usize) -> u32) -> Ramp {
         let step = |vms: usize| {
             let told = Told { passed_ms: 60_000, took_us: vec![took_us(vms); 100], ..Told::default() };
@@ -103,7 +106,7 @@ pub(super) mod tests {
                 charged_bytes: vms as u64 * (190 << 20),
                 available_permille: if vms < steps { 500 } else { 10 },
                 least_permille: 10,
-                told: BTreeMap::from([(Kind::Idle, told.clone()), (Kind::Store, told)]),
+                told: BTreeMap::from([(1, told.clone()), (2, told)]),
             }
         };
         Ramp { arm, steps: (1..=steps).map(step).collect(), end: Some(End::Full) }
@@ -117,18 +120,29 @@ pub(super) mod tests {
     #[test]
     fn as_many_are_held_as_answer_in_time() {
         let reference = ramp(Arm::Reporting, 12, |_| 100);
-        assert_eq!(reference.held_within(1.25, &reference), Some(11));
+        assert_eq!(reference.held_within(1.25, &reference, Age::Any), Some(11));
         // One in a hundred of four steps' requests is four: the first slow step is beyond it.
         let slower = ramp(Arm::Ballast, 31, |vms| if vms > 20 { 140 } else { 100 });
-        assert_eq!(slower.held_within(1.25, &reference), Some(20));
-        assert_eq!(slower.held_within(1.5, &reference), Some(30));
+        assert_eq!(slower.held_within(1.25, &reference, Age::Settled), Some(20));
+        assert_eq!(slower.held_within(1.5, &reference, Age::Any), Some(30));
         let slow = ramp(Arm::Ballast, 31, |_| 140);
-        assert_eq!(slow.held_within(1.25, &reference), Some(0));
+        assert_eq!(slow.held_within(1.25, &reference, Age::Any), Some(0));
         assert_eq!(
-            slow.held_within(1.25, &ramp(Arm::Reporting, 3, |_| 100)),
+            slow.held_within(1.25, &ramp(Arm::Reporting, 3, |_| 100), Age::Any),
             None,
             "too short to compare with"
         );
+    }
+
+    #[test]
+    fn a_slow_start_counts_only_with_the_starts() {
+        let reference = ramp(Arm::Reporting, 12, |_| 100);
+        let mut slow = ramp(Arm::Ballast, 12, |_| 100);
+        for step in &mut slow.steps {
+            step.told.insert(step.vms, Told { took_us: vec![900; 100], ..Told::default() });
+        }
+        assert_eq!(slow.held_within(3.0, &reference, Age::Any), Some(0));
+        assert_eq!(slow.held_within(1.25, &reference, Age::Settled), Some(11));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::figures::{FIRST, Ramp};
 use super::kind::Kind;
-use super::step::Step;
+use super::step::{Age, Step};
 use vmm::plot::{Axis, Colour, Error, Legend, Line, Panel, draw};
 
 /// Draws it.
@@ -20,8 +20,7 @@ pub fn plot(ramps: &[Ramp]) -> Result<String, Error> {
     };
     let p99 = |kind: Kind| {
         of_steps(&move |ramp, step| {
-            let p99 = if step.vms < FIRST { None } else { ramp.p99_us(step.vms, kind) };
-            p99.map(|us| f64::from(us) / 1000.0)
+            ramp.p99_us(step.vms, kind, Age::Settled).map(|us| f64::from(us) / 1000.0)
         })
     };
     let panel = |height, words, unit, lines: Vec<Line>| {
@@ -36,8 +35,8 @@ pub fn plot(ramps: &[Ramp]) -> Result<String, Error> {
             legend: Some(Legend::Left),
             ..panel(420, "", "used of the host, MiB", used)
         },
-        panel(220, "", "idle service, p99, ms", p99(Kind::Idle)),
-        panel(240, "microVMs", "store, p99, ms", p99(Kind::Store)),
+        panel(220, "", "idle services that have settled, p99, ms", p99(Kind::Idle)),
+        panel(240, "microVMs", "stores that have settled, p99, ms", p99(Kind::Store)),
     ];
     draw(1000, &panels, true)
 }
@@ -51,8 +50,9 @@ mod tests {
     #[test]
     fn every_step_has_its_dot_in_every_panel_that_has_it() {
         let svg = plot(&[ramp(Arm::Reporting, 12, |_| 100), ramp(Arm::Ballast, 24, |_| 130)]).unwrap();
-        let with_requests = (12 - FIRST + 1) + (24 - FIRST + 1);
-        assert_eq!(svg.matches("<circle").count(), 12 + 24 + 2 * with_requests);
+        // The first service has settled with the fifth microVM, the first store with the sixth.
+        let with_requests = (12 - 4) + (24 - 4) + (12 - 5) + (24 - 5);
+        assert_eq!(svg.matches("<circle").count(), 12 + 24 + with_requests);
         assert!(svg.contains("reporting") && svg.contains("ballast"));
     }
 }

@@ -3,7 +3,7 @@
 use super::arm::Arm;
 use super::host::{Memory, cgroup_number, vmm_of};
 use super::kind::Kind;
-use super::step::{END_PERMILLE, End, Line, Step};
+use super::step::{Age, END_PERMILLE, End, Line, Step};
 use super::told::Told;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -87,8 +87,8 @@ struct Ramp {
     before: Memory,
     began: Instant,
     running: Vec<Running>,
-    teller: Sender<(Kind, Told)>,
-    told: Receiver<(Kind, Told)>,
+    teller: Sender<(usize, Told)>,
+    told: Receiver<(usize, Told)>,
 }
 
 impl Ramp {
@@ -106,9 +106,9 @@ impl Ramp {
         if let Some(end) = self.watch(due, &mut least_permille)? {
             return Ok(Err(end));
         }
-        let mut told: BTreeMap<Kind, Told> = BTreeMap::new();
-        while let Ok((kind, one)) = self.told.try_recv() {
-            told.entry(kind).or_default().add(&one);
+        let mut told: BTreeMap<usize, Told> = BTreeMap::new();
+        while let Ok((number, one)) = self.told.try_recv() {
+            told.entry(number).or_default().add(&one);
         }
         let now = Memory::now()?;
         let mut charged_bytes = 0;
@@ -144,7 +144,7 @@ impl Ramp {
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 // Nobody listens any more once the ramp has ended.
-                let _ = Told::parse(&line).map(|told| teller.send((kind, told)));
+                let _ = Told::parse(&line).map(|told| teller.send((number, told)));
             }
         });
         let stderr = run.stderr.take();
@@ -212,7 +212,8 @@ fn describe(step: &Step) -> String {
         step.available_permille,
         step.least_permille
     );
-    for (kind, told) in &step.told {
+    for kind in Kind::ALL {
+        let told = step.of(kind, Age::Any);
         text += &format!(
             "; {} {} requests, p50 {:?} p99 {:?} us, stall {:.3} %, {:.1} refaults/s",
             kind.name(),

@@ -26,8 +26,8 @@ pub struct Step {
     pub available_permille: u64,
     /// The least of that since the step before.
     pub least_permille: u64,
-    /// What the guests of each kind told at the end of it, in sum.
-    pub told: BTreeMap<Kind, Told>,
+    /// What each guest told at the end of it, by its number.
+    pub told: BTreeMap<usize, Told>,
 }
 
 /// Why a ramp ended.
@@ -54,7 +54,30 @@ pub enum Line {
     End(End),
 }
 
+/// Which guests' requests count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Also of those that have just started.
+    Any,
+    /// Of those that had run for [`SETTLING_STEPS`] before.
+    Settled,
+}
+
+/// After so many steps a guest that is left alone has been trimmed: they are six minutes, longer than the age at which
+/// memory counts as unused.
+const SETTLING_STEPS: usize = 4;
+
 impl Step {
+    /// What guests of `kind` and that age told, in sum.
+    #[must_use]
+    pub fn of(&self, kind: Kind, age: Age) -> Told {
+        let mut sum = Told::default();
+        let counts = |number: usize| age == Age::Any || number + SETTLING_STEPS <= self.vms;
+        let those = self.told.iter().filter(|(number, _)| Kind::of(**number) == kind && counts(**number));
+        those.for_each(|(_, told)| sum.add(told));
+        sum
+    }
+
     /// Whether the host held so many.
     #[must_use]
     pub const fn is_held(&self) -> bool {
@@ -79,7 +102,11 @@ mod tests {
         };
         assert!(step(20, 7).is_held());
         assert!(!step(19, 19).is_held() && !step(60, 6).is_held());
-        let line = serde_json::to_string(&Line::Step(step(20, 7))).unwrap();
-        assert_eq!(serde_json::from_str::<Line>(&line).unwrap(), Line::Step(step(20, 7)));
+        let told = |number| (number, Told { refaults: number as u64, ..Told::default() });
+        let step = Step { vms: 9, told: (1..=9).map(told).collect(), ..step(20, 7) };
+        assert_eq!(step.of(Kind::Idle, Age::Any).refaults, 1 + 5 + 9);
+        assert_eq!(step.of(Kind::Idle, Age::Settled).refaults, 1 + 5);
+        let line = serde_json::to_string(&Line::Step(step.clone())).unwrap();
+        assert_eq!(serde_json::from_str::<Line>(&line).unwrap(), Line::Step(step));
     }
 }

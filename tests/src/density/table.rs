@@ -3,7 +3,7 @@
 use super::arm::Arm;
 use super::figures::Ramp;
 use super::kind::Kind;
-use super::step::{End, Step};
+use super::step::{Age, End, Step};
 use super::told::Told;
 use comfy_table::{CellAlignment, Table, presets};
 use std::fs;
@@ -35,12 +35,17 @@ pub fn read(directory: &Path) -> io::Result<Vec<Ramp>> {
 pub fn table(ramps: &[Ramp]) -> String {
     let reporting = ramps.iter().find(|ramp| ramp.arm == Arm::Reporting);
     let equal = reporting.map_or(0, Ramp::most_held);
-    let bounds = BOUNDS.map(|bound| format!("p99 within {bound}x"));
-    let mut counts = columns(["arm", "microVMs", "to reporting"].map(String::from).into_iter().chain(bounds));
-    counts.add_rows(Arm::ALL.map(|arm| match ramps.iter().find(|ramp| ramp.arm == arm) {
-        Some(ramp) => count(ramp, reporting),
-        None => vec![arm.name().into(), "not measured".into()],
-    }));
+    let counts = |age| {
+        let bounds = BOUNDS.map(|bound| format!("p99 within {bound}x"));
+        let mut table =
+            columns(["arm", "microVMs", "to reporting"].map(String::from).into_iter().chain(bounds));
+        table.add_rows(Arm::ALL.map(|arm| match ramps.iter().find(|ramp| ramp.arm == arm) {
+            Some(ramp) => count(ramp, reporting, age),
+            None => vec![arm.name().into(), "not measured".into()],
+        }));
+        table
+    };
+    let (settled, any) = (counts(Age::Settled), counts(Age::Any));
     let like = |vms: &dyn Fn(&Ramp) -> usize| {
         let header = [
             "arm",
@@ -48,7 +53,9 @@ pub fn table(ramps: &[Ramp]) -> String {
             "used, MiB",
             "MiB each",
             "idle p99, ms",
+            "with starts",
             "store p99, ms",
+            "with starts",
             "store requests/s",
             "unit or link, mean ms",
             "chunk, mean ms",
@@ -64,7 +71,7 @@ pub fn table(ramps: &[Ramp]) -> String {
     };
     let (at_equal, at_own) = (like(&|_| equal), like(&Ramp::most_held));
     format!(
-        "Held:\n\n{counts}\n\nWith {equal}, as many as reporting held:\n\n{at_equal}\n\nEach with as many as it held:\n\n{at_own}"
+        "Held, p99 of those that have settled:\n\n{settled}\n\nHeld, p99 also of those that have just started:\n\n{any}\n\nWith {equal}, as many as reporting held:\n\n{at_equal}\n\nEach with as many as it held:\n\n{at_own}"
     )
 }
 
@@ -78,7 +85,7 @@ fn columns(header: impl IntoIterator<Item = String>) -> Table {
 }
 
 /// A `+` says that there was room for more.
-fn count(ramp: &Ramp, reporting: Option<&Ramp>) -> Vec<String> {
+fn count(ramp: &Ramp, reporting: Option<&Ramp>, age: Age) -> Vec<String> {
     let held = ramp.most_held();
     let is_open = matches!(ramp.end, None | Some(End::Enough));
     let times = |reporting: &Ramp| format!("{:.2}x", held as f64 / reporting.most_held().max(1) as f64);
@@ -87,17 +94,17 @@ fn count(ramp: &Ramp, reporting: Option<&Ramp>) -> Vec<String> {
         format!("{held}{}", if is_open { "+" } else { "" }),
         known(reporting.map(times)),
     ];
-    row.extend(
-        BOUNDS.map(|bound| {
-            known(reporting.and_then(|of| ramp.held_within(bound, of)).map(|vms| vms.to_string()))
-        }),
-    );
+    row.extend(BOUNDS.map(|bound| {
+        known(reporting.and_then(|of| ramp.held_within(bound, of, age)).map(|vms| vms.to_string()))
+    }));
     row
 }
 
 fn like(ramp: &Ramp, step: &Step) -> Vec<String> {
-    let told = |kind| ramp.told(step.vms, kind).unwrap_or_default();
-    let p99 = |kind| known(ramp.p99_us(step.vms, kind).map(|us| format!("{:.2}", f64::from(us) / 1000.0)));
+    let told = |kind| ramp.told(step.vms, kind, Age::Any).unwrap_or_default();
+    let p99 = |kind, age| {
+        known(ramp.p99_us(step.vms, kind, age).map(|us| format!("{:.2}", f64::from(us) / 1000.0)))
+    };
     let mean = |told: &Told| {
         let requests = u64::try_from(told.took_us.len()).unwrap_or(0);
         let sum: u64 = told.took_us.iter().map(|us| u64::from(*us)).sum();
@@ -110,8 +117,10 @@ fn like(ramp: &Ramp, step: &Step) -> Vec<String> {
         step.vms.to_string(),
         (step.used_bytes >> 20).to_string(),
         format!("{:.0}", step.used_bytes as f64 / f64::from(1 << 20) / step.vms.max(1) as f64),
-        p99(Kind::Idle),
-        p99(Kind::Store),
+        p99(Kind::Idle, Age::Settled),
+        p99(Kind::Idle, Age::Any),
+        p99(Kind::Store, Age::Settled),
+        p99(Kind::Store, Age::Any),
         format!("{:.2}", told(Kind::Store).per_second()),
         mean(&ramp.told_until(step.vms, Kind::Compile).unwrap_or_default()),
         mean(&told(Kind::Scan)),
