@@ -197,6 +197,20 @@ fn an_envelope_says_what_binds() {
 }
 
 #[test]
+fn who_is_greeted_between_two_ticks_has_nothing_to_protect_yet() {
+    let floor = |fleet: &mut Fleet| fleet.envelope("a").unwrap().floor_bytes;
+    let mut fleet = fleet(true);
+    fleet.greet(&hello("a", "ci", limits(GIB, 2 * GIB)), VMM).unwrap();
+    let before = floor(&mut fleet);
+    fleet.protect();
+    assert_eq!(floor(&mut fleet), before);
+    let report = Report { limits: limits(GIB, 2 * GIB), ..report(&[("ram", GIB / 4)]) };
+    observe(&mut fleet, &report, GIB / 4);
+    fleet.protect();
+    assert_eq!(floor(&mut fleet), GIB / 4, "once it holds something");
+}
+
+#[test]
 fn a_group_says_how_far_is_shared_and_only_narrower_can_be_wished() {
     let mut fleet = fleet(true);
     let config = Config::parse("[groups.ci]\nshare = 'group'\n[groups.'ci/own']\nshare = 'vm'\n").unwrap();

@@ -242,7 +242,6 @@ impl Link {
                     }
                     fleet.greet(&hello, vmm)?;
                     *process = Some(vmm);
-                    fleet.protect();
                     if let Some(envelope) = fleet.envelope(&self.name) {
                         link::encode(&ToVm::Envelope(envelope), &mut self.unsent);
                     }

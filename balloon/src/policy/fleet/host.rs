@@ -37,6 +37,11 @@ impl Host {
         (self.total_bytes > 0).then(|| scale(self.available_bytes, 1000, self.total_bytes))
     }
 
+    /// The same with `bytes` less available.
+    pub(super) fn less(&self, bytes: u64) -> Self {
+        Self { available_bytes: self.available_bytes.saturating_sub(bytes), ..*self }
+    }
+
     /// Whether so little is available. Of a host that is not known nothing is said.
     pub(super) fn is_below(&self, thousandths: u64) -> bool {
         self.available_permille().is_some_and(|available| available < thousandths)

@@ -154,6 +154,9 @@ pub struct FleetTuning {
     pub critical_permille: u64,
     /// Below it no microVM is started: ESX's low state.
     pub refuse_permille: u64,
+    /// Ticks for which what is available is taken to go on falling as it fell since the last one: before what is directed has
+    /// come, a host on which a microVM starts is short.
+    pub lead_ticks: u64,
     /// Whether the least protected microVM is killed when below that nothing else helps.
     pub kills: bool,
     /// Most by which pressure grows in a tick: by 65 % (e to the power of a half). From none to the cap in ten ticks.
@@ -185,6 +188,7 @@ impl Default for FleetTuning {
             short_permille: 40,
             critical_permille: 20,
             refuse_permille: 10,
+            lead_ticks: 3,
             kills: false,
             rise_permille: 650,
             least_rise_permille: 20,

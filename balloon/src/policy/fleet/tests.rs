@@ -43,6 +43,22 @@ fn a_calm_host_presses_nobody_and_grants_something() {
 }
 
 #[test]
+fn what_falls_fast_is_short_before_it_is() {
+    let mut tree = pool(100_000 * MIB);
+    let readings = [vm(&mut tree, "", "a", Limits::default(), 50_000 * MIB)];
+    let mut fleet = Fleet::new(FleetTuning::default());
+    let mut deficit_mib =
+        |available| tick(&mut fleet, &tree, &host(available), &readings).0.deficit_bytes / MIB;
+    // From nothing known, and slowly: in three ticks as fast there will be enough.
+    assert_eq!([120, 110, 100, 90].map(&mut deficit_mib), [0; 4]);
+    // By 2 % a tick there will be 1 % in three, and 6 % are to be.
+    assert_eq!(deficit_mib(70), 5000);
+    assert_eq!(deficit_mib(70), 0, "it has stopped");
+    assert_eq!([90, 80, 100].map(&mut deficit_mib), [0; 3]);
+    assert_eq!([100, 39].map(&mut deficit_mib), [0, 6000], "never more than is to be");
+}
+
+#[test]
 fn a_group_above_its_high_is_pressed_and_its_neighbours_are_not() {
     let mut tree = pool(10_000 * MIB);
     let limits = Limits { high: Some(500 * MIB), ..Limits::default() };

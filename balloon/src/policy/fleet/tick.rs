@@ -47,6 +47,8 @@ pub(super) struct Row {
 pub struct Fleet {
     pub(super) tuning: FleetTuning,
     tick: u64,
+    /// What the host had available in the last tick.
+    available_bytes: u64,
     /// Groups and microVMs, every one after what it lies in.
     pub(super) rows: Vec<Row>,
     /// Of each node of the tree in its order, which row it has.
@@ -67,6 +69,7 @@ impl Fleet {
         Self {
             tuning,
             tick: 0,
+            available_bytes: 0,
             rows: Vec::new(),
             places: Vec::new(),
             memories: Vec::new(),
@@ -102,7 +105,10 @@ impl Fleet {
         let critical = host.is_below(self.tuning.critical_permille);
         let refuse = host.is_below(self.tuning.refuse_permille);
         let lag_ticks = if critical { CRITICAL_LAG_TICKS } else { LAG_TICKS };
-        let deficit_bytes = self.survey(tree, host, readings, lag_ticks);
+        let fell_bytes = self.available_bytes.saturating_sub(host.available_bytes);
+        self.available_bytes = host.available_bytes;
+        let coming = host.less(fell_bytes.saturating_mul(self.tuning.lead_ticks));
+        let deficit_bytes = self.survey(tree, &coming, readings, lag_ticks);
         self.shortage.next(tree, deficit_bytes, refuse);
         self.press(host);
         let swap_bytes = if self.shortage.is_overdue(lag_ticks) { host.swap_free_bytes } else { 0 };
@@ -147,8 +153,8 @@ impl Fleet {
         })
     }
 
-    /// Takes in the tree. Returns what the pool holds too much.
-    fn survey(&mut self, tree: &Tree, host: &Host, readings: &[Reading], lag_ticks: usize) -> u64 {
+    /// Takes in the tree. Returns what the pool holds too much on a host as `coming` will be.
+    fn survey(&mut self, tree: &Tree, coming: &Host, readings: &[Reading], lag_ticks: usize) -> u64 {
         let Self { protection, rows, places, memories, .. } = self;
         rows.clear();
         places.clear();
@@ -209,8 +215,8 @@ impl Fleet {
         let capacity_bytes = tree.pool().capacity_bytes;
         let Some(root) = rows.first_mut() else { return 0 };
         root.max_bytes = root.max_bytes.min(capacity_bytes);
-        let lacking = if host.is_below(self.tuning.short_permille) {
-            permille(host.total_bytes, self.tuning.enough_permille).saturating_sub(host.available_bytes)
+        let lacking = if coming.is_below(self.tuning.short_permille) {
+            permille(coming.total_bytes, self.tuning.enough_permille).saturating_sub(coming.available_bytes)
         } else {
             0
         };
