@@ -18,7 +18,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tests::bench::{Error, Guest, PLAIN, Watchdog, median};
-use tests::control::ask;
 use vmm::cli::launch::Vmm;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -47,7 +46,8 @@ trait Contender {
 
 struct Ballast {
     vmm: Vmm,
-    socket: PathBuf,
+    /// One connection for all that is asked, as QEMU's monitor has.
+    control: RefCell<BufReader<UnixStream>>,
     _directory: TempDir,
 }
 
@@ -204,12 +204,37 @@ impl Ballast {
         let vmm = guest.ballast(&command_line(touched_mib), &socket, features, true);
         dup2_stderr(&ours)?;
         drop(theirs);
-        let vmm = vmm?;
+        let mut vmm = vmm?;
         let watchdog = Watchdog::new(&vmm.child);
-        let contender = Box::new(Self { vmm, socket, _directory: directory });
-        wait_for_guest(words)?;
+        wait_for_guest(words).inspect_err(|_| end(&mut vmm.child))?;
         drop(watchdog);
-        Ok(contender)
+        let control = RefCell::new(BufReader::new(UnixStream::connect(socket)?));
+        Ok(Box::new(Self { vmm, control, _directory: directory }))
+    }
+
+    /// The content of the answer, which is to be 200.
+    fn ask(&self, method: &str, path: &str, content: &str) -> Result<Value> {
+        let mut control = self.control.borrow_mut();
+        let length = content.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{content}"
+        );
+        control.get_mut().write_all(request.as_bytes())?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if control.read_line(&mut head)? == 0 {
+                return Err(format!("the control socket ends in its answer: {head}").into());
+            }
+        }
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).ok_or("no length")?;
+        let mut content = vec![0; length.parse()?];
+        control.read_exact(&mut content)?;
+        if head.starts_with("HTTP/1.1 200 ") {
+            Ok(serde_json::from_slice(&content)?)
+        } else {
+            Err(String::from_utf8_lossy(&content).into())
+        }
     }
 }
 
@@ -220,14 +245,12 @@ impl Contender for Ballast {
 
     fn set_balloon(&self, bytes: u64) -> Result<()> {
         let content = json!({ "bytes": MEMORY_MIB * MIB - bytes }).to_string();
-        let (head, content) = ask(&self.socket, "PUT", "/v1/memory/ceiling", &content)?;
-        if head.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(content.into()) }
+        self.ask("PUT", "/v1/memory/ceiling", &content).map(drop)
     }
 
     fn balloon(&self) -> Result<u64> {
-        let (_, content) = ask(&self.socket, "GET", "/v1/memory", "")?;
-        let memory: Value = serde_json::from_str(&content)?;
-        memory["actual_bytes"].as_u64().ok_or_else(|| content.into())
+        let memory = self.ask("GET", "/v1/memory", "")?;
+        memory["actual_bytes"].as_u64().ok_or_else(|| memory.to_string().into())
     }
 }
 
