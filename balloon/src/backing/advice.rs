@@ -40,10 +40,11 @@ fn touched(runs: &[Run]) -> impl Iterator<Item = (usize, u64)> + '_ {
     runs.iter().flat_map(|run| HugePages::ranges(*run).map(|range| (run.region(), range)))
 }
 
-/// Whether `runs`, which are in order, touch one range, or one and the next.
-fn is_in_two_neighbours(runs: &[Run]) -> bool {
-    let (first, last) = (touched(runs).next(), touched(runs.last().map_or(&[], slice::from_ref)).last());
-    first.zip(last).is_some_and(|(first, last)| first.0 == last.0 && last.1.saturating_sub(first.1) <= 1)
+/// The first and the last range that `runs` touch, which are in order, if they are one or neighbours.
+fn amid(runs: &[Run]) -> Option<[(usize, u64); 2]> {
+    let first = touched(runs).next()?;
+    let last = touched(runs.last().map_or(&[], slice::from_ref)).last()?;
+    (first.0 == last.0 && last.1.saturating_sub(first.1) <= 1).then_some([first, last])
 }
 
 impl<K: Kernel> Backing<K> {
@@ -76,20 +77,16 @@ impl<K: Kernel> Backing<K> {
     /// As [`Self::adapt_huge_pages`], of a driver that deflates. One that does it in order is amid a range or two, whose
     /// advice would be undone by what it sends next: that waits until it is elsewhere, or [arrives](Self::give_deferred_advice).
     pub fn adapt_huge_pages_behind(&mut self, layout: &Layout, runs: &[Run], kept: impl Fn(Run) -> u64) {
+        let amid = amid(runs);
         let mut ranges = std::mem::take(&mut self.deferred);
-        let is_amid = is_in_two_neighbours(runs);
-        if is_amid {
-            ranges.retain(|range| touched(runs).all(|amid| amid != *range));
-        } else {
-            ranges.extend(touched(runs));
+        match amid {
+            Some(amid) => ranges.retain(|range| !amid.contains(range)),
+            None => ranges.extend(touched(runs)),
         }
         ranges.sort_unstable();
         self.adapt(layout, ranges.iter().copied(), kept, false);
         ranges.clear();
-        if is_amid {
-            ranges.extend(touched(runs));
-            ranges.dedup();
-        }
+        ranges.extend(amid.into_iter().flatten());
         self.deferred = ranges;
     }
 
@@ -299,14 +296,20 @@ mod tests {
             is_small(&mut subject, runs(&[(0, 0, 512)])[0]) && is_small(&mut subject, runs(&[(1, 0, 1)])[0])
         );
         assert!(!is_small(&mut subject, runs(&[(0, 512, 512)])[0]));
+        // Amid two neighbours, and then elsewhere.
+        let calls = subject.work().calls;
+        subject.adapt_huge_pages_behind(&layout, &runs(&[(1, 511, 2)]), |_| 1);
+        assert_eq!(subject.work().calls, calls);
+        subject.adapt_huge_pages_behind(&layout, &runs(&[(0, 5, 1)]), |_| 1);
+        assert!(is_small(&mut subject, runs(&[(1, 512, 512)])[0]));
         // Here and there: at once.
         subject.adapt_huge_pages_behind(&layout, &runs(&[(0, 1, 1), (0, 600, 1), (1, 1, 1)]), |_| 1);
-        assert!(is_small(&mut subject, runs(&[(1, 0, 512)])[0]));
+        assert!(is_small(&mut subject, runs(&[(0, 512, 512)])[0]));
         // It stays where it is amid: told at the end.
-        subject.adapt_huge_pages_behind(&layout, &runs(&[(1, 600, 1)]), |_| 1);
-        assert!(!is_small(&mut subject, runs(&[(1, 512, 512)])[0]));
-        subject.give_deferred_advice(&layout, |_| 1);
+        subject.adapt_huge_pages_behind(&layout, &runs(&[(1, 600, 1)]), |_| 0);
         assert!(is_small(&mut subject, runs(&[(1, 512, 512)])[0]));
+        subject.give_deferred_advice(&layout, |_| 0);
+        assert!(!is_small(&mut subject, runs(&[(1, 512, 512)])[0]));
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl Fleet {
         self.arbitration.ticks
     }
 
-    /// Computes anew what is protected. Who is greeted between two ticks holds nothing yet, of which nothing is.
+    /// Computes anew what is protected.
     pub fn protect(&mut self) {
         self.protection.compute(&self.tree, self.tree.root(), true);
     }

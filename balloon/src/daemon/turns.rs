@@ -105,6 +105,14 @@ impl Tick<'_> {
         )
     }
 
+    /// How much of that will soon be gone, in words.
+    fn falling(&self) -> String {
+        match self.verdict.falling_bytes {
+            0 => String::new(),
+            bytes => format!(", and {} less will be soon if that falls on as it does", size(bytes)),
+        }
+    }
+
     fn short(&self, edge: Edge<()>) -> Event {
         let deficit_bytes = self.verdict.deficit_bytes;
         let (kind, reason) = match edge {
@@ -116,13 +124,15 @@ impl Tick<'_> {
             _ => (
                 EventKind::MemoryShort,
                 format!(
-                    "microVMs hold {} too much: {}; what is unused longest is taken back",
+                    "microVMs hold {} too much: {}{}; what is unused longest is taken back",
                     size(deficit_bytes),
-                    self.available()
+                    self.available(),
+                    self.falling()
                 ),
             ),
         };
-        self.with_host(Event::new(kind, reason).figure("deficit_bytes", deficit_bytes))
+        let event = Event::new(kind, reason).figure("deficit_bytes", deficit_bytes);
+        self.with_host(event.figure("falling_bytes", self.verdict.falling_bytes))
     }
 
     fn refusing(&self, edge: Edge<()>) -> Event {

@@ -14,7 +14,7 @@ use std::str::FromStr;
 pub struct Watermarks {
     /// From here on pressure is over.
     pub enough: Share,
-    /// Below it pressure rises and memory is taken back.
+    /// Below it, or when that is about to be, pressure rises and memory is taken back.
     pub short: Share,
     /// Below it ceilings are lowered in the same tick.
     pub critical: Share,

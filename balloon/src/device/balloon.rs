@@ -28,7 +28,8 @@ pub const PAGES_PER_REPORT: u64 = 32 * (crate::BLOCK_BYTES / PAGE_BYTES);
 
 /// What is released in one go costs no more than this by [`Backing::costs`], or is a single run; the rest waits for the
 /// next. So what Linux sends at once goes at once, be it a report of large blocks or 256 numbers that cut as many huge
-/// pages, but for a report that splits more than 16 huge pages. At worst some 15 ms of a host that is itself a guest.
+/// pages, but for a report that splits more than 16 huge pages. At worst some 15 ms of a host that is itself a guest,
+/// and some 10 ms for the advice that inflations have deferred when a deflation or their arrival has all of it given.
 pub const PASS_COST: u64 = PAGES_PER_REPORT;
 
 /// A virtio-balloon of one VM.

@@ -1,4 +1,4 @@
-//! The books themselves: two bits a page and the totals.
+//! The books themselves: two bits a page, and how many are set in each region.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 

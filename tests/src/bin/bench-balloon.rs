@@ -206,10 +206,15 @@ impl Ballast {
         drop(theirs);
         let mut vmm = vmm?;
         let watchdog = Watchdog::new(&vmm.child);
-        wait_for_guest(words).inspect_err(|_| end(&mut vmm.child))?;
+        let connect = || -> Result<UnixStream> {
+            wait_for_guest(words)?;
+            let control = UnixStream::connect(socket)?;
+            control.set_read_timeout(Some(REPORTED_BY))?;
+            Ok(control)
+        };
+        let control = connect().inspect_err(|_| end(&mut vmm.child))?;
         drop(watchdog);
-        let control = RefCell::new(BufReader::new(UnixStream::connect(socket)?));
-        Ok(Box::new(Self { vmm, control, _directory: directory }))
+        Ok(Box::new(Self { vmm, control: RefCell::new(BufReader::new(control)), _directory: directory }))
     }
 
     /// The content of the answer, which is to be 200.

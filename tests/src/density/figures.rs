@@ -63,25 +63,32 @@ impl Ramp {
     }
 
     /// Most microVMs that the host held while the 99th percentile of requests, of each kind that answers any and of guests of
-    /// that age, was within `bound` times what it was with the first few of `reference`; none if that does not say.
+    /// that age, was within `bound` times what it was in the first step of `reference` that says it; none if one of the two
+    /// never does.
     #[must_use]
     pub fn held_within(&self, bound: f64, reference: &Self, age: Age) -> Option<usize> {
-        let answering = || Kind::ALL.into_iter().filter(|kind| kind.answers());
-        let limits: Option<Vec<(Kind, f64)>> = answering()
-            .map(|kind| Some((kind, f64::from(reference.p99_us(FIRST, kind, Age::Any)?) * bound)))
-            .collect();
-        let limits = limits?;
-        let is_within = |vms: usize| {
-            let within = |(kind, limit): &(Kind, f64)| {
-                self.p99_us(vms, *kind, age).is_none_or(|p99| f64::from(p99) <= *limit)
-            };
-            limits.iter().all(within)
+        let first = reference.first_judged(age)?;
+        let is_within = |vms: &usize| {
+            answering().all(|kind| {
+                let limit = reference.p99_us(first, kind, age).map(|us| f64::from(us) * bound);
+                self.p99_us(*vms, kind, age).zip(limit).is_some_and(|(us, limit)| f64::from(us) <= limit)
+            })
         };
-        // Before that there is little to judge by.
-        let is_judged = |vms: &usize| answering().all(|kind| self.p99_us(*vms, kind, age).is_some());
-        let judged = (FIRST..=self.most_held()).skip_while(|vms| !is_judged(vms));
-        Some(judged.take_while(|vms| is_within(*vms)).last().unwrap_or(0))
+        let judged = self.first_judged(age)?..=self.most_held();
+        Some(judged.take_while(is_within).last().unwrap_or(0))
     }
+
+    /// The first step in which guests of that age have answered requests of each kind: before that there is little to judge
+    /// by.
+    fn first_judged(&self, age: Age) -> Option<usize> {
+        let is_judged = |vms: &usize| answering().all(|kind| self.p99_us(*vms, kind, age).is_some());
+        (FIRST..=self.most_held()).find(is_judged)
+    }
+}
+
+/// The kinds for whose requests somebody waits.
+fn answering() -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().filter(|kind| kind.answers())
 }
 
 fn sum(steps: &[Step], kind: Kind, age: Age) -> Told {
@@ -143,6 +150,17 @@ pub(super) mod tests {
         }
         assert_eq!(slow.held_within(3.0, &reference, Age::Any), Some(0));
         assert_eq!(slow.held_within(1.25, &reference, Age::Settled), Some(11));
+        let short = ramp(Arm::Reporting, 6, |_| 100);
+        assert_eq!(slow.held_within(3.0, &short, Age::Settled), None, "its store has not settled");
+        // Who falls silent does not answer in time.
+        for step in slow.steps.iter_mut().skip(6) {
+            step.told.clear();
+        }
+        assert_eq!(
+            slow.held_within(3.0, &reference, Age::Settled),
+            Some(9),
+            "four steps are judged together"
+        );
     }
 
     #[test]

@@ -115,6 +115,8 @@ pub struct Verdict {
     pub lambda_permille: u64,
     /// What the pool holds beyond its goal, or the host lacks.
     pub deficit_bytes: u64,
+    /// What of the available memory is taken to be gone before anything directed has come.
+    pub falling_bytes: u64,
     /// What was directed to be given back, in sum.
     pub directed_bytes: u64,
     /// What the host was told to swap out, in sum.
@@ -154,8 +156,8 @@ pub struct FleetTuning {
     pub critical_permille: u64,
     /// Below it no microVM is started: ESX's low state.
     pub refuse_permille: u64,
-    /// Ticks for which what is available is taken to go on falling as it fell since the last one: before what is directed has
-    /// come, a host on which a microVM starts is short.
+    /// Ticks for which what is available is taken to go on falling as it fell in each of the last two, once there is less than
+    /// twice of what is enough: before what is directed has come, a host on which a microVM starts is short.
     pub lead_ticks: u64,
     /// Whether the least protected microVM is killed when below that nothing else helps.
     pub kills: bool,

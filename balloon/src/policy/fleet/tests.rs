@@ -45,17 +45,21 @@ fn a_calm_host_presses_nobody_and_grants_something() {
 #[test]
 fn what_falls_fast_is_short_before_it_is() {
     let mut tree = pool(100_000 * MIB);
-    let readings = [vm(&mut tree, "", "a", Limits::default(), 50_000 * MIB)];
+    let all_is_protected = Limits { min: Some(50_000 * MIB), ..Limits::default() };
+    let readings = [vm(&mut tree, "", "a", all_is_protected, 50_000 * MIB)];
     let mut fleet = Fleet::new(FleetTuning::default());
-    let mut deficit_mib =
-        |available| tick(&mut fleet, &tree, &host(available), &readings).0.deficit_bytes / MIB;
-    // From nothing known, and slowly: in three ticks as fast there will be enough.
-    assert_eq!([120, 110, 100, 90].map(&mut deficit_mib), [0; 4]);
-    // By 2 % a tick there will be 1 % in three, and 6 % are to be.
-    assert_eq!(deficit_mib(70), 5000);
-    assert_eq!(deficit_mib(70), 0, "it has stopped");
-    assert_eq!([90, 80, 100].map(&mut deficit_mib), [0; 3]);
-    assert_eq!([100, 39].map(&mut deficit_mib), [0, 6000], "never more than is to be");
+    let mut seen = |available| {
+        let verdict = tick(&mut fleet, &tree, &host(available), &readings).0;
+        // Whoever is protected is in nobody's way for what is only expected.
+        assert_eq!((verdict.refuse, verdict.unmet_bytes > 0), (available < 40, available < 40));
+        (verdict.falling_bytes / MIB, verdict.deficit_bytes / MIB)
+    };
+    // Far from short, at once, and slowly.
+    assert_eq!([500, 400, 300, 300, 119, 119, 109, 99].map(&mut seen).map(|(_, deficit)| deficit), [0; 8]);
+    // By 2 % in each of two ticks: there will be none, and 6 % are to be.
+    assert_eq!([79, 59].map(&mut seen), [(3000, 0), (6000, 6000)]);
+    assert_eq!([59, 80, 60].map(&mut seen), [(0, 0); 3], "it has stopped, and one fall says nothing");
+    assert_eq!(seen(39), (6000, 6000), "never more than is to be");
 }
 
 #[test]

@@ -47,8 +47,9 @@ pub(super) struct Row {
 pub struct Fleet {
     pub(super) tuning: FleetTuning,
     tick: u64,
-    /// What the host had available in the last tick.
+    /// What the host had available in the last tick, and by how much that had fallen.
     available_bytes: u64,
+    fell_bytes: u64,
     /// Groups and microVMs, every one after what it lies in.
     pub(super) rows: Vec<Row>,
     /// Of each node of the tree in its order, which row it has.
@@ -70,6 +71,7 @@ impl Fleet {
             tuning,
             tick: 0,
             available_bytes: 0,
+            fell_bytes: 0,
             rows: Vec::new(),
             places: Vec::new(),
             memories: Vec::new(),
@@ -105,19 +107,22 @@ impl Fleet {
         let critical = host.is_below(self.tuning.critical_permille);
         let refuse = host.is_below(self.tuning.refuse_permille);
         let lag_ticks = if critical { CRITICAL_LAG_TICKS } else { LAG_TICKS };
-        let fell_bytes = self.available_bytes.saturating_sub(host.available_bytes);
-        self.available_bytes = host.available_bytes;
-        let coming = host.less(fell_bytes.saturating_mul(self.tuning.lead_ticks));
-        let deficit_bytes = self.survey(tree, &coming, readings, lag_ticks);
-        self.shortage.next(tree, deficit_bytes, refuse);
+        let falling_bytes = self.falling_bytes(host);
+        let deficit_bytes = self.survey(tree, &host.less(falling_bytes), readings, lag_ticks);
+        // Nothing that cannot be undone happens for what is only expected.
+        let is_expected =
+            !host.is_below(self.tuning.short_permille) && !self.exceeds(tree.pool().capacity_bytes);
+        self.shortage.next(tree, if is_expected { 0 } else { deficit_bytes }, refuse);
         self.press(host);
         let swap_bytes = if self.shortage.is_overdue(lag_ticks) { host.swap_free_bytes } else { 0 };
         let unmet_bytes = self.direct(tree, readings, deficit_bytes, swap_bytes);
+        let unmet_bytes = if is_expected { 0 } else { unmet_bytes };
         let short = host.is_below(self.tuning.short_permille) || deficit_bytes > 0;
         self.allot(host, readings, short, critical, allotments);
         Verdict {
             lambda_permille: self.rows.first().map_or(CALM, |row| row.lambda),
             deficit_bytes,
+            falling_bytes,
             directed_bytes: allotments.iter().fold(0, |sum, one| sum.saturating_add(one.take_bytes)),
             page_out_bytes: allotments.iter().fold(0, |sum, one| sum.saturating_add(one.page_out_bytes)),
             unmet_bytes,
@@ -125,6 +130,21 @@ impl Fleet {
             refuse: unmet_bytes > 0 || refuse,
             kill: self.kill(),
         }
+    }
+
+    /// What will be gone of what is available before anything directed has come, if it goes on as in the last two ticks: one
+    /// fall may be all there is.
+    fn falling_bytes(&mut self, host: &Host) -> u64 {
+        let fell_bytes = self.available_bytes.saturating_sub(host.available_bytes);
+        let steady_bytes = fell_bytes.min(self.fell_bytes);
+        (self.available_bytes, self.fell_bytes) = (host.available_bytes, fell_bytes);
+        let is_near = host.is_below(self.tuning.enough_permille.saturating_mul(2));
+        if is_near { steady_bytes.saturating_mul(self.tuning.lead_ticks) } else { 0 }
+    }
+
+    /// Whether the pool holds more than that.
+    fn exceeds(&self, capacity_bytes: u64) -> bool {
+        self.rows.first().is_some_and(|root| root.charge_bytes > capacity_bytes)
     }
 
     /// Who is killed, if nothing else helps and that is wanted.
