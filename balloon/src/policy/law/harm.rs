@@ -44,6 +44,8 @@ pub(super) struct Harm {
     wrong_permille: u64,
     /// Pages of which that is expected.
     expected: u64,
+    /// Memory stall that is there though no step evicted anything: the guest's memory is smaller than what it uses.
+    native_ppm: u64,
 }
 
 impl Harm {
@@ -95,13 +97,17 @@ impl Harm {
         part.stolen = part.stolen.saturating_add(delta.stolen);
     }
 
-    /// Begins a new part of the window and forgets the oldest; old evictions say less.
-    pub(super) fn turn(&mut self, age_ms: u64, lists_pages: u64, tuning: &Tuning) {
-        self.learn(lists_pages, tuning);
+    /// Begins a new part of the window and forgets the oldest; old evictions say less. The guest may have all of its memory
+    /// (`is_whole`), as far as steps leave it that.
+    pub(super) fn turn(&mut self, age_ms: u64, lists_pages: u64, is_whole: bool, tuning: &Tuning) {
+        let is_clear = self.ordered <= permille(lists_pages, tuning.clear_permille);
+        self.learn(is_clear, tuning);
         self.current = self.current.saturating_add(1).checked_rem(PARTS).unwrap_or(0);
         if let Some(part) = self.parts.get_mut(self.current) {
             *part = Part::default();
         }
+        // As much of the window as harm is judged by.
+        self.learn_native(is_clear && is_whole, tuning);
         // Half after so many ages: ln 2 of it in each such time.
         let life_ms = age_ms.saturating_mul(tuning.memory_ages).max(tuning.step_ms);
         for pool in [&mut self.ordered, &mut self.cold, &mut self.own, &mut self.expected] {
@@ -115,19 +121,32 @@ impl Harm {
 
     /// Of what makes room for streams some comes back, whatever steps do: how much is learned while next to nothing
     /// that steps evicted is out, in both directions. At other times it can only turn out to be less.
-    fn learn(&mut self, lists_pages: u64, tuning: &Tuning) {
+    fn learn(&mut self, is_clear: bool, tuning: &Tuning) {
         let taken = self.sum(|part| part.recycled).saturating_add(self.stolen());
         if taken < tuning.evidence_pages {
             return;
         }
         let seen = scale(self.refaults(), 1000, taken).min(tuning.wrong_permille);
-        let is_clear = self.ordered <= permille(lists_pages, tuning.clear_permille);
         if seen < self.wrong_permille {
             let fall = self.wrong_permille.saturating_sub(seen).div_ceil(if is_clear { 4 } else { 8 });
             self.wrong_permille = self.wrong_permille.saturating_sub(fall);
         } else if is_clear {
             let rise = seen.saturating_sub(self.wrong_permille).div_ceil(4);
             self.wrong_permille = self.wrong_permille.saturating_add(rise);
+        }
+    }
+
+    /// A guest that needs more than it has waits for memory, whatever steps do: how much is learned while nothing else than
+    /// its own kernel evicts, which it does where memory is full. At other times it can only turn out to be less.
+    fn learn_native(&mut self, is_clear: bool, tuning: &Tuning) {
+        let seen_ppm = self.charged_stall_ppm(tuning);
+        let is_full = self.stolen() > 0 && self.stolen().saturating_mul(2) >= self.refaults();
+        if seen_ppm < self.native_ppm {
+            self.native_ppm =
+                self.native_ppm.saturating_sub(self.native_ppm.saturating_sub(seen_ppm).div_ceil(8));
+        } else if is_clear && is_full {
+            self.native_ppm =
+                self.native_ppm.saturating_add(seen_ppm.saturating_sub(self.native_ppm).div_ceil(4));
         }
     }
 
@@ -216,9 +235,11 @@ impl Harm {
             && restores.saturating_mul(4) >= refaults
     }
 
-    /// Harm by stall and by refaults, the greater: 1000 is as much as the budget and the working-set age allow.
+    /// Harm by stall and by refaults, the greater: 1000 is as much as the budget and the working-set age allow. Stall that is
+    /// the guest's own is none, but no more of that than steps may add.
     pub(super) fn permille(&self, budget_ppm: u64, age_ms: u64, tuning: &Tuning) -> u64 {
-        let stall = scale(self.charged_stall_ppm(tuning), 1000, budget_ppm.max(1));
+        let added_ppm = self.charged_stall_ppm(tuning).saturating_sub(self.native_ppm.min(budget_ppm));
+        let stall = scale(added_ppm, 1000, budget_ppm.max(1));
         let interval_ms = self.interval_ms(age_ms, tuning);
         stall.max(interval_ms.map_or(0, |interval_ms| scale(1000, age_ms, interval_ms.max(1))))
     }
@@ -238,7 +259,7 @@ mod tests {
             let stall_us = refaults.saturating_mul(100);
             let delta = Delta { elapsed_us: 6_000_000, refault_file: refaults, stall_us, ..Delta::default() };
             harm.passed(&delta, None);
-            harm.turn(300_000, LISTS_PAGES, &tuning);
+            harm.turn(300_000, LISTS_PAGES, true, &tuning);
         }
         harm
     }
@@ -248,6 +269,54 @@ mod tests {
         let (harm, tuning) = (streamed(1000), Tuning::default());
         assert!(harm.stall_ppm(&tuning) > 10_000, "a tenth came back: {}", harm.stall_ppm(&tuning));
         assert!(harm.charged_stall_ppm(&tuning) < 1000, "{}", harm.charged_stall_ppm(&tuning));
+    }
+
+    /// As `minutes` go by in which pages come back and go again by the kernel's own hand, or not, each for 100 us.
+    fn full(harm: &mut Harm, minutes: u64, refaults: u64, is_full: bool, is_whole: bool) {
+        let stolen = if is_full { refaults } else { 0 };
+        let stall_us = refaults.saturating_mul(100);
+        for _ in 0..minutes.saturating_mul(10) {
+            let delta = Delta {
+                elapsed_us: 6_000_000,
+                refault_file: refaults,
+                stolen,
+                stall_us,
+                ..Delta::default()
+            };
+            harm.passed(&delta, None);
+            harm.turn(300_000, LISTS_PAGES, is_whole, &Tuning::default());
+        }
+    }
+
+    #[test]
+    fn what_a_guest_waits_for_without_any_step_is_no_harm_of_steps() {
+        let permille = |harm: &Harm| harm.permille(1000, 300_000, &Tuning::default());
+        // 60 pages in six seconds are 0.1 % of the time, of which harm sees four fifths.
+        let mut harm = Harm::default();
+        full(&mut harm, 2, 60, true, true);
+        assert!(permille(&harm) < 60, "{}", permille(&harm));
+        // Steps have evicted since, and twice as much comes back: what they add counts.
+        harm.evicted(LISTS_PAGES / 4, false);
+        full(&mut harm, 5, 120, false, true);
+        assert!((750..=850).contains(&permille(&harm)), "{}", permille(&harm));
+        // The guest does something else: nothing of that is its own any more.
+        full(&mut harm, 5, 0, false, true);
+        full(&mut harm, 1, 60, false, true);
+        assert!(permille(&harm) > 700, "{}", permille(&harm));
+    }
+
+    #[test]
+    fn no_more_is_a_guests_own_than_steps_may_add_and_nothing_by_our_hand() {
+        let permille = |harm: &Harm| harm.permille(1000, 300_000, &Tuning::default());
+        let mut thrashing = Harm::default();
+        full(&mut thrashing, 5, 6000, true, true);
+        assert!(permille(&thrashing) > 60_000, "{}", permille(&thrashing));
+        // Whether it is trimmed, long ago, or its ceiling is lower than its size.
+        for (is_full, is_whole) in [(false, true), (true, false)] {
+            let mut ours = Harm::default();
+            full(&mut ours, 60, 60, is_full, is_whole);
+            assert!(permille(&ours) >= 790, "{}", permille(&ours));
+        }
     }
 
     #[test]
@@ -267,7 +336,7 @@ mod tests {
                 Delta { elapsed_us: 6_000_000, refault_file: 1000, stall_us: 100_000, ..Delta::default() };
             harm.passed(&delta, None);
             harm.evicted(800, false);
-            harm.turn(300_000, LISTS_PAGES, &tuning);
+            harm.turn(300_000, LISTS_PAGES, true, &tuning);
         }
         assert!(harm.wrong_permille <= 20, "{}", harm.wrong_permille);
     }

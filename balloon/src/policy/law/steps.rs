@@ -51,7 +51,8 @@ impl Law {
             self.next_step_ms = if is_late { now_ms } else { self.next_step_ms }.saturating_add(step_ms);
             let listed =
                 self.meter.last().map_or(0, |sample| sample.file_bytes().saturating_add(sample.anon_bytes()));
-            self.harm.turn(self.age_ms(now_ms), listed.div_euclid(PAGE_BYTES), &self.tuning);
+            let is_whole = self.has_agent() && self.guest_bytes() == self.size_bytes;
+            self.harm.turn(self.age_ms(now_ms), listed.div_euclid(PAGE_BYTES), is_whole, &self.tuning);
             self.step_is_due = true;
         }
         if !self.has_agent() {
