@@ -276,13 +276,8 @@ mod tests {
         let stolen = if is_full { refaults } else { 0 };
         let stall_us = refaults.saturating_mul(100);
         for _ in 0..minutes.saturating_mul(10) {
-            let delta = Delta {
-                elapsed_us: 6_000_000,
-                refault_file: refaults,
-                stolen,
-                stall_us,
-                ..Delta::default()
-            };
+            let delta =
+                Delta { elapsed_us: 6_000_000, refault_file: refaults, stolen, stall_us, ..Delta::default() };
             harm.passed(&delta, None);
             harm.turn(300_000, LISTS_PAGES, is_whole, &Tuning::default());
         }
