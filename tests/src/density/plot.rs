@@ -35,8 +35,8 @@ pub fn plot(ramps: &[Ramp]) -> Result<String, Error> {
             legend: Some(Legend::Left),
             ..panel(420, "", "used of the host, MiB", used)
         },
-        panel(220, "", "idle services that have settled, p99, ms", p99(Kind::Idle)),
-        panel(240, "microVMs", "stores that have settled, p99, ms", p99(Kind::Store)),
+        panel(220, "", "settled services, p99, ms", p99(Kind::Idle)),
+        panel(240, "microVMs", "settled stores, p99, ms", p99(Kind::Store)),
     ];
     draw(1000, &panels, true)
 }
