@@ -156,7 +156,7 @@ pub struct FleetTuning {
     pub critical_permille: u64,
     /// Below it no microVM is started: ESX's low state.
     pub refuse_permille: u64,
-    /// Ticks for which what is available is taken to go on falling as it fell in each of the last two, once there is less than
+    /// Ticks for which what is available is taken to go on falling as it did in the last two, once there is less than
     /// twice of what is enough: before what is directed has come, a host on which a microVM starts is short.
     pub lead_ticks: u64,
     /// Whether the least protected microVM is killed when below that nothing else helps.

@@ -54,12 +54,16 @@ fn what_falls_fast_is_short_before_it_is() {
         assert_eq!((verdict.refuse, verdict.unmet_bytes > 0), (available < 40, available < 40));
         (verdict.falling_bytes / MIB, verdict.deficit_bytes / MIB)
     };
-    // Far from short, at once, and slowly.
-    assert_eq!([500, 400, 300, 300, 119, 119, 109, 99].map(&mut seen).map(|(_, deficit)| deficit), [0; 8]);
-    // By 2 % in each of two ticks: there will be none, and 6 % are to be.
-    assert_eq!([79, 59].map(&mut seen), [(3000, 0), (6000, 6000)]);
-    assert_eq!([59, 80, 60].map(&mut seen), [(0, 0); 3], "it has stopped, and one fall says nothing");
-    assert_eq!(seen(39), (6000, 6000), "never more than is to be");
+    // Far from short, and slowly.
+    assert_eq!([500, 400, 300, 130, 130, 130, 119, 109].map(&mut seen).map(|(_, deficit)| deficit), [0; 8]);
+    // By 4 % in two ticks, evenly or not: there will be 1 %, and 6 % are to be.
+    assert_eq!([90, 70].map(&mut seen), [(4350, 0), (5850, 4850)]);
+    assert_eq!(
+        [70, 70, 110, 110, 109, 70].map(&mut seen),
+        [(3000, 0), (0, 0), (0, 0), (0, 0), (150, 0), (6000, 5000)]
+    );
+    assert_eq!([70, 70].map(&mut seen), [(5850, 4850), (0, 0)], "it has stopped");
+    assert_eq!(seen(30).1, 6000, "never more than is to be");
 }
 
 #[test]

@@ -47,9 +47,8 @@ pub(super) struct Row {
 pub struct Fleet {
     pub(super) tuning: FleetTuning,
     tick: u64,
-    /// What the host had available in the last tick, and by how much that had fallen.
-    available_bytes: u64,
-    fell_bytes: u64,
+    /// What the host had available in the last two ticks, the older one first.
+    available_bytes: [u64; 2],
     /// Groups and microVMs, every one after what it lies in.
     pub(super) rows: Vec<Row>,
     /// Of each node of the tree in its order, which row it has.
@@ -70,8 +69,7 @@ impl Fleet {
         Self {
             tuning,
             tick: 0,
-            available_bytes: 0,
-            fell_bytes: 0,
+            available_bytes: [0; 2],
             rows: Vec::new(),
             places: Vec::new(),
             memories: Vec::new(),
@@ -132,14 +130,14 @@ impl Fleet {
         }
     }
 
-    /// What will be gone of what is available before anything directed has come, if it goes on as in the last two ticks: one
-    /// fall may be all there is.
+    /// What will be gone of what is available before anything directed has come, if it goes on as in the last two ticks
+    /// together: starts take memory by fits.
     fn falling_bytes(&mut self, host: &Host) -> u64 {
-        let fell_bytes = self.available_bytes.saturating_sub(host.available_bytes);
-        let steady_bytes = fell_bytes.min(self.fell_bytes);
-        (self.available_bytes, self.fell_bytes) = (host.available_bytes, fell_bytes);
+        let [before_last, last] = self.available_bytes;
+        self.available_bytes = [last, host.available_bytes];
+        let fell_bytes = before_last.saturating_sub(host.available_bytes);
         let is_near = host.is_below(self.tuning.enough_permille.saturating_mul(2));
-        if is_near { steady_bytes.saturating_mul(self.tuning.lead_ticks) } else { 0 }
+        if is_near { fell_bytes.saturating_mul(self.tuning.lead_ticks).div_euclid(2) } else { 0 }
     }
 
     /// Whether the pool holds more than that.
