@@ -4,7 +4,6 @@
 
 use super::{Bitmap, Layout, Run};
 use crate::backing::Released;
-use crate::pages::PageRange;
 use serde::{Deserialize, Serialize};
 
 /// Which of a VM's pages are ballooned, reported or its own.
@@ -68,16 +67,20 @@ pub struct Reconciled {
 
 /// Books that contradict themselves. None of their operations leads there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "page books do not add up: {totals:?}, but {ballooned} ballooned and {reported} reported pages are marked"
-)]
-pub struct Imbalance {
-    /// The totals as kept.
-    pub totals: Totals,
-    /// Pages marked ballooned.
-    pub ballooned: u64,
-    /// Pages marked reported.
-    pub reported: u64,
+pub enum Imbalance {
+    /// A region has not as many pages marked as it is said to.
+    #[error("page books do not add up: region {region} is kept with {kept:?}, and {counted:?} are marked")]
+    Count {
+        /// Its number in the layout.
+        region: usize,
+        /// What is kept of it.
+        kept: Marked,
+        /// What its bits say.
+        counted: Marked,
+    },
+    /// A page is ballooned and reported.
+    #[error("page books do not add up: some pages are marked as ballooned and as reported")]
+    Both,
 }
 
 impl Books {
@@ -210,21 +213,17 @@ impl Books {
     /// # Errors
     /// What is kept is not what the bits say.
     pub fn check(&self) -> Result<(), Imbalance> {
-        let is_counted = |(number, (pages, marked)): (usize, (PageRange, &Marked))| {
-            let recount = self
-                .layout
-                .run(number, 0, pages.count())
-                .map(|all| Marked { ballooned: self.ballooned_in(all), reported: self.reported_in(all) });
-            recount == Some(*marked)
-        };
-        let regions = self.layout.regions();
-        let sound = regions.zip(&self.marked).enumerate().all(is_counted)
-            && self.ballooned.is_disjoint(&self.reported);
-        if sound {
-            return Ok(());
+        for (region, (pages, kept)) in self.layout.regions().zip(&self.marked).enumerate() {
+            let all = self.layout.run(region, 0, pages.count());
+            let counted = all.map_or_else(Marked::default, |all| Marked {
+                ballooned: self.ballooned_in(all),
+                reported: self.reported_in(all),
+            });
+            if counted != *kept {
+                return Err(Imbalance::Count { region, kept: *kept, counted });
+            }
         }
-        let (ballooned, reported) = (self.ballooned.count_all(), self.reported.count_all());
-        Err(Imbalance { totals: self.totals(), ballooned, reported })
+        if self.ballooned.is_disjoint(&self.reported) { Ok(()) } else { Err(Imbalance::Both) }
     }
 
     /// A run of another layout has no bits here either.
@@ -284,7 +283,13 @@ mod tests {
             let mut books = books();
             change(&mut books);
             let Err(found) = books.check() else { panic!("change {number} is not found") };
-            assert_eq!(found.totals, books.totals(), "change {number}");
+            match found {
+                Imbalance::Count { region, kept, counted } => {
+                    assert_eq!((region, kept), (0, books.marked[0]), "change {number}");
+                    assert!(number < 5 && kept != counted, "change {number}: {found}");
+                }
+                Imbalance::Both => assert_eq!(number, 5),
+            }
         }
     }
 }
