@@ -73,6 +73,12 @@ fn explain(stopped: &Stop, agent: State, kernel_log: &str) -> String {
         State::Running | State::Over => "while the workload ran",
     };
     if let Some(panic) = panic_line(kernel_log) {
+        if panic == DEADLOCKED {
+            return format!(
+                "the guest ran out of memory, and its kernel had nobody left to kill, {when}; raise -m, or a lower limit or \
+                 ceiling that was set since"
+            );
+        }
         return format!("kernel panic in the guest {when}: {panic}");
     }
     match stopped {
@@ -95,6 +101,9 @@ fn panic_line(kernel_log: &str) -> Option<&str> {
     let end = reason.char_indices().nth(LONGEST_REASON).map_or(reason.len(), |(index, _)| index);
     reason.get(..end).map(str::trim)
 }
+
+/// The panic of a kernel that is out of memory when all that it may kill is killed (mm/oom_kill.c).
+const DEADLOCKED: &str = "System is deadlocked on memory";
 
 /// Characters of a panic's reason that are shown: the kernel's own are shorter, and anybody in the guest may
 /// write to its log.
@@ -148,6 +157,12 @@ mod tests {
         assert_eq!(
             failed(none, &Stop::Reset, log),
             "kernel panic in the guest while the workload ran: Attempted to kill init!"
+        );
+        let log = "[ 22.4] Kernel panic - not syncing: System is deadlocked on memory\n[ 22.4] CPU: 0";
+        assert_eq!(
+            failed(none, &Stop::Reset, log),
+            "the guest ran out of memory, and its kernel had nobody left to kill, while the workload ran; raise -m, or a \
+             lower limit or ceiling that was set since"
         );
     }
 }
