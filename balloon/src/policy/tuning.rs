@@ -21,6 +21,9 @@ pub struct Tuning {
     pub gain: u64,
     /// Gain under pressure on the group: the largest step is reached, and no more than that.
     pub pressed_gain: u64,
+    /// Harm below which the gain is that, too, of a guest that has needed something again: a quarter. It is at work then, so
+    /// that the next steps would show if they hurt; of one that needs nothing, nobody knows what it will need when it works.
+    pub answered_permille: u64,
     /// Most that a step takes of the lists where nothing is known of age. One per cent is TMO's and Senpai's bound:
     /// over two periods, which is the time until harm shows, two per cent can be taken too much.
     pub unverified_ppm: u64,
@@ -169,6 +172,7 @@ impl Default for Tuning {
             ratio_ppm: 500,
             gain: 10,
             pressed_gain: 20,
+            answered_permille: 250,
             unverified_ppm: 10_000,
             quiet_ppm: 30_000,
             cold_ms: 18_000,

@@ -9,6 +9,8 @@ use crate::policy::reason::Reason;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Gain {
     from: Option<Held>,
+    /// When fine reporting was asked for, as coarse had not brought it.
+    asked_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +27,7 @@ struct Held {
 impl Gain {
     /// The guest has started anew.
     pub(super) fn reset(&mut self) {
-        self.from = None;
+        *self = Self::default();
     }
 }
 
@@ -40,7 +42,7 @@ impl Law {
         let same = |from: &Held| used_bytes <= from.used_bytes && guest_bytes == from.guest_bytes;
         let Some(from) = self.gain.from.filter(same) else {
             // The guest grew, or its balloon moved: what it freed on the way cannot be told.
-            self.gain.from = Some(now);
+            self.gain = Gain { from: Some(now), asked_ms: None };
             return;
         };
         let tuning = self.tuning;
@@ -49,20 +51,34 @@ impl Law {
         if passed_ms < tuning.gain_ms || freed_bytes < tuning.gain_bytes {
             return;
         }
-        self.gain.from = Some(now);
         let gained_bytes = from.resident_bytes.saturating_sub(now.resident_bytes);
         // Who holds hardly more than the guest uses has nothing left to gain.
         let kept_bytes = now.resident_bytes.saturating_sub(now.used_bytes);
-        if gained_bytes >= permille(freed_bytes, tuning.gain_permille)
-            || kept_bytes < freed_bytes.div_euclid(2)
-        {
-            return;
+        let is_there = gained_bytes >= permille(freed_bytes, tuning.gain_permille)
+            || kept_bytes < freed_bytes.div_euclid(2);
+        if !is_there && self.reports_finely() {
+            // What lies scattered comes when it is compacted, and only if it does not is trimming in vain.
+            let Some(asked_ms) = self.gain.asked_ms else {
+                self.gain.asked_ms = Some(now_ms);
+                self.pace.wants_fine();
+                return;
+            };
+            if !self.pace.was_fine(asked_ms, now_ms, &tuning) {
+                return;
+            }
         }
-        self.pace.wants_fine();
-        self.rest.begin(now_ms, tuning.rest_ms, tuning.longest_rest_ms, |_, until_ms| Reason::NoGain {
-            freed_bytes,
-            gained_bytes,
-            until_ms,
-        });
+        self.gain = Gain { from: Some(now), asked_ms: None };
+        if !is_there {
+            self.rest.begin(now_ms, tuning.rest_ms, tuning.longest_rest_ms, |_, until_ms| Reason::NoGain {
+                freed_bytes,
+                gained_bytes,
+                until_ms,
+            });
+        }
+    }
+
+    /// Whether the agent can have free pages reported in other blocks than the kernel's own choice.
+    fn reports_finely(&self) -> bool {
+        self.has_agent() && self.capabilities.is_some_and(|can| can.reporting_order)
     }
 }

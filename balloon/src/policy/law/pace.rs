@@ -55,6 +55,11 @@ impl Pace {
         self.wants_fine = true;
     }
 
+    /// Whether reporting has been fine since then, so long ago that what it reported is with the host.
+    pub(super) fn was_fine(&self, since_ms: u64, now_ms: u64, tuning: &Tuning) -> bool {
+        self.last_fine_ms >= since_ms && now_ms.saturating_sub(self.last_fine_ms) >= tuning.gain_ms
+    }
+
     pub(super) fn passed(&mut self, now_ms: u64, delta: &Delta, tuning: &Tuning) {
         self.cpu_permille = scale(delta.cpu_busy_us, 1000, delta.elapsed_us);
         let is_idle = self.cpu_permille < tuning.idle_cpu_permille;
@@ -123,7 +128,9 @@ impl Law {
         let is_much = kept >= permille(held, tuning.kept_permille).max(tuning.kept_bytes)
             && since_ms >= age_ms.div_euclid(2)
             && self.state == State::Trimming;
-        if (is_time || is_much || self.pace.wants_fine && idle_ms > 0) && now_ms >= self.start_until_ms {
+        // It costs a busy guest time, as much as `is_much` may.
+        let is_wanted = self.pace.wants_fine && (idle_ms > 0 || since_ms >= age_ms.div_euclid(2));
+        if (is_time || is_much || is_wanted) && now_ms >= self.start_until_ms {
             self.pace.wants_fine = false;
             self.pace.fine_since_ms = Some(now_ms);
             (self.pace.last_fine_ms, self.pace.last_free_bytes) = (now_ms, free_bytes);

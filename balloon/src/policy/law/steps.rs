@@ -29,10 +29,12 @@ pub(super) struct Pending {
 impl Law {
     /// What a step would take now.
     pub(super) fn planned_bytes(&self, now_ms: u64, lists: Lists) -> u64 {
-        let is_pressed = self.lambda_permille(now_ms) > CALM;
-        let gain = if is_pressed { self.tuning.pressed_gain } else { self.tuning.gain };
-        let is_quiet = self.pace.idle_ms(now_ms) >= self.tuning.window_ms && self.harm.refaults() == 0;
         let harm = self.harm_permille(now_ms);
+        let is_pressed = self.lambda_permille(now_ms) > CALM;
+        // What comes back tells that the guest is at work, and how far the next steps may go.
+        let is_answered = self.harm.charged() > 0 && harm < self.tuning.answered_permille;
+        let gain = if is_pressed || is_answered { self.tuning.pressed_gain } else { self.tuning.gain };
+        let is_quiet = self.pace.idle_ms(now_ms) >= self.tuning.window_ms && self.harm.refaults() == 0;
         self.above_floor(trim::step_bytes(lists, self.age_ms(now_ms), gain, is_quiet, harm, &self.tuning))
     }
 

@@ -17,6 +17,10 @@ struct Guest {
     min_bytes: u64,
     /// What it computes in a second.
     busy_us: u64,
+    /// Whether what it evicts is too scattered to be reported, and whether compaction helps.
+    scatters: Option<bool>,
+    /// What the host holds of that.
+    scattered_bytes: u64,
 }
 
 impl Guest {
@@ -31,7 +35,16 @@ impl Guest {
             inactive_file_bytes: 200 * MIB,
             ..Sample::default()
         };
-        Self { law, sample, now_ms: 0, floor_bytes: 96 * MIB, min_bytes: 0, busy_us: 200_000 }
+        Self {
+            law,
+            sample,
+            now_ms: 0,
+            floor_bytes: 96 * MIB,
+            min_bytes: 0,
+            busy_us: 200_000,
+            scatters: None,
+            scattered_bytes: 0,
+        }
     }
 
     fn tell(&mut self, observation: &Observation) -> Vec<Decision> {
@@ -48,7 +61,7 @@ impl Guest {
         self.sample.cpu_busy_us += self.busy_us;
         let ceiling_bytes = self.law.ceiling.bytes();
         let host = HostReading {
-            resident_bytes: Some(ceiling_bytes - self.sample.free_bytes),
+            resident_bytes: Some(ceiling_bytes - self.sample.free_bytes + self.scattered_bytes),
             ceiling_bytes,
             floor_bytes: self.floor_bytes,
             min_bytes: self.min_bytes,
@@ -64,9 +77,14 @@ impl Guest {
             if let Order::Reclaim { number, bytes, .. } = decision.order {
                 self.sample.inactive_file_bytes -= bytes;
                 self.sample.free_bytes += bytes;
+                self.scattered_bytes += self.scatters.map_or(0, |_| bytes);
                 let file_pages = bytes / PAGE_BYTES;
                 let reclaimed = Reclaimed { number, file_pages, ..Reclaimed::default() };
                 self.tell(&Observation::Reclaimed(reclaimed));
+            }
+            let fine = Order::Reporting { order: Tuning::default().fine_order, compact: true };
+            if decision.order == fine && self.scatters == Some(true) {
+                self.scattered_bytes = 0;
             }
         }
         decisions
@@ -91,6 +109,22 @@ fn a_calm_guest_is_left_alone_at_first_and_trimmed_then() {
     assert_eq!(reclaimed_bytes(&guest.seconds(60)), 0);
     let trimmed = reclaimed_bytes(&guest.seconds(600));
     assert!(trimmed > 40 * MIB && trimmed < 100 * MIB, "{trimmed}");
+}
+
+#[test]
+fn steps_double_while_what_comes_back_tells_that_they_do_little_harm() {
+    let trimmed = |refaults_per_s: u64| {
+        let mut guest = Guest::new();
+        guest.seconds(150);
+        let second = |_| {
+            guest.sample.refault_file += refaults_per_s;
+            reclaimed_bytes(&guest.second())
+        };
+        (0..60).map(second).sum::<u64>()
+    };
+    let (unanswered, harmless, harmful) = (trimmed(0), trimmed(1), trimmed(30));
+    assert!(harmless > unanswered * 3 / 2, "{harmless} {unanswered}");
+    assert!(harmful < unanswered / 2, "{harmful} {unanswered}");
 }
 
 #[test]
@@ -155,6 +189,40 @@ fn forgotten_evictions_blind_only_while_tasks_wait_for_the_disk() {
     assert_eq!(reclaimed_bytes(&guest.seconds(29)), 0);
     assert_eq!(guest.law.status(guest.now_ms).state, State::Blind);
     assert!(reclaimed_bytes(&guest.seconds(20)) > 0, "the window is over");
+}
+
+/// As [`Guest::new`], and what is evicted lies scattered.
+fn scattering(helps: bool, busy_us: u64) -> Guest {
+    let mut guest = Guest { scatters: Some(helps), busy_us, ..Guest::new() };
+    let capabilities = Capabilities {
+        psi: true,
+        memory_reclaim: true,
+        reporting_order: true,
+        compaction: true,
+        ..Capabilities::default()
+    };
+    guest.tell(&Observation::Capabilities(capabilities));
+    guest
+}
+
+#[test]
+fn what_lies_scattered_is_compacted_before_trimming_is_called_vain() {
+    for busy_us in [5_000, 200_000] {
+        let mut guest = scattering(true, busy_us);
+        let decisions = guest.seconds(900);
+        assert!(guest.scattered_bytes < 40 * MIB, "{busy_us}: {}", guest.scattered_bytes);
+        let rests = |decision: &Decision| decision.order == Order::Enter { state: State::NoGain };
+        assert!(!decisions.iter().any(rests), "{busy_us}: {decisions:?}");
+        assert!(reclaimed_bytes(&decisions) > 60 * MIB, "{busy_us}: {decisions:?}");
+
+        let mut guest = scattering(false, busy_us);
+        let decisions = guest.seconds(600);
+        let at = |order: &dyn Fn(&Order) -> bool| decisions.iter().position(|it| order(&it.order));
+        let fine = at(&|order| matches!(order, Order::Reporting { compact: true, .. }));
+        let rest = at(&|order| *order == Order::Enter { state: State::NoGain });
+        assert!(fine.is_some() && fine < rest, "{busy_us}: {fine:?} {rest:?} {decisions:?}");
+        assert!(reclaimed_bytes(&decisions) < 80 * MIB, "{busy_us}: {decisions:?}");
+    }
 }
 
 #[test]
