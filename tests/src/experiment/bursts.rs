@@ -2,7 +2,7 @@
 
 use super::beat::Counters;
 use super::lifts::Lift;
-use super::load::{MIB, PAGE};
+use super::load::MIB;
 use super::meter::{Meter, uptime_ms};
 use std::fs;
 use std::io::{self, Write};
@@ -41,13 +41,13 @@ pub(super) fn run() -> io::Result<()> {
     meter.finish()
 }
 
+/// Nothing that compressed swap could make small.
 fn take() {
     let start = Instant::now();
-    let mut own: Vec<Vec<u8>> = Vec::new();
+    let mut random = oorandom::Rand64::new(1);
+    let mut own: Vec<Vec<u64>> = Vec::new();
     for mib in 0..BURST_MIB {
-        let mut part = vec![0_u8; MIB as usize];
-        part.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
-        own.push(part);
+        own.push((0..MIB / 8).map(|_| random.rand_u64()).collect());
         let due = BURST.mul_f64(mib as f64 / BURST_MIB as f64);
         sleep(due.saturating_sub(start.elapsed()));
     }
