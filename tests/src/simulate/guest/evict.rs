@@ -93,18 +93,23 @@ impl Pages {
         generation + 2 <= newest && older_than_ms.is_none_or(|wanted| idle_ms >= wanted)
     }
 
-    /// From the inactive list: what was used once, of streams and of bins alike.
+    /// From the inactive list: first what was only ever written, which is oldest; then what was used once, of streams and of
+    /// bins alike.
     fn evict_once(&mut self, pages: f64) -> f64 {
-        let (dead, once) = (self.dead(), sum(&self.once));
-        let share = (pages / (dead + once).max(1e-9)).min(1.0);
+        let (dead, fresh) = (self.dead(), sum(&self.fresh));
+        let of_fresh = (pages / fresh.max(1e-9)).min(1.0);
+        let others = (self.inactive_file() - fresh).max(1e-9);
+        let share = ((pages - fresh).max(0.0) / others).min(1.0);
         for slot in &mut self.slots[..self.count] {
             slot.dead *= 1.0 - share as f32;
         }
         let live = self.live(Kind::File);
         let mut taken = 0.0;
         for bin in 0..BINS {
-            let hole = (self.once[bin] * share as f32).min(live[bin]);
-            self.once[bin] -= self.once[bin] * share as f32;
+            let (once, fresh) = (self.once[bin] * share as f32, self.fresh[bin] * of_fresh as f32);
+            let hole = (once + fresh).min(live[bin]);
+            self.once[bin] -= once;
+            self.fresh[bin] -= fresh;
             self.holes[0][bin] += hole;
             taken += f64::from(hole);
         }
@@ -129,7 +134,7 @@ impl Pages {
             for slot in &mut self.slots[..self.count] {
                 slot.dead *= 1.0 - share as f32;
             }
-            for once in &mut self.once {
+            for once in self.once.iter_mut().chain(&mut self.fresh) {
                 *once *= 1.0 - share as f32;
             }
         }
@@ -230,6 +235,7 @@ impl Pages {
             self.holes[kind.index()][bin] *= ratio;
             if kind == Kind::File {
                 self.once[bin] *= ratio;
+                self.fresh[bin] *= ratio;
                 self.unread[bin] *= ratio;
             }
         }

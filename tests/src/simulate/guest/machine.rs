@@ -6,8 +6,9 @@
 use super::evict::{Lists, Wish};
 use super::free::{DEFLATE_PER_S, Free, INFLATE_PER_S};
 use super::pages::{Cycle, Kind, Pages};
+use super::waits::Waits;
 use super::workload::Workload;
-use crate::simulate::decay::{Row, survive};
+use crate::simulate::decay::{BINS, Row, survive};
 use crate::simulate::random::Random;
 
 /// Compression of zram: what 4 KiB in swap still takes, as `zstd` does on heaps.
@@ -21,6 +22,12 @@ const PROACTIVE_S: f64 = 1.5e-6;
 
 /// How finely the books of last uses are kept at least.
 const SLOT_MS: u64 = 60_000;
+
+/// Time over which the rate of evictions is averaged.
+const OF_LATE_S: f64 = 60.0;
+
+/// When a guest writes its files that does so: its agent's first sample is out.
+const WRITTEN_MS: u64 = 10_000;
 
 /// The balloon's driver waits so long when it finds no page ("Out of puff").
 const PUFF_S: f64 = 0.2;
@@ -43,6 +50,8 @@ pub struct Spec {
     pub cycle: Option<Cycle>,
     /// What its processes do.
     pub workload: Workload,
+    /// Its file pages are written when its agent is there, all that there are, and were never used before.
+    pub written: bool,
     /// How its kernel evicts.
     pub lists: Lists,
     /// To read an evicted file page again.
@@ -93,9 +102,11 @@ pub struct Machine {
     pub(super) balloon: f64,
     pub(super) burst: f64,
     burst_refused: bool,
-    /// Time that its processes have yet to wait.
-    debt_s: f64,
+    waits: Waits,
     puff_s: f64,
+    /// File pages that were evicted in a second, of late, and in this tick.
+    evicted_per_s: f64,
+    evicted: f64,
     dirty: f64,
     turned_over: f64,
     /// Time that its processes waited in the last tick, and what its allocations met.
@@ -109,7 +120,8 @@ impl Machine {
     /// A guest that has run for `warm_s` before.
     #[must_use]
     pub fn new(spec: Spec, rates: &Row, warm_s: f32, now_ms: u64, random: Random) -> Self {
-        let pages = Pages::new(spec.demand, survive(rates, warm_s), now_ms);
+        let before = if spec.written { [1.0; BINS] } else { survive(rates, warm_s) };
+        let pages = Pages::new(spec.demand, before, now_ms);
         Self {
             spec,
             pages,
@@ -120,8 +132,10 @@ impl Machine {
             balloon: 0.0,
             burst: 0.0,
             burst_refused: false,
-            debt_s: 0.0,
+            waits: Waits::default(),
             puff_s: 0.0,
+            evicted_per_s: 0.0,
+            evicted: 0.0,
             dirty: 0.0,
             turned_over: 0.0,
             stalled_s: 0.0,
@@ -193,19 +207,24 @@ impl Machine {
         if now_ms.is_multiple_of(SLOT_MS) {
             self.pages.begin_slot(now_ms);
         }
-        let own = self.debt_s.min(0.95 * seconds);
-        self.debt_s -= own;
+        let of_late = (seconds / OF_LATE_S).min(1.0);
+        self.evicted_per_s += (std::mem::take(&mut self.evicted) / seconds - self.evicted_per_s) * of_late;
+        let (own, told) = self.waits.pass(seconds);
         // The guest's kernel sees a slow processor there, and no pressure.
         let waits = (own + host_stall_s).min(0.95 * seconds);
         self.activity = self.spec.workload.activity.at(now_s);
         let active_s = self.activity * (seconds - waits);
         self.counters.busy_s += active_s;
-        self.counters.stall_s += own;
+        self.counters.stall_s += told;
         self.stalled_s = waits;
 
         let free = self.free_pages();
+        if self.spec.written && run_ms >= WRITTEN_MS {
+            self.spec.written = false;
+            self.pages = Pages::written(self.spec.demand, now_ms);
+        }
         let unused = survive(rates, active_s as f32);
-        let faults = self.pages.age(&unused);
+        let faults = self.pages.age(&unused, &self.pages.distant(rates, self.evicted_per_s));
         let round = self.pages.read_on(now_ms, active_s * 1000.0);
         let streamed = self.spec.workload.stream.at(now_s) * (seconds - waits);
         if streamed > 0.0 {
@@ -240,8 +259,8 @@ impl Machine {
         self.counters.restore[0] += file * restored;
         self.counters.restore[1] += anon;
         self.counters.first_file += first;
-        let waits = file * self.spec.refetch_s + anon * self.spec.swap_in_s;
-        self.debt_s += waits;
+        self.waits.owe(file * restored * self.spec.refetch_s + anon * self.spec.swap_in_s);
+        self.waits.owe_untold(file * (1.0 - restored) * self.spec.refetch_s);
         self.counters.io_s += file * self.spec.refetch_s;
     }
 
@@ -270,7 +289,7 @@ impl Machine {
         self.counters.steal_direct += direct;
         self.counters.steal_kswapd += evicted - direct;
         self.counters.alloc_stall += (direct / 32.0).ceil();
-        self.debt_s += direct * DIRECT_S;
+        self.waits.owe(direct * DIRECT_S);
         let short = -self.free_pages();
         if short > 0.0 && self.burst > 0.0 {
             self.counters.oom_kill += 1.0;
@@ -288,10 +307,10 @@ impl Machine {
         }
         let evicted = self.evict_both(now_ms, over, 0.3);
         self.counters.steal_direct += evicted;
-        self.debt_s += evicted * DIRECT_S;
+        self.waits.owe(evicted * DIRECT_S);
         let over = (self.charge() - self.high).max(0.0) / self.high.max(1.0);
         // The kernel's penalty: the square of the overage, at most two seconds.
-        self.debt_s += (over * over * 64.0).min(2.0);
+        self.waits.owe((over * over * 64.0).min(2.0));
     }
 
     fn follow_ceiling(&mut self, now_ms: u64, seconds: f64) {
@@ -363,6 +382,9 @@ impl Machine {
             return 0.0;
         }
         let evicted = self.pages.evict(self.spec.lists, Wish { kind, pages, older_than_ms, now_ms });
+        if kind == Kind::File {
+            self.evicted += evicted;
+        }
         let freed = if kind == Kind::Anon {
             self.counters.swap_out += evicted;
             evicted * (1.0 - ZRAM)

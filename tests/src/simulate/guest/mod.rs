@@ -7,4 +7,5 @@ pub mod free;
 pub mod machine;
 pub mod pages;
 mod slots;
+mod waits;
 pub mod workload;

@@ -79,6 +79,8 @@ pub struct Pages {
     /// Pages of the file bins that were never read in, beside those before the oldest slot.
     pub(super) unread: Row,
     pub(super) once: Row,
+    /// Held file pages that were written and not read since.
+    pub(super) fresh: Row,
     /// Share of the holes in the file bins that were evicted without a second use.
     pub(super) once_share: f64,
 }
@@ -105,8 +107,15 @@ impl Pages {
             holes: [[0.0; BINS]; 2],
             unread: [0.0; BINS],
             once: [0.0; BINS],
+            fresh: [0.0; BINS],
             once_share: 0.0,
         }
+    }
+
+    /// Pages of a guest that has just written all of its file pages, one after another, and used none again.
+    #[must_use]
+    pub fn written(demand: [Row; 2], now_ms: u64) -> Self {
+        Self { fresh: demand[0], ..Self::new(demand, [0.0; BINS], now_ms) }
     }
 
     /// Held pages, those of streams among them.
@@ -121,8 +130,19 @@ impl Pages {
         (self.used_anon - self.held[1]).max(0.0)
     }
 
-    /// One tick: `unused` is, for each bin, the probability that a page is not used in it.
-    pub fn age(&mut self, unused: &Row) -> Faults {
+    /// Of evicted file pages the share, by bin, that come back after more evictions than there are active pages, of which
+    /// there are so many a second: the kernel's test whether they would still be there if it had kept them instead
+    /// (mm/workingset.c).
+    #[must_use]
+    pub fn distant(&self, rates: &Row, evicted_per_s: f64) -> Row {
+        let active = (self.held(Kind::File) - self.inactive_file()).max(0.0);
+        let evicted_in = |rate: f32| evicted_per_s * f64::from(std::f32::consts::LOG2_E / rate);
+        rates.map(|rate| 1.0 - (active / evicted_in(rate).max(1e-9)).min(1.0) as f32)
+    }
+
+    /// One tick: `unused` is, for each bin, the probability that a page is not used in it, and `distant` the share of
+    /// evicted pages that come back after so many other evictions that the kernel takes them for new.
+    pub fn age(&mut self, unused: &Row, distant: &Row) -> Faults {
         let mut faults = Faults::default();
         let mut used = *unused;
         used.iter_mut().for_each(|unused| *unused = 1.0 - *unused);
@@ -138,7 +158,9 @@ impl Pages {
                 }
             }
             faults.first[kind] = dot(&flux, &self.oldest().before);
-            faults.restores_file = faults.refaults[0];
+            if kind == 0 {
+                faults.restores_file = faults.refaults[0];
+            }
             let filled: Row = std::array::from_fn(|bin| self.holes[kind][bin] * used[bin]);
             let filled_sum = sum(&filled);
             for bin in 0..BINS {
@@ -151,10 +173,12 @@ impl Pages {
                     let read = self.unread[bin] * used[bin];
                     self.unread[bin] -= read;
                     self.once[bin] = (self.once[bin] * unused[bin] + TINY) - TINY;
-                    self.once[bin] += (read + filled[bin]) * unused[bin];
+                    let begun = self.fresh[bin] * used[bin];
+                    self.fresh[bin] = (self.fresh[bin] - begun + TINY) - TINY;
+                    self.once[bin] += (read + filled[bin] * distant[bin] + begun) * unused[bin];
                     faults.first[0] += f64::from(read);
                 }
-                self.admit_once(&flux, unused);
+                self.admit_once(&flux, unused, distant);
             }
             self.held[kind] += faults.refaults[kind] + faults.first[kind];
         }
@@ -178,15 +202,16 @@ impl Pages {
         faults
     }
 
-    /// File pages that come in by first use or after eviction by age begin on the inactive list too.
-    fn admit_once(&mut self, flux: &Row, unused: &Row) {
+    /// File pages that come in by first use or long after eviction by age begin on the inactive list too.
+    fn admit_once(&mut self, flux: &Row, unused: &Row, distant: &Row) {
         let mut younger: Row = [1.0; BINS];
-        for slot in self.slots[..self.count].iter().chain([&Slot::NEVER]) {
+        let slots = self.slots[..self.count].iter().map(|slot| (slot, distant));
+        for (slot, distant) in slots.chain([(&Slot::NEVER, &[1.0; BINS])]) {
             let missing = 1.0 - slot.held[0];
             if missing > 0.0 {
                 for bin in 0..BINS {
                     let part = (younger[bin] - slot.before[bin]).max(0.0);
-                    self.once[bin] += flux[bin] * part * missing * unused[bin];
+                    self.once[bin] += flux[bin] * part * missing * unused[bin] * distant[bin];
                 }
             }
             younger = slot.before;
@@ -238,6 +263,7 @@ impl Pages {
             self.holes[0][bin] *= 1.0 - share;
             self.unread[bin] += self.holes[0][bin] * share;
             self.once[bin] *= 1.0 - share;
+            self.fresh[bin] *= 1.0 - share;
         }
         // They grow old from now on.
         self.slots[0].dead += (sum(&live) * f64::from(share)) as f32;
@@ -300,10 +326,10 @@ impl Pages {
         self.slots[..self.count].iter().map(|slot| f64::from(slot.dead)).sum()
     }
 
-    /// File pages on the inactive list: those of one use.
+    /// File pages on the inactive list: those of one use, and of none since they were written.
     #[must_use]
     pub fn inactive_file(&self) -> f64 {
-        self.dead() + sum(&self.once)
+        self.dead() + sum(&self.once) + sum(&self.fresh)
     }
 
     /// Tells of each generation, youngest first, its number from there, its age and what it holds.
