@@ -33,16 +33,18 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode, Box<dyn Error>> {
     let path = || args.file.clone();
     let read = |source| Failure::Read { path: path(), source };
     let replay = replay(BufReader::new(File::open(&args.file).map_err(read)?)).map_err(read)?;
-    let replay = replay.map_err(|source| Failure::Replay { path: path(), source })?;
-    writeln!(Output::lock(), "{} lines, {} decisions: all as recorded", replay.lines(), replay.decisions())?;
+    let (replay, is_cut_off) = replay.map_err(|source| Failure::Replay { path: path(), source })?;
+    let rest = if is_cut_off { "; its last line is cut off and left out" } else { "" };
+    let (lines, decisions) = (replay.lines(), replay.decisions());
+    writeln!(Output::lock(), "{lines} lines, {decisions} decisions: all as recorded{rest}")?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replays all whole lines.
-fn replay(reader: impl BufRead) -> io::Result<Result<Replay, trace::Error>> {
+/// Replays all whole lines. Says whether the last was cut off.
+fn replay(reader: impl BufRead) -> io::Result<Result<(Replay, bool), trace::Error>> {
     let mut replay = Replay::new();
     let read = each_line(reader, |line| replay.line(line))?;
-    Ok(read.and_then(|()| replay.end()).map(|()| replay))
+    Ok(read.and_then(|is_cut_off| replay.end().map(|()| (replay, is_cut_off))))
 }
 
 #[cfg(test)]
@@ -56,9 +58,10 @@ mod tests {
         let mut recording = Vec::new();
         write(&Header::new(0, 1 << 30, Settings::new(1 << 30), Tuning::default()), &mut recording);
         recording.extend_from_slice(b"{\"now_ms\":1000,\"saw\":\"tick\"}\n");
-        let lines = |text: &[u8]| replay(text).unwrap().map(|replay| replay.lines());
-        assert_eq!(lines(&recording), Ok(2));
-        assert_eq!(lines(&[&recording[..], b"{\"now_ms\":20"].concat()), Ok(2));
+        let lines =
+            |text: &[u8]| replay(text).unwrap().map(|(replay, is_cut_off)| (replay.lines(), is_cut_off));
+        assert_eq!(lines(&recording), Ok((2, false)));
+        assert_eq!(lines(&[&recording[..], b"{\"now_ms\":20"].concat()), Ok((2, true)));
         assert!(matches!(lines(b""), Err(trace::Error::Garbled { line: 1, .. })));
         assert!(matches!(
             lines(&[&recording[..], b"x\n"].concat()),

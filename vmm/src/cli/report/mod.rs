@@ -12,8 +12,9 @@ use balloon::policy::trace;
 use clap::Args;
 use history::{History, Reader};
 use std::error::Error;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Failure {
     Recording { path: PathBuf, source: trace::Error },
     #[error("nobody reads a page in a terminal: name a file with -o, or redirect the output")]
     Terminal,
+    #[error("{} is a recording that the page is made of: name another file with -o", path.display())]
+    Same { path: PathBuf },
     #[error("cannot write the page to {}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -56,22 +59,40 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode, Box<dyn Error>> {
     if args.output.is_none() && io::stdout().is_terminal() {
         return Err(Failure::Terminal.into());
     }
+    if let Some(path) = args.output.as_ref().filter(|to| args.recordings.iter().any(|of| is_same(of, to))) {
+        return Err(Failure::Same { path: path.clone() }.into());
+    }
     let read = |path: &PathBuf| Ok((path.display().to_string(), read(path)?));
     let histories = args.recordings.iter().map(read).collect::<Result<Vec<_>, Failure>>()?;
     let page = page::page(&histories).map_err(Failure::from)?;
     match &args.output {
-        Some(path) => {
-            std::fs::write(path, page).map_err(|source| Failure::Write { path: path.clone(), source })?;
-        }
+        Some(path) => write(path, &page).map_err(|source| Failure::Write { path: path.clone(), source })?,
         None => Output::lock().write_all(page.as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whole or not at all, and what was there before stays until then; but into what is no file, a device, as it comes.
+fn write(path: &Path, page: &str) -> io::Result<()> {
+    let is_file = fs::metadata(path).map_or(true, |there| there.is_file());
+    let Some(name) = path.file_name().filter(|_| is_file) else { return fs::write(path, page) };
+    let part = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let written = fs::write(&part, page).and_then(|()| fs::rename(&part, path));
+    written.inspect_err(|_| {
+        let _ = fs::remove_file(&part);
+    })
+}
+
+/// Whether two paths lead to one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let id = |path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    id(one).is_some_and(|one| Some(one) == id(other))
 }
 
 fn read(path: &Path) -> Result<History, Failure> {
     let unread = |source| Failure::Read { path: path.into(), source };
     let mut reader = Reader::default();
     let read = each_line(BufReader::new(File::open(path).map_err(unread)?), |line| reader.line(line));
-    let history = read.map_err(unread)?.and_then(|()| reader.end());
+    let history = read.map_err(unread)?.and_then(|_| reader.end());
     history.map_err(|source| Failure::Recording { path: path.into(), source })
 }
