@@ -6,7 +6,7 @@ use super::{workload, zone_argument};
 use crate::config::ZoneConfig;
 use crate::kernel;
 use balloon::BLOCK_BYTES;
-use balloon::device::{FEATURE_NAMES, OFFERED, named_features};
+use balloon::device::{FEATURE_NAMES, LEAST_FLOOR_BYTES, OFFERED, named_features};
 use balloon::size::Size;
 use balloon::zone::Limits;
 use std::ffi::OsStr;
@@ -30,6 +30,8 @@ pub(super) enum Refusal {
         "standard input cannot be both the image and the command's input: import the image first, or leave -i away"
     )]
     TwoInputs,
+    #[error("{0} cannot be the microVM's --memory-high: it takes {least} to {1}, its -m", least = Size::from_bytes(LEAST_FLOOR_BYTES))]
+    High(Size, Size),
     #[error("{0} of memory are more than any host has: lower -m")]
     TooMuchMemory(Size),
     #[error(
@@ -55,6 +57,12 @@ pub(super) fn check(args: &RunArgs) -> Result<(), Refusal> {
     }
     if args.interactive && args.image == "-" {
         return Err(Refusal::TwoInputs);
+    }
+    let max_bytes = memory_bytes(args)?;
+    if let Some(high) =
+        args.memory_high.filter(|high| !(LEAST_FLOOR_BYTES..=max_bytes).contains(&high.bytes()))
+    {
+        return Err(Refusal::High(high, Size::from_bytes(max_bytes)));
     }
     workload::check(args)?;
     kernel::command_line(args.boot_log, zones(args)?.len(), args.tracing, &args.kernel_arg)?;
