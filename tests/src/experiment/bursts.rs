@@ -61,17 +61,17 @@ fn watch(is_over: &AtomicBool) -> Lift {
     let mut stalls: Vec<(Instant, u64)> = Vec::new();
     let deflated = deflated_pages();
     while !is_over.load(Ordering::Relaxed) {
-        let now = Instant::now();
         let some_us = pressure_us();
+        let now = Instant::now();
         stalls.push((now, some_us));
         stalls.retain(|(at, _)| now.duration_since(*at) <= WINDOW);
         let stalled_us = some_us - stalls.first().map_or(some_us, |(_, us)| *us);
-        let at_ms = uptime_ms(&read("/proc/uptime"));
+        // Each is looked at on its own, as what is read between may wait for memory itself.
         if lift.pressed_ms.is_none() && stalled_us >= STALL_US {
-            lift.pressed_ms = Some(at_ms);
+            lift.pressed_ms = Some(now_ms());
         }
         if lift.moved_ms.is_none() && deflated_pages() > deflated {
-            lift.moved_ms = Some(at_ms);
+            lift.moved_ms = Some(now_ms());
         }
         sleep(GLANCE);
     }
@@ -82,6 +82,10 @@ fn say(lift: &Lift) -> io::Result<()> {
     let mut line = serde_json::to_vec(lift)?;
     line.push(b'\n');
     io::stdout().write_all(&line)
+}
+
+fn now_ms() -> u64 {
+    uptime_ms(&read("/proc/uptime"))
 }
 
 fn pressure_us() -> u64 {
