@@ -151,13 +151,16 @@ fn without_streams_it_saves_a_point_less_at_most() {
 }
 
 #[test]
-fn equal_age_refaults_a_third_of_what_proportional_shares_do() {
+fn equal_age_refaults_a_third_of_what_proportional_shares_do_and_the_daemon_half() {
     let scale = Scale { guests: 15, seconds: 1800, seeds: &TUNING_SEEDS[..1] };
     let rows = arbitrate(Mix::Calm, 0.7, scale);
     let refaults =
         |wanted| rows.iter().find(|(order, _)| *order == wanted).map(|(_, verdict)| verdict.refaults_per_s);
     let (age, shares) = (refaults(Order::EqualAge), refaults(Order::Proportional));
     assert!(age.unwrap() * 3.0 <= shares.unwrap(), "{age:?} against {shares:?}");
+    // The daemon knows what laws tell it, no more.
+    let ours = refaults(Order::Ballast);
+    assert!(ours.unwrap() * 2.0 <= shares.unwrap(), "{ours:?} against {shares:?}");
 }
 
 /// Stall of the last tenth of a run.

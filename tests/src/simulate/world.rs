@@ -227,7 +227,7 @@ impl<L: Law> World<L> {
                 *claim = guest.claim(self.now_ms);
             }
         }
-        let short = self.totals.footprint > self.plan.capacity;
+        let short = self.totals.footprint > (1.0 - AVAILABLE) * self.plan.capacity;
         self.arbiter.arbitrate(self.now_ms, self.plan.capacity, &mut self.claims);
         let mut ceilings = 0.0;
         for (guest, claim) in self.guests.iter_mut().zip(&self.claims) {
@@ -246,6 +246,9 @@ impl<L: Law> World<L> {
         self.ceilings = ceilings;
     }
 }
+
+/// Share of a host below which what it has available is called short, as by the policy.
+const AVAILABLE: f64 = 0.04;
 
 /// The moment at which a run begins: what happened before it has its place too.
 const START_MS: u64 = 4 * 3600 * 1000;

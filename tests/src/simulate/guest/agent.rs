@@ -9,6 +9,9 @@ use crate::simulate::random::Random;
 use balloon::PAGE_BYTES;
 use balloon::policy::{Capabilities, Cause, Generation, Memory, Order, Reclaimed, Sample, Stopped};
 
+/// Share of time that is pressure: the agent's trigger, `some 20000 500000`.
+const TRIGGER: f64 = 0.04;
+
 /// `swappiness=` of the agent's requests, in hundredths: `PREFERS_SWAP` of `guest-agent/src/evict.rs`.
 const SWAPPINESS: f64 = 1.33;
 
@@ -95,8 +98,7 @@ impl Agent {
             Cause::OutOfMemory
         } else if counters.alloc_stall > self.alloc_stall {
             Cause::Stall
-        } else if counters.stall_s - self.stall_s > 0.1 * seconds {
-            // Of the triggers in use, "some 50 ms in 500 ms".
+        } else if counters.stall_s - self.stall_s > TRIGGER * seconds {
             Cause::Pressure
         } else {
             Cause::Periodic
