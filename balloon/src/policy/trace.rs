@@ -1,7 +1,7 @@
 //! Recordings: what a law was told and what it ordered, one JSON document a line; and their replay.
 //!
 //! ```text
-//! {"ballast-trace":1,"now_ms":0,"size_bytes":1073741824,"settings":{...},"tuning":{...}}
+//! {"ballast-trace":2,"now_ms":0,"size_bytes":1073741824,"settings":{...},"tuning":{...}}
 //! {"now_ms":1000,"saw":{"sample":{...}}}
 //! {"did":{"now_ms":1000,"order":{"reclaim":{...}},"reason":{"step":{...}}}}
 //! ```
@@ -15,7 +15,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// How each recording begins, whatever its version.
+pub const BEGINNING: &[u8] = b"{\"ballast-trace\":";
 
 /// Longest line. A sample with the largest of all numbers takes about two thirds of it.
 pub const LINE_BYTES: usize = 4096;
@@ -49,13 +52,20 @@ impl Header {
     /// # Errors
     /// It is no first line of a recording, or of another version's.
     pub fn read(bytes: &[u8]) -> Result<Self, Error> {
-        let header: Self = read(1, bytes)?;
-        if header.version == VERSION { Ok(header) } else { Err(Error::Version(header.version)) }
+        // Alone: of another version the rest may be anything.
+        let Version { version } = read(1, bytes)?;
+        if version == VERSION { read(1, bytes) } else { Err(Error::Version(version)) }
     }
 
     fn law(&self) -> Law {
         Law::new(self.now_ms, self.size_bytes, self.settings, self.tuning)
     }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    #[serde(rename = "ballast-trace")]
+    version: u32,
 }
 
 /// An observation and its time.

@@ -15,7 +15,7 @@ pub(super) fn next(lambda: u64, charge_bytes: u64, goal_bytes: u64, tuning: &Fle
     if excess > 0 {
         let error = scale(excess, 1000, goal_bytes.max(1)).min(500);
         let rise = error.saturating_add(error.saturating_mul(error).div_euclid(2000));
-        let rise = rise.clamp(tuning.least_rise_permille, tuning.rise_permille);
+        let rise = rise.max(tuning.least_rise_permille).min(tuning.rise_permille);
         lambda.saturating_add(permille(lambda, rise)).min(tuning.cap_permille)
     } else if charge_bytes < goal_bytes.saturating_sub(permille(goal_bytes, tuning.slack_permille)) {
         lambda.saturating_sub(permille(lambda, tuning.fall_permille)).max(CALM)

@@ -9,8 +9,6 @@ use crate::policy::reason::Reason;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Gain {
     from: Option<Held>,
-    /// When fine reporting was asked for, as coarse had not brought it.
-    asked_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +40,7 @@ impl Law {
         let same = |from: &Held| used_bytes <= from.used_bytes && guest_bytes == from.guest_bytes;
         let Some(from) = self.gain.from.filter(same) else {
             // The guest grew, or its balloon moved: what it freed on the way cannot be told.
-            self.gain = Gain { from: Some(now), asked_ms: None };
+            self.compare_from(now);
             return;
         };
         let tuning = self.tuning;
@@ -56,18 +54,11 @@ impl Law {
         let kept_bytes = now.resident_bytes.saturating_sub(now.used_bytes);
         let is_there = gained_bytes >= permille(freed_bytes, tuning.gain_permille)
             || kept_bytes < freed_bytes.div_euclid(2);
-        if !is_there && self.reports_finely() {
-            // What lies scattered comes when it is compacted, and only if it does not is trimming in vain.
-            let Some(asked_ms) = self.gain.asked_ms else {
-                self.gain.asked_ms = Some(now_ms);
-                self.pace.wants_fine();
-                return;
-            };
-            if !self.pace.was_fine(asked_ms, now_ms, &tuning) {
-                return;
-            }
+        // What lies scattered comes when it is compacted, and only if it does not is trimming in vain.
+        if !is_there && self.reports_finely() && !self.pace.was_fine(now_ms, &tuning) {
+            return;
         }
-        self.gain = Gain { from: Some(now), asked_ms: None };
+        self.compare_from(now);
         if !is_there {
             self.rest.begin(now_ms, tuning.rest_ms, tuning.longest_rest_ms, |_, until_ms| Reason::NoGain {
                 freed_bytes,
@@ -75,6 +66,11 @@ impl Law {
                 until_ms,
             });
         }
+    }
+
+    fn compare_from(&mut self, now: Held) {
+        self.gain.from = Some(now);
+        self.pace.forget_fine();
     }
 
     /// Whether the agent can have free pages reported in other blocks than the kernel's own choice.

@@ -154,6 +154,7 @@ impl Law {
             Observation::Capabilities(capabilities) => {
                 self.capabilities = Some(*capabilities);
                 self.pace = Pace::new(&self.tuning);
+                self.gain.reset();
                 self.heard_ms = now_ms;
             }
             Observation::AgentGone => {

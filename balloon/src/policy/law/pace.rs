@@ -20,9 +20,20 @@ pub(super) struct Pace {
     /// When reporting was last fine, and how much was free then.
     last_fine_ms: u64,
     last_free_bytes: u64,
-    wants_fine: bool,
+    fine: Wish,
     /// What the kernel's start left free in small blocks has not been reported yet.
     is_new: bool,
+}
+
+/// Fine reporting that is wanted beside what is due anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    None,
+    Asked,
+    /// It began then.
+    Done {
+        at_ms: u64,
+    },
 }
 
 impl Pace {
@@ -35,7 +46,7 @@ impl Pace {
             fine_since_ms: None,
             last_fine_ms: 0,
             last_free_bytes: 0,
-            wants_fine: false,
+            fine: Wish::None,
             is_new: true,
         }
     }
@@ -50,14 +61,18 @@ impl Pace {
         self.idle_since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms))
     }
 
-    /// What was freed did not come: compact and report finely soon.
-    pub(super) fn wants_fine(&mut self) {
-        self.wants_fine = true;
+    /// What was freed did not come: wants it compacted and reported finely soon. Whether that has been done, so long ago that
+    /// what was reported is with the host.
+    pub(super) fn was_fine(&mut self, now_ms: u64, tuning: &Tuning) -> bool {
+        if self.fine == Wish::None {
+            self.fine = Wish::Asked;
+        }
+        matches!(self.fine, Wish::Done { at_ms } if now_ms.saturating_sub(at_ms) >= tuning.gain_ms)
     }
 
-    /// Whether reporting has been fine since then, so long ago that what it reported is with the host.
-    pub(super) fn was_fine(&self, since_ms: u64, now_ms: u64, tuning: &Tuning) -> bool {
-        self.last_fine_ms >= since_ms && now_ms.saturating_sub(self.last_fine_ms) >= tuning.gain_ms
+    /// Nobody waits for it any more.
+    pub(super) fn forget_fine(&mut self) {
+        self.fine = Wish::None;
     }
 
     pub(super) fn passed(&mut self, now_ms: u64, delta: &Delta, tuning: &Tuning) {
@@ -102,7 +117,8 @@ impl Law {
 
     /// Finer for some seconds at the start, of what the guest's kernel freed when it had booted and nothing has scattered
     /// yet. Then coarse while busy. Fine, after compaction, for some seconds when the guest has been idle for half an age and
-    /// has more free memory than the last time, or when the host holds much that the guest has free.
+    /// has more free memory than the last time, when the host holds much that the guest has free, or when what was freed did
+    /// not come.
     fn report(&mut self, now_ms: u64, idle_ms: u64, free_bytes: u64, reason: Reason, orders: &mut Orders) {
         let tuning = self.tuning;
         let Some(capabilities) = self.capabilities.filter(|can| can.reporting_order) else { return };
@@ -128,10 +144,12 @@ impl Law {
         let is_much = kept >= permille(held, tuning.kept_permille).max(tuning.kept_bytes)
             && since_ms >= age_ms.div_euclid(2)
             && self.state == State::Trimming;
-        // It costs a busy guest time, as much as `is_much` may.
-        let is_wanted = self.pace.wants_fine && (idle_ms > 0 || since_ms >= age_ms.div_euclid(2));
+        let is_affordable = idle_ms > 0 || since_ms >= tuning.busy_fine_ms && self.state == State::Trimming;
+        let is_wanted = self.pace.fine == Wish::Asked && is_affordable;
         if (is_time || is_much || is_wanted) && now_ms >= self.start_until_ms {
-            self.pace.wants_fine = false;
+            if self.pace.fine == Wish::Asked {
+                self.pace.fine = Wish::Done { at_ms: now_ms };
+            }
             self.pace.fine_since_ms = Some(now_ms);
             (self.pace.last_fine_ms, self.pace.last_free_bytes) = (now_ms, free_bytes);
             let compact = capabilities.compaction;

@@ -32,7 +32,8 @@ impl Law {
         let harm = self.harm_permille(now_ms);
         let is_pressed = self.lambda_permille(now_ms) > CALM;
         // What comes back tells that the guest is at work, and how far the next steps may go.
-        let is_answered = self.harm.charged() > 0 && harm < self.tuning.answered_permille;
+        let is_answered = self.harm.charged_millis(&self.tuning) >= self.tuning.answered_millis
+            && harm < self.tuning.answered_permille;
         let gain = if is_pressed || is_answered { self.tuning.pressed_gain } else { self.tuning.gain };
         let is_quiet = self.pace.idle_ms(now_ms) >= self.tuning.window_ms && self.harm.refaults() == 0;
         self.above_floor(trim::step_bytes(lists, self.age_ms(now_ms), gain, is_quiet, harm, &self.tuning))

@@ -56,7 +56,8 @@ impl Stream {
         let clean_bytes = sample.file_bytes().saturating_sub(sample.dirty_bytes);
         let grown_bytes = clean_bytes.saturating_sub(self.explained_bytes?);
         let allowance_bytes = permille(sample.file_bytes(), tuning.stream_permille)
-            .clamp(tuning.stream_least_bytes, tuning.stream_most_bytes);
+            .max(tuning.stream_least_bytes)
+            .min(tuning.stream_most_bytes);
         let bytes = grown_bytes.saturating_sub(allowance_bytes.div_euclid(2));
         (grown_bytes > allowance_bytes).then_some(Excess { grown_bytes, allowance_bytes, bytes })
     }

@@ -122,7 +122,7 @@ fn steps_double_while_what_comes_back_tells_that_they_do_little_harm() {
         };
         (0..60).map(second).sum::<u64>()
     };
-    let (unanswered, harmless, harmful) = (trimmed(0), trimmed(1), trimmed(30));
+    let (unanswered, harmless, harmful) = (trimmed(0), trimmed(2), trimmed(30));
     assert!(harmless > unanswered * 3 / 2, "{harmless} {unanswered}");
     assert!(harmful < unanswered / 2, "{harmful} {unanswered}");
 }
@@ -192,8 +192,9 @@ fn forgotten_evictions_blind_only_while_tasks_wait_for_the_disk() {
 }
 
 /// As [`Guest::new`], and what is evicted lies scattered.
-fn scattering(helps: bool, busy_us: u64) -> Guest {
+fn scattering(helps: bool, busy_us: u64, working_set_age_ms: u64) -> Guest {
     let mut guest = Guest { scatters: Some(helps), busy_us, ..Guest::new() };
+    guest.tell(&Observation::Settings(Settings { working_set_age_ms, ..Settings::new(SIZE) }));
     let capabilities = Capabilities {
         psi: true,
         memory_reclaim: true,
@@ -207,21 +208,21 @@ fn scattering(helps: bool, busy_us: u64) -> Guest {
 
 #[test]
 fn what_lies_scattered_is_compacted_before_trimming_is_called_vain() {
-    for busy_us in [5_000, 200_000] {
-        let mut guest = scattering(true, busy_us);
+    for (busy_us, age_s) in [(5_000, 300), (200_000, 300), (5_000, 30), (200_000, 30), (200_000, 1800)] {
+        let mut guest = scattering(true, busy_us, age_s * 1000);
         let decisions = guest.seconds(900);
-        assert!(guest.scattered_bytes < 40 * MIB, "{busy_us}: {}", guest.scattered_bytes);
+        assert!(guest.scattered_bytes < 40 * MIB, "{busy_us} {age_s}: {}", guest.scattered_bytes);
         let rests = |decision: &Decision| decision.order == Order::Enter { state: State::NoGain };
-        assert!(!decisions.iter().any(rests), "{busy_us}: {decisions:?}");
-        assert!(reclaimed_bytes(&decisions) > 60 * MIB, "{busy_us}: {decisions:?}");
+        assert!(!decisions.iter().any(rests), "{busy_us} {age_s}: {decisions:?}");
+        assert!(reclaimed_bytes(&decisions) > 60 * MIB, "{busy_us} {age_s}: {decisions:?}");
 
-        let mut guest = scattering(false, busy_us);
+        let mut guest = scattering(false, busy_us, age_s * 1000);
         let decisions = guest.seconds(600);
         let at = |order: &dyn Fn(&Order) -> bool| decisions.iter().position(|it| order(&it.order));
         let fine = at(&|order| matches!(order, Order::Reporting { compact: true, .. }));
         let rest = at(&|order| *order == Order::Enter { state: State::NoGain });
-        assert!(fine.is_some() && fine < rest, "{busy_us}: {fine:?} {rest:?} {decisions:?}");
-        assert!(reclaimed_bytes(&decisions) < 80 * MIB, "{busy_us}: {decisions:?}");
+        assert!(fine.is_some() && fine < rest, "{busy_us} {age_s}: {fine:?} {rest:?} {decisions:?}");
+        assert!(reclaimed_bytes(&decisions) < 80 * MIB, "{busy_us} {age_s}: {decisions:?}");
     }
 }
 

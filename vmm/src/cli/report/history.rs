@@ -270,9 +270,12 @@ pub(super) mod tests {
         assert!(matches!(read(b""), Err(trace::Error::Garbled { line: 1, .. })));
         assert!(matches!(read(b"<html>\n"), Err(trace::Error::Garbled { line: 1, .. })));
         assert!(matches!(read(&[&whole[..], b"x\n"].concat()), Err(trace::Error::Garbled { .. })));
-        let text =
-            String::from_utf8(whole).unwrap().replacen("\"ballast-trace\":1", "\"ballast-trace\":2", 1);
-        assert!(matches!(read(text.as_bytes()), Err(trace::Error::Version(2))));
+        let version = |version: u32| format!("\"ballast-trace\":{version}");
+        let (ours, others) = (version(trace::VERSION), version(trace::VERSION + 1));
+        let text = String::from_utf8(whole).unwrap().replacen(&ours, &others, 1);
+        assert!(
+            matches!(read(text.as_bytes()), Err(trace::Error::Version(version)) if version == trace::VERSION + 1)
+        );
     }
 
     #[test]
