@@ -72,11 +72,14 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whole or not at all, and what was there before stays until then; but into what is no file, a device, as it comes.
+/// Whole or not at all, and what was there before stays until then; but into a device, or where a link leads, as it comes:
+/// `/dev/stdout` is one, and to stay.
 fn write(path: &Path, page: &str) -> io::Result<()> {
-    let is_file = fs::metadata(path).map_or(true, |there| there.is_file());
-    let Some(name) = path.file_name().filter(|_| is_file) else { return fs::write(path, page) };
-    let part = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    let is_file = fs::symlink_metadata(path).map_or(true, |there| there.is_file());
+    if !is_file {
+        return fs::write(path, page);
+    }
+    let part = path.with_file_name(format!(".ballast-report.{}", std::process::id()));
     let written = fs::write(&part, page).and_then(|()| fs::rename(&part, path));
     written.inspect_err(|_| {
         let _ = fs::remove_file(&part);
@@ -95,4 +98,35 @@ fn read(path: &Path) -> Result<History, Failure> {
     let read = each_line(BufReader::new(File::open(path).map_err(unread)?), |line| reader.line(line));
     let history = read.map_err(unread)?.and_then(|_| reader.end());
     history.map_err(|source| Failure::Recording { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_written_whole_and_a_link_stays_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let [page, link] = ["page", "link"].map(|name| directory.path().join(name));
+        write(&page, "new").unwrap();
+        std::os::unix::fs::symlink(&page, &link).unwrap();
+        assert!(is_same(&page, &link) && !is_same(&page, directory.path()));
+        write(&link, "newer").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        write(&page, "newest").unwrap();
+        assert_eq!(fs::read(&link).unwrap(), b"newest");
+        assert!(write(directory.path(), "").is_err());
+        assert!(write(&directory.path().join("none/page"), "").is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left of a part");
+    }
+
+    #[test]
+    fn a_page_goes_over_no_recording_that_it_is_made_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let recording = directory.path().join("trace");
+        fs::write(&recording, "x").unwrap();
+        let args = ReportArgs { recordings: vec![recording.clone()], output: Some(recording.clone()) };
+        assert!(run(&args).unwrap_err().to_string().contains("name another file"));
+        assert_eq!(fs::read(&recording).unwrap(), b"x");
+    }
 }
