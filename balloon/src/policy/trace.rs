@@ -258,6 +258,16 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    #[test]
+    fn a_recording_tells_its_version_whatever_else_it_has() {
+        let recording = record();
+        assert!(recording.starts_with(BEGINNING));
+        let of_version =
+            |version: u32| Header::read(format!("{{\"ballast-trace\":{version},\"new\":0}}").as_bytes());
+        assert_eq!(of_version(1), Err(Error::Version(1)));
+        assert!(matches!(of_version(VERSION), Err(Error::Garbled { line: 1, .. })));
+    }
+
     fn record() -> Vec<u8> {
         let (settings, tuning) = (Settings::new(1024 * MIB), Tuning::default());
         let mut law = Law::new(0, 1024 * MIB, settings, tuning);

@@ -23,7 +23,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// It is a pipe, or something else that is neither a file nor a device.
-    #[error("cannot record to {}: it is no file", .0.display())]
+    #[error("cannot record to {}: it is no file; name one", .0.display())]
     NoFile(PathBuf),
     /// It has something else in it.
     #[error("cannot record to {}: there is something else in it; name another file, or remove it", .0.display())]

@@ -119,7 +119,28 @@ pub(super) fn reclaim(args: &RunArgs, recording: Option<OwnedFd>) -> Reclaim {
 mod tests {
     use super::*;
     use balloon::device::features;
+    use clap::Parser;
     use std::os::unix::ffi::OsStrExt;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: RunArgs,
+    }
+
+    #[test]
+    fn a_high_lies_between_what_a_guest_needs_and_its_size() {
+        let check = |high: &str| {
+            let words = ["run", "-m", "256m", "--memory-high", high, "image"];
+            check(&Line::try_parse_from(words).unwrap().args)
+        };
+        assert!(check("96m").is_ok() && check("256m").is_ok());
+        for high in ["0", "1", "95m", "257m", "1g"] {
+            let refusal = check(high).unwrap_err();
+            assert!(matches!(refusal, Refusal::High(..)), "{refusal}");
+            assert!(refusal.to_string().ends_with("96 MiB to 256 MiB, its -m"), "{refusal}");
+        }
+    }
 
     #[test]
     fn features_of_the_balloon_are_listed_or_all() {
