@@ -146,6 +146,7 @@ fn serve(
     let env = environment::complete(spec.env.clone(), b"/", &spec.hostname, false);
     let (directory, user) = (spec.cwd.clone(), spec.user.clone());
     let limits = with_default_limits(spec.ulimits.clone());
+    link.milestone(Milestone::WorkloadPrepared);
     let (pid, ends) = start(spec, &root, cgroup)?;
     let directory = if directory.is_empty() { CString::from(c"/") } else { directory };
     let place = Place::of(pid).ok();

@@ -70,7 +70,7 @@ fn explain(stopped: &Stop, agent: State, kernel_log: &str) -> String {
     let when = match agent {
         State::Silent => "before its agent said a word; `ballast run --boot-log` shows how far it came",
         State::Preparing => "while it prepared the workload",
-        State::Running | State::Over => "while the workload ran",
+        State::Starting | State::Running | State::Over => "while the workload ran",
     };
     if let Some(panic) = panic_line(kernel_log) {
         if panic == DEADLOCKED {
@@ -119,6 +119,20 @@ mod tests {
         match ending.outcome(Some(stop), State::Running, [0, 0], true, log) {
             Some(Outcome::Failed { message, .. }) => message,
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_a_guest_died_of_is_the_workload_s_from_its_start_on() {
+        let stop = Stop::PowerOff;
+        for (agent, when) in [
+            (State::Silent, "before its agent said a word"),
+            (State::Preparing, "while it prepared the workload"),
+            (State::Starting, "while the workload ran"),
+            (State::Running, "while the workload ran"),
+        ] {
+            let said = explain(&stop, agent, "");
+            assert!(said.contains(when), "{said}");
         }
     }
 

@@ -69,7 +69,7 @@ pub use wire::{Fault, FieldError};
 
 /// Version of everything in this library. The two sides of a VM are packed together, so they must be equal:
 /// any change of the format raises it.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Name of the virtio-console port that carries the frames.
 pub const LINK_PORT: &str = "ballast.agent";

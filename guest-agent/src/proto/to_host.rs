@@ -19,16 +19,20 @@ pub enum Milestone {
     SpecReceived,
     /// Layers, volumes and the kernel's own file systems are mounted.
     RootMounted,
+    /// All that the workload needs is there, and its process comes next. Whatever ends the guest from here on may be the
+    /// workload's doing: its first instruction may overtake the agent's word that it runs.
+    WorkloadPrepared,
     /// The workload's program was executed.
     WorkloadExecuted,
 }
 
 impl Milestone {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::InitStarted,
         Self::ModulesLoaded,
         Self::SpecReceived,
         Self::RootMounted,
+        Self::WorkloadPrepared,
         Self::WorkloadExecuted,
     ];
 
@@ -40,6 +44,7 @@ impl Milestone {
             Self::ModulesLoaded => "modules-loaded",
             Self::SpecReceived => "spec-received",
             Self::RootMounted => "root-mounted",
+            Self::WorkloadPrepared => "workload-prepared",
             Self::WorkloadExecuted => "workload-executed",
         }
     }

@@ -1,8 +1,8 @@
 //! The VMM's end of the agent link: a pure state machine over bytes.
 //!
 //! ```text
-//! Silent --Hello--> Preparing --Started--> Running --Exited--> Over
-//!                       \------Failed-------\--Failed----> Over
+//! Silent --Hello--> Preparing --WorkloadPrepared--> Starting --Started--> Running --Exited--> Over
+//!                       \------------Failed-------------\-------Failed-------\---> Over
 //! ```
 //!
 //! The agent is the guest and may lie, stall or flood: a message out of order is counted and skipped, and what
@@ -27,6 +27,8 @@ pub enum State {
     Silent,
     /// It said hello and prepares the workload.
     Preparing,
+    /// It starts the workload, which may run before the agent can say so.
+    Starting,
     /// The workload runs.
     Running,
     /// It said its last word.
@@ -176,7 +178,9 @@ impl Link {
             (_, State::Over) => false,
             (ToHost::Hello { .. }, state) => state == State::Silent,
             (_, State::Silent) => false,
-            (ToHost::Started { .. }, state) => state == State::Preparing,
+            (ToHost::Started { .. }, state) => {
+                matches!(state, State::Preparing | State::Starting)
+            }
             // Each once and in order, or a guest could make the host keep any number of them.
             (ToHost::Milestone { milestone, .. }, _) => self.milestone < Some(*milestone),
             (ToHost::Exited { .. } | ToHost::Capabilities(_) | ToHost::Sample(_), state) => {
@@ -229,6 +233,9 @@ impl Link {
             }
             ToHost::Milestone { milestone, monotonic_us } => {
                 self.milestone = Some(milestone);
+                if milestone == Milestone::WorkloadPrepared && self.state == State::Preparing {
+                    self.state = State::Starting;
+                }
                 events.push(Event::Milestone(milestone.name(), monotonic_us));
             }
             ToHost::Capabilities(capabilities) => {

@@ -81,6 +81,18 @@ fn milestones_come_once_and_in_order() {
 }
 
 #[test]
+fn a_workload_may_run_before_its_agent_says_so() {
+    let prepared = || ToHost::Milestone { milestone: Milestone::WorkloadPrepared, monotonic_us: 1 };
+    let mut link = Link::new(b"");
+    receive(&mut link, &[prepared()]);
+    assert_eq!(link.state(), State::Silent);
+    receive(&mut link, &[hello(proto::VERSION), prepared()]);
+    assert_eq!(link.state(), State::Starting);
+    receive(&mut link, &[ToHost::Started { pid: 1 }, prepared()]);
+    assert_eq!((link.state(), link.misuse()), (State::Running, 2));
+}
+
+#[test]
 fn an_agent_may_fail_at_any_time_once() {
     let failed = || ToHost::Failed { kind: FailureKind::Setup, message: Text::new("why") };
     let mut link = Link::new(b"");
