@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("\n{}", kept::table(&sets));
     }
     for run in runs.iter().filter(|run| !run.lifts.is_empty()) {
-        println!("\n{}: {}", run.arm, lifts::summary(&run.lifts));
+        println!("\n{}: {}", run.arm, lifts::summary(&run.lifts, &run.recorded));
     }
     let workload = directory.file_name().unwrap_or_default().to_string_lossy();
     for run in &runs {

@@ -203,7 +203,7 @@ mod tests {
         Run {
             arm: arm.into(),
             beats,
-            recorded: Recorded { moments: vec![moment], deeds },
+            recorded: Recorded { moments: vec![moment], deeds, ..Recorded::default() },
             kept: Vec::new(),
             lifts: Vec::new(),
         }

@@ -1,7 +1,7 @@
 //! What a recording says of a microVM's memory over time. Pure.
 
 use balloon::policy::trace::{self, Did, Header, Line, Saw};
-use balloon::policy::{Observation, Order};
+use balloon::policy::{Cause, Observation, Order};
 
 /// What the host held and allowed at a time, about once a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +21,17 @@ pub enum Deed {
     Ordered(u64),
     /// Was answered that so many pages were.
     Reclaimed(u64),
+    /// Ordered the balloon to leave the guest so many bytes.
+    Ceiling(u64),
+}
+
+/// A sample of the agent's that could not wait for its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// When it was there, since the VMM began.
+    pub at_ms: u64,
+    /// When it was taken, by the guest's clock since its boot.
+    pub taken_ms: u64,
 }
 
 /// A recording.
@@ -30,6 +41,8 @@ pub struct Recorded {
     pub moments: Vec<Moment>,
     /// With their time since the VMM began.
     pub deeds: Vec<(u64, Deed)>,
+    /// In their order.
+    pub alarms: Vec<Alarm>,
 }
 
 impl Recorded {
@@ -48,9 +61,12 @@ impl Recorded {
                     recorded.see(now_ms.saturating_sub(header.now_ms), &saw);
                 }
                 Line::Did(Did { did }) => {
-                    if let Order::Reclaim { bytes, .. } = did.order {
-                        recorded.deeds.push((did.now_ms.saturating_sub(header.now_ms), Deed::Ordered(bytes)));
-                    }
+                    let deed = match did.order {
+                        Order::Reclaim { bytes, .. } => Deed::Ordered(bytes),
+                        Order::Ceiling { bytes } => Deed::Ceiling(bytes),
+                        _ => continue,
+                    };
+                    recorded.deeds.push((did.now_ms.saturating_sub(header.now_ms), deed));
                 }
             }
         }
@@ -67,6 +83,9 @@ impl Recorded {
             }
             Observation::Reclaimed(reclaimed) => {
                 self.deeds.push((at_ms, Deed::Reclaimed(reclaimed.file_pages + reclaimed.anon_pages)));
+            }
+            Observation::Sample(sample) if sample.cause != Cause::Periodic => {
+                self.alarms.push(Alarm { at_ms, taken_ms: sample.monotonic_us / 1000 });
             }
             _ => {}
         }
