@@ -1,6 +1,8 @@
 //! What the agent does for the host beside the workload's streams.
 
-use proto::{Done, ToHost};
+use std::os::fd::BorrowedFd;
+
+use proto::{Done, Order, ToHost};
 
 use crate::commands::Commands;
 use crate::link::Link;
@@ -19,15 +21,30 @@ pub struct Duties<'a> {
 }
 
 impl Duties<'_> {
+    /// Begins the next order if there is none under way, and returns where its answer will come from.
+    pub fn begin_order(&mut self) -> Option<BorrowedFd<'_>> {
+        let Self { orders, sampler, .. } = self;
+        orders.begin(|order| {
+            if let (Order::Reclaim { older_than_ms: Some(_), .. }, Some(sampler)) = (order, sampler.as_mut())
+            {
+                sampler.evicts_generations();
+            }
+        })
+    }
+
     /// Tells the host what has become of its orders.
     pub fn tell_answers(&mut self, link: &mut Link) {
         for answer in self.orders.answers() {
             if let (ToHost::Done { done: Done::Reclaimed(reclaimed), .. }, Some(sampler)) =
                 (&answer, &mut self.sampler)
             {
-                sampler.reclaimed_for(reclaimed.took_us);
+                sampler.evicted(reclaimed);
             }
             link.send(&answer);
+        }
+        // A worker that was killed, or that failed amid its work, does not say how far it came.
+        if let (false, Some(sampler)) = (self.orders.are_under_way(), &mut self.sampler) {
+            sampler.evicts_nothing();
         }
     }
 

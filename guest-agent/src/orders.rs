@@ -52,12 +52,14 @@ impl<'a> Orders<'a> {
         self.waiting.clear();
     }
 
-    /// Begins the next one if there is none under way, and returns where its answer will come from.
-    pub fn begin(&mut self) -> Option<BorrowedFd<'_>> {
+    /// Begins the next one if there is none under way, shows it to `before` first, and returns where its answer will come
+    /// from.
+    pub fn begin(&mut self, mut before: impl FnMut(&Order)) -> Option<BorrowedFd<'_>> {
         if self.working.is_some() {
             return None;
         }
         while let Some((id, order)) = self.waiting.pop_front() {
+            before(&order);
             match worker::start(|| encode(id, self.memory.obey(order))) {
                 Ok(words) => {
                     let work = self.working.insert(Work { id, words, heard: Vec::new() });
@@ -69,6 +71,11 @@ impl<'a> Orders<'a> {
             }
         }
         None
+    }
+
+    /// Whether one is being carried out.
+    pub const fn are_under_way(&self) -> bool {
+        self.working.is_some()
     }
 
     /// What can be told to the host.

@@ -135,7 +135,7 @@ impl<'a> Supervisor<'a> {
     /// Answers what is done, and begins what is next.
     fn carry_out_orders(&mut self) -> Result<(), Error> {
         self.duties.tell_answers(self.link);
-        if let Some(words) = self.duties.orders.begin() {
+        if let Some(words) = self.duties.begin_order() {
             // Forgotten by itself when the order is done and its descriptor closed.
             epoll::add(&self.epoll, words, EventData::new_u64(ORDER), EventFlags::IN | EventFlags::ET)
                 .doing(|| "watching an order")?;

@@ -64,7 +64,7 @@ pub struct Sample {
     pub nodereclaim: u64,
     /// `pgsteal_kswapd`.
     pub steal_kswapd: u64,
-    /// `pgsteal_direct`.
+    /// `pgsteal_direct` but for what the agent had evicted by generation.
     pub steal_direct: u64,
     /// `pgsteal_proactive`: evicted by request.
     pub steal_proactive: u64,

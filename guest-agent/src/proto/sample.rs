@@ -71,7 +71,7 @@ numbers! {
         nodereclaim,
         /// `pgsteal_kswapd`, pages.
         steal_kswapd,
-        /// `pgsteal_direct`, pages.
+        /// `pgsteal_direct` but for what the agent had evicted by generation, pages.
         steal_direct,
         /// `pgsteal_proactive`, pages; 0 where the kernel does not count them.
         steal_proactive,

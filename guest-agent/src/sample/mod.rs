@@ -7,6 +7,7 @@
 
 mod cadence;
 mod generations;
+mod own;
 mod text;
 
 use std::fs::{File, OpenOptions};
@@ -14,13 +15,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use proto::{Capabilities, Counters, Sample, ToHost};
+use proto::{Capabilities, Counters, Reclaimed, Sample, ToHost};
 
 use crate::capabilities::{LRU_GEN, probe};
 use crate::cgroup::{self, WORKLOAD};
 use crate::clock;
 use crate::swap::Swap;
 use cadence::Cadence;
+use own::Own;
 
 pub use generations::{Lists, parse as parse_generations};
 pub use text::stolen;
@@ -57,6 +59,7 @@ pub struct Sampler<'a> {
     /// Waiting is counted for the whole guest, the agent's own reclaim included.
     counts_own: bool,
     own_stall_us: u64,
+    by_generation: Own,
     swap: Option<Swap<'a>>,
 }
 
@@ -83,6 +86,7 @@ impl<'a> Sampler<'a> {
             capabilities: None,
             counts_own,
             own_stall_us: 0,
+            by_generation: Own::default(),
             swap,
         })
     }
@@ -102,11 +106,36 @@ impl<'a> Sampler<'a> {
         self.cadence.set_pace(sample_ms);
     }
 
-    /// The agent has reclaimed for so long.
-    pub fn reclaimed_for(&mut self, took_us: u64) {
+    /// The agent begins to evict by generation.
+    pub fn evicts_generations(&mut self) {
+        let counter = self.steal_direct();
+        self.by_generation.begin(counter);
+    }
+
+    /// It has evicted so much, by generation or otherwise.
+    pub fn evicted(&mut self, reclaimed: &Reclaimed) {
         if self.counts_own {
-            self.own_stall_us = self.own_stall_us.saturating_add(took_us);
+            self.own_stall_us = self.own_stall_us.saturating_add(reclaimed.took_us);
         }
+        self.end_eviction(reclaimed.file_pages.saturating_add(reclaimed.anon_pages));
+    }
+
+    /// It evicts nothing, whatever became of what it had begun.
+    pub fn evicts_nothing(&mut self) {
+        self.end_eviction(u64::MAX);
+    }
+
+    fn end_eviction(&mut self, pages: u64) {
+        if self.by_generation.is_under_way() {
+            let counter = self.steal_direct();
+            self.by_generation.end(counter, pages);
+        }
+    }
+
+    fn steal_direct(&mut self) -> u64 {
+        let mut counters = Counters::default();
+        text::vmstat(look(&self.vmstat, &mut self.text), &mut counters);
+        counters.steal_direct
     }
 
     /// Time until the next sample.
@@ -156,6 +185,7 @@ impl<'a> Sampler<'a> {
         let Self { text, memory_pressure, io_pressure, cpu, .. } = self;
         let mut counters = Counters { own_stall_us: self.own_stall_us, ..Counters::default() };
         text::vmstat(look(&self.vmstat, text), &mut counters);
+        counters.steal_direct = self.by_generation.others(counters.steal_direct);
         if let Some(file) = memory_pressure {
             (counters.memory_some_us, counters.memory_full_us) = text::pressure(look(file, text));
         }
