@@ -12,8 +12,6 @@ pub enum Observation {
     Tick,
     /// What the guest can do: an agent has said hello.
     Capabilities(Capabilities),
-    /// The link to the agent is gone.
-    AgentGone,
     /// A sample of the agent's.
     Sample(Sample),
     /// An order to reclaim has been carried out.

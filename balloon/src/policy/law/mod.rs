@@ -157,10 +157,6 @@ impl Law {
                 self.gain.reset();
                 self.heard_ms = now_ms;
             }
-            Observation::AgentGone => {
-                self.capabilities = None;
-                (self.pending, self.short_bytes) = (None, 0);
-            }
             Observation::Sample(sample) => self.sampled(now_ms, sample),
             Observation::Reclaimed(reclaimed) => self.reclaimed(now_ms, reclaimed),
             Observation::Statistics(values) => self.told(now_ms, values),

@@ -107,7 +107,6 @@ fn observation() -> impl Strategy<Value = Observation> {
                 ..crate::device::Values::default()
             })
         }),
-        1 => Just(Observation::AgentGone),
     ]
 }
 

@@ -117,7 +117,6 @@ impl History {
             }
             Observation::Tick
             | Observation::Capabilities(_)
-            | Observation::AgentGone
             | Observation::Statistics(_)
             | Observation::Settings(_) => {}
         }
