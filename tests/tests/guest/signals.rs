@@ -1,6 +1,6 @@
 //! Signals to `ballast` are the workload's.
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use tests::setup;
 
 #[test]
@@ -9,6 +9,8 @@ fn sigterm_reaches_the_workload() {
     let script = "trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 0.1; done";
     let running = ballast.run("busybox", &["sh", "-c", script]).start();
     running.wait_for("ready");
+    // As a service manager does: to every process.
+    kill_process(running.vmm(), Signal::TERM).unwrap();
     running.signal(Signal::TERM);
     running.end().exits(3).prints("ready\ntold\n");
 }

@@ -312,6 +312,8 @@ fn execute(program: &Path, config: RawFd, fds: &Inherited, entrance: Option<&Fil
                 return Err(io::Error::last_os_error());
             }
         }
+        // Who ends all processes of a service (systemd) or a session asks us, and we the workload.
+        super::signals::ignore_requests_to_end()?;
         super::signals::unblock_all()?;
         // A session of its own: the terminal's Ctrl-C is for the workload, which gets it from us.
         // SAFETY: setsid touches no memory.
