@@ -10,6 +10,7 @@ use tests::simulate::experiment::Experiment;
 use tests::simulate::mixes::{FINAL_SEEDS, Mix, TUNING_SEEDS};
 use tests::simulate::series::Series;
 use tests::simulate::{plot, table};
+use vmm::cli::output::Output;
 
 /// Compare reclaim policies on simulated fleets of microVMs
 ///
@@ -38,7 +39,7 @@ struct Arguments {
     #[arg(long)]
     published: bool,
     /// Compare ways to divide a host with so many percent of what the guests would hold, instead of laws
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=200))]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=200), conflicts_with_all = ["laws", "plots"])]
     host: Option<u32>,
     /// One guest as `ci/bench reclaim` has it, for as long, under no law, Ballast's and TMO's: what the model says beside a kernel
     #[arg(long = "experiment", value_enum, value_name = "NAME", conflicts_with_all = ["mixes", "laws", "guests", "host", "plots"])]
@@ -131,7 +132,7 @@ fn main() -> ExitCode {
 fn experiment(arguments: &Arguments, seeds: &[u64]) -> Result<(), Box<dyn Error>> {
     const LAWS: [Contender; 3] = [Contender::Nothing, Contender::Ours, Contender::Tmo];
     let minutes = u64::from(arguments.minutes);
-    let mut out = io::stdout().lock();
+    let mut out = Output::lock();
     for ExperimentName(experiment) in &arguments.experiments {
         for seed in seeds {
             writeln!(out, "\n{}, {minutes} minutes, seed {seed}: {}", experiment.name(), experiment.about())?;
@@ -160,7 +161,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(dir) = &arguments.plots {
         std::fs::create_dir_all(dir).map_err(|error| format!("cannot make {}: {error}", dir.display()))?;
     }
-    let mut out = io::stdout().lock();
+    let mut out = Output::lock();
     writeln!(
         out,
         "{} guests, {} minutes of which the second half is measured, mean of {} seeds",
