@@ -56,7 +56,7 @@ fn answer(fleet: &mut Fleet, name: &str, follows: bool) -> Envelope {
         offer,
         usage: Usage::default(),
     };
-    fleet.observe(name, &report, || Held { private_bytes: GIB, ..Held::default() }).unwrap();
+    fleet.observe(name, &report, || Some(Held { private_bytes: GIB, ..Held::default() })).unwrap();
     envelope
 }
 
@@ -135,7 +135,7 @@ fn who_does_not_follow_gets_a_ceiling() {
     assert!(Some(bytes) == b.high_bytes && reason.contains("carries out no orders"), "{reason}");
     // Nor does who has fallen silent.
     for _ in 0..=SILENT_TICKS {
-        fleet.charge_silent(|_| Held { private_bytes: GIB, ..Held::default() });
+        fleet.charge_silent(|_| Some(Held { private_bytes: GIB, ..Held::default() }));
     }
     for _ in 0..6 {
         fleet.arbitrate(host(500 * MIB));

@@ -217,7 +217,7 @@ impl Fleet {
         &mut self,
         name: &str,
         report: &Report,
-        held: impl FnOnce() -> Held,
+        held: impl FnOnce() -> Option<Held>,
     ) -> Result<u64, Error> {
         let answers = |member: &&mut Member| report.sequence == member.sequence && !member.has_answered;
         let Some(member) = self.vms.get_mut(name).filter(answers) else { return Ok(0) };
@@ -240,7 +240,7 @@ impl Fleet {
     }
 
     /// Charges those that have not reported for a while what the host says, all of it to the microVM itself.
-    pub fn charge_silent(&mut self, held: impl Fn(Process) -> Held) {
+    pub fn charge_silent(&mut self, held: impl Fn(Process) -> Option<Held>) {
         let mut silent = Vec::new();
         for (name, member) in self.vms.iter_mut().filter(|(_, member)| member.linked) {
             member.silent_ticks = member.silent_ticks.saturating_add(1);
@@ -254,9 +254,10 @@ impl Fleet {
         }
     }
 
-    /// Settles zones at what they claim, and the microVM at what is left of `held`.
-    fn settle(&mut self, name: &str, claims: impl Fn(&str) -> u64, held: Held) -> Result<u64, Error> {
-        let Some(member) = self.vms.get_mut(name) else { return Ok(0) };
+    /// Settles zones at what they claim, and the microVM at what is left of `held`; while the host does not say what that
+    /// is, nothing.
+    fn settle(&mut self, name: &str, claims: impl Fn(&str) -> u64, held: Option<Held>) -> Result<u64, Error> {
+        let (Some(member), Some(held)) = (self.vms.get_mut(name), held) else { return Ok(0) };
         member.snapshot = member.snapshot.saturating_add(1);
         member.swapped_bytes = held.swapped_bytes;
         let (id, snapshot) = (member.id, member.snapshot);
@@ -290,7 +291,7 @@ impl Fleet {
     }
 
     /// Those whose processes `is_alive` denies end; of orphans what `held` says is left is settled.
-    pub fn sweep(&mut self, is_alive: impl Fn(Process) -> bool, held: impl Fn(Process) -> Held) {
+    pub fn sweep(&mut self, is_alive: impl Fn(Process) -> bool, held: impl Fn(Process) -> Option<Held>) {
         let dead = self.vms.iter().filter(|(_, member)| !is_alive(member.process));
         let dead: Vec<String> = dead.map(|(name, _)| name.clone()).collect();
         for name in dead {
@@ -306,7 +307,7 @@ impl Fleet {
         &mut self,
         name: &str,
         is_alive: impl Fn(Process) -> bool,
-        held: impl Fn(Process) -> Held,
+        held: impl Fn(Process) -> Option<Held>,
     ) {
         let others = self.orphans.len();
         if self.vms.get(name).is_some_and(|member| !is_alive(member.process)) {
@@ -318,9 +319,11 @@ impl Fleet {
     }
 
     /// Settles what is left of one, and keeps it until that is nothing.
-    fn settle_orphan(&mut self, mut orphan: Orphan, held: impl Fn(Process) -> Held) {
+    fn settle_orphan(&mut self, mut orphan: Orphan, held: impl Fn(Process) -> Option<Held>) {
+        let Some(Held { private_bytes: mut left, .. }) = held(orphan.process) else {
+            return self.orphans.push(orphan);
+        };
         orphan.snapshot = orphan.snapshot.saturating_add(1);
-        let mut left = held(orphan.process).private_bytes;
         for node in &orphan.nodes {
             let was = self.tree.get(*node).map_or(0, |node| node.own_bytes());
             let bytes = was.min(left);

@@ -52,8 +52,8 @@ fn report(zones: &[(&str, u64)]) -> Report {
     }
 }
 
-fn held(private_bytes: u64) -> Held {
-    Held { private_bytes, ..Held::default() }
+fn held(private_bytes: u64) -> Option<Held> {
+    Some(Held { private_bytes, ..Held::default() })
 }
 
 fn charge(fleet: &mut Fleet, name: &str) -> u64 {
@@ -70,7 +70,7 @@ fn observe(fleet: &mut Fleet, report: &Report, bytes: u64) -> u64 {
 fn only_the_first_answer_to_an_envelope_counts() {
     let mut fleet = fleet(true);
     fleet.greet(&hello("a", "ci", limits(0, GIB)), VMM).unwrap();
-    let looked = || -> Held { panic!("nobody needs to look") };
+    let looked = || -> Option<Held> { panic!("nobody needs to look") };
     fleet.observe("a", &report(&[("ram", 7)]), looked).unwrap();
     let sequence = fleet.envelope("a").unwrap().sequence;
     let answer = |sequence, bytes| Report { sequence, ..report(&[("ram", bytes)]) };

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::policy::fleet::{Host, kib};
+use rustix::io::Errno;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,20 +41,36 @@ pub struct Status {
 /// What there is of the process `pid`. A dead one whose parent has not waited for it yet is none.
 #[must_use]
 pub fn status(pid: u32) -> Option<Status> {
-    parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(pid, &of_process(pid, "stat").ok()?)
 }
 
-/// Whether the process lives.
+/// Whether the process lives, which it does as long as the host does not deny it: one that has no descriptor left to look
+/// does not know.
 #[must_use]
 pub fn is_alive(process: Process) -> bool {
-    status(process.pid).is_some_and(|status| status.process == process)
+    match of_process(process.pid, "stat") {
+        Ok(text) => parse_stat(process.pid, &text).is_some_and(|status| status.process == process),
+        Err(error) => !is_denied(&error),
+    }
 }
 
-/// What the host holds for it; nothing when it is dead.
+/// What the host holds for it, none when it is dead; nothing if the host does not say.
 #[must_use]
-pub fn held(process: Process) -> Held {
-    let text = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap_or_default();
-    if is_alive(process) { parse_status(&text) } else { Held::default() }
+pub fn held(process: Process) -> Option<Held> {
+    let status = of_process(process.pid, "status");
+    if !is_alive(process) {
+        return Some(Held::default());
+    }
+    status.ok().map(|text| parse_status(&text))
+}
+
+fn of_process(pid: u32, file: &str) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{pid}/{file}"))
+}
+
+/// Whether that is the host's word that there is no such process (proc(5)).
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
 /// Bytes of files that the host charges a microVM's VMM for, as it touched them first; nothing where it has no cgroup of
@@ -124,9 +141,9 @@ mod tests {
         assert_eq!(parse_stat(42, &stat.replace(" S 7", " Z 7")), None);
         assert_eq!(parse_stat(42, "42 (a"), None);
         let own = status(std::process::id()).unwrap().process;
-        assert!(is_alive(own) && held(own).private_bytes > 0);
+        assert!(is_alive(own) && held(own).is_some_and(|held| held.private_bytes > 0));
         let earlier = Process { start_ticks: own.start_ticks - 1, ..own };
-        assert!(!is_alive(earlier) && held(earlier) == Held::default());
+        assert!(!is_alive(earlier) && held(earlier) == Some(Held::default()));
     }
 
     #[test]

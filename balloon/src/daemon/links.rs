@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::descriptors;
 use super::fleet::Fleet;
 use super::host::{self, Process};
 use super::journal::Journal;
@@ -45,6 +46,8 @@ pub struct Links {
     /// By the tokens of their events.
     links: BTreeMap<u32, Link>,
     next_token: u32,
+    /// There was no descriptor left for a further link.
+    is_full: bool,
 }
 
 /// The link to one microVM.
@@ -73,12 +76,13 @@ impl Links {
         timer.reset(RENEWAL, Some(RENEWAL))?;
         let files = Files::new(state_name(&std::fs::canonicalize(state)?.to_string_lossy()));
         let (links, next_token) = (BTreeMap::new(), TIMER);
-        Ok(Self { vms: state.join("vms"), fleet, journal, files, timer, links, next_token })
+        Ok(Self { vms: state.join("vms"), fleet, journal, files, timer, links, next_token, is_full: false })
     }
 
     /// Looks for microVMs without a link, at the host, and renews all leases.
     fn tick(&mut self, ops: &mut EventOps) {
         self.discover(ops);
+        let mut lost = Vec::new();
         {
             let mut fleet = self.fleet.borrow_mut();
             fleet.sweep(host::is_alive, host::held);
@@ -90,11 +94,16 @@ impl Links {
                     log::error!("cannot kill microVM '{}': {error}", condemned.name);
                 })
             });
-            for link in self.links.values_mut().filter(|link| link.is_open()) {
-                if let Some(envelope) = fleet.envelope(&link.name) {
-                    link::encode(&ToVm::Envelope(envelope), &mut link.unsent);
+            for (token, link) in self.links.iter_mut().filter(|(_, link)| link.is_open()) {
+                match fleet.envelope(&link.name) {
+                    Some(envelope) => link::encode(&ToVm::Envelope(envelope), &mut link.unsent),
+                    // Its process has ended. If it has not, a link that is made anew says so.
+                    None => lost.push(*token),
                 }
             }
+        }
+        for token in lost {
+            self.unlink(token, ops);
         }
         for token in self.links.keys().copied().collect::<Vec<_>>() {
             self.attend(token, EventSet::empty(), ops);
@@ -112,6 +121,7 @@ impl Links {
             Err(error) => return log::warn!("cannot read {}: {error}", self.vms.display()),
         };
         let known: BTreeSet<String> = self.links.values().map(|link| link.name.clone()).collect();
+        let was_full = std::mem::take(&mut self.is_full);
         for entry in entries.flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
             if known.contains(&name) {
@@ -119,6 +129,17 @@ impl Links {
             }
             // There is none yet, nobody listens any longer, or too many wait there: tried again.
             let Ok(socket) = connect(&entry.path().join("control.sock")) else { continue };
+            if !descriptors::leaves_enough(&socket) {
+                self.is_full = true;
+                if !was_full {
+                    let links = self.links.len();
+                    log::error!(
+                        "there are more microVMs than the {links} that this process has open files for: the others get no \
+                         memory back and give none. Raise LimitNOFILE= of the service, or `ulimit -n`"
+                    );
+                }
+                break;
+            }
             let request = format!(
                 "GET {} HTTP/1.1\r\nHost: ballast\r\nConnection: Upgrade\r\nUpgrade: {}\r\n\r\n",
                 link::PATH,
@@ -154,6 +175,10 @@ impl Links {
             Err(error) => log::warn!("the link to microVM '{}' ends: {error}", link.name),
         }
         // Its process says whether it has ended; a link that broke is made anew.
+        self.unlink(token, ops);
+    }
+
+    fn unlink(&mut self, token: u32, ops: &mut EventOps) {
         let Some(link) = self.links.remove(&token) else { return };
         if let Err(error) = ops.remove(Events::with_data(&link.socket, token, link.interest)) {
             log::error!("cannot forget microVM '{}': {error}", link.name);

@@ -17,6 +17,7 @@ pub mod arbitration;
 mod arbitration_tests;
 mod changes;
 pub mod config;
+mod descriptors;
 mod documents;
 mod dry_run;
 mod edges;

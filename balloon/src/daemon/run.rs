@@ -1,6 +1,7 @@
 //! Starts the daemon and runs it until a signal ends it. Wiring.
 
 use super::config;
+use super::descriptors;
 use super::event::Event;
 use super::fleet::Fleet;
 use super::journal::Journal;
@@ -73,6 +74,7 @@ pub enum Error {
 /// It cannot be served, or the configuration cannot be had.
 pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
     let host_error = |doing| move |source| Error::Host { doing, source };
+    descriptors::raise();
     let memory_bytes = memory_bytes()?;
     let content = reload::read(config)?;
     let mut fleet = Fleet::new(content.tree(memory_bytes)?);

@@ -2,10 +2,12 @@
 
 use balloon::control::fleet::TreeDocument;
 use balloon::zone::Limits;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::process::{Command, Output, Stdio};
 use tests::Ballast;
+use tests::crowd::Crowd;
 use tests::daemon::{Daemon, command};
+use tests::run::until;
 
 const SMALL: &str = "[pool]\ncapacity = '1g'\novercommit = false\n";
 
@@ -108,4 +110,25 @@ fn who_would_share_more_widely_than_its_group_is_refused() {
     let ended = ballast.run("nothing", &["true"]).options(["--group", "ci", "--share", "host"]).end();
     let _ = ended.exits(125).says("group 'ci' says share = \"vm\"");
     assert_eq!(daemon.tree().nodes.len(), 2);
+}
+
+/// Files are what limits how many microVMs a daemon serves: who has a link keeps it, and the others come when there is room.
+#[test]
+fn more_microvms_than_it_may_open_files_for_cost_nobody_his_place() {
+    let ballast = Ballast::empty();
+    let daemon = Daemon::start(&ballast, "[pool]\ncapacity = '64g'\n");
+    let may_open = |current| {
+        let limit = Rlimit { current, ..getrlimit(Resource::Nofile) };
+        prlimit(Some(daemon.pid()), Resource::Nofile, limit).unwrap()
+    };
+    let before = may_open(Some(200));
+    let crowd = Crowd::start(&ballast, 100);
+    let linked = |tree: &TreeDocument| tree.nodes.iter().filter(|node| node.linked == Some(true)).count();
+    let some = linked(&daemon.wait_until(|tree| linked(tree) > 20));
+    let envelopes = crowd.envelopes();
+    until(|| crowd.envelopes() >= envelopes + 3 * some, || "it has stopped".into());
+    assert_eq!((linked(&daemon.tree()), daemon.tree().host.orphans), (some, 0));
+    assert!(some < 100, "{some} links");
+    may_open(before.current);
+    daemon.wait_until(|tree| linked(tree) == 100);
 }

@@ -64,7 +64,9 @@ fn fleet() -> Fleet {
         offer: crate::control::link::Offer::default(),
         usage,
     };
-    fleet.observe("web", &report, || Held { private_bytes: 100 * MIB, swapped_bytes: 7 * MIB }).unwrap();
+    fleet
+        .observe("web", &report, || Some(Held { private_bytes: 100 * MIB, swapped_bytes: 7 * MIB }))
+        .unwrap();
     // Two files of one layer: it was imported anew while it was mapped.
     let layer = |inode| LayerUse {
         id: FileId { major: 8, minor: 1, inode },
@@ -168,8 +170,8 @@ fn both_formats_say_the_same_and_each_series_once() {
 #[test]
 fn who_has_ended_leaves_no_series() {
     let mut fleet = fleet();
-    fleet.sweep(|_| false, |_| Held { private_bytes: 50 * MIB, ..Held::default() });
-    fleet.sweep(|_| false, |_| Held { private_bytes: 50 * MIB, ..Held::default() });
+    fleet.sweep(|_| false, |_| Some(Held { private_bytes: 50 * MIB, ..Held::default() }));
+    fleet.sweep(|_| false, |_| Some(Held { private_bytes: 50 * MIB, ..Held::default() }));
     let left = text(&mut fleet, Format::Prometheus);
     assert!(!left.contains("\"web\"") && !left.contains("0123456789ab"), "{left}");
     for line in [
