@@ -63,6 +63,11 @@ impl Ballast {
         self.work.path().join(name)
     }
 
+    /// Its data directory is this one from here on.
+    pub(crate) fn move_data(&mut self, data: PathBuf) {
+        self.data = data;
+    }
+
     /// The data directory.
     #[must_use]
     pub fn data(&self) -> &Path {

@@ -28,6 +28,7 @@ pub mod probe;
 pub mod process;
 pub mod run;
 pub mod simulate;
+pub mod small_disk;
 pub mod swap;
 pub mod terminal;
 

@@ -5,6 +5,7 @@
 mod arbiter;
 mod background;
 mod balloon;
+mod chaos;
 mod control;
 mod crashes;
 mod exec;

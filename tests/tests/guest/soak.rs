@@ -1,5 +1,6 @@
-//! A day of twenty microVMs on half the memory that they may use, mostly idle, with square waves, comings and goings: whatever
-//! was, in the end nothing is left of it. `ci/soak` runs it, in virtual time.
+//! A day of twenty microVMs on half the memory that they may use, mostly idle, with square waves, comings and goings, and
+//! now and then a rush for more than there is: whatever was, in the end nothing is left of it. `ci/soak` runs it, in virtual
+//! time.
 
 #![expect(clippy::print_stderr, reason = "a day is long: standard error is shown at once")]
 
@@ -22,6 +23,10 @@ const PROMISED: u64 = 144 * MIB;
 const HELD_MIB: u64 = 80;
 /// Between two looks at all of it.
 const LOOK: Duration = Duration::from_secs(60);
+/// Until all take at once what one takes otherwise, more than there is.
+const RUSH: Duration = Duration::from_secs(55 * 60);
+/// What each takes then.
+const RUSH_MIB: u64 = 120;
 /// Another guest takes the place of one.
 const TURN: Duration = Duration::from_secs(20 * 60);
 /// Until nothing is new any more, and memory of daemon and VMMs is as it stays.
@@ -61,7 +66,8 @@ fn a_day_leaves_nothing_behind_and_hurts_nobody_who_is_protected() {
 
     let start = Instant::now();
     let length = Duration::from_secs(hours * 3600);
-    let (mut next_look, mut next_turn, mut born) = (start + LOOK, start + TURN, TENANTS);
+    let (mut next_look, mut next_turn, mut next_rush) = (start + LOOK, start + TURN, start + RUSH);
+    let mut born = TENANTS;
     let (mut settled, mut waves, mut most_deficit) = (None, 0, 0);
     while start.elapsed() < length {
         let first = tenants.iter_mut().min_by_key(|tenant| tenant.due).unwrap();
@@ -80,6 +86,10 @@ fn a_day_leaves_nothing_behind_and_hurts_nobody_who_is_protected() {
         }
         if settled.is_none() && start.elapsed() >= SETTLED {
             settled = Some(Held::now(&daemon, &kept));
+        }
+        if Instant::now() >= next_rush {
+            next_rush += RUSH;
+            tenants.iter_mut().for_each(Tenant::rushes);
         }
         if Instant::now() >= next_turn {
             next_turn += TURN;
@@ -117,6 +127,15 @@ fn a_day_leaves_nothing_behind_and_hurts_nobody_who_is_protected() {
 }
 
 impl Tenant {
+    /// Begins anew at once, with a wave of five minutes.
+    fn rushes(&mut self) {
+        if self.halves % 2 == 1 {
+            self.guest.does("free wave");
+        }
+        (self.halves, self.half_wave, self.mib) = (2, Duration::from_secs(300), RUSH_MIB);
+        self.due = Instant::now();
+    }
+
     /// Takes or gives back, and says how often memory was taken.
     fn goes_on(&mut self, random: &mut Rand64) -> u64 {
         if self.halves == 0 {

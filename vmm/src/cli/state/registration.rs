@@ -68,7 +68,8 @@ pub struct Registration {
     exit: Option<File>,
     /// It has ended, which is written down.
     ended: bool,
-    _lock: File,
+    /// Holds the name, and says whose it is.
+    lock: File,
 }
 
 const LONGEST_NAME: usize = 63;
@@ -120,8 +121,14 @@ impl Registration {
         if bytes > SOCKET_PATH_BYTES {
             return Err(Error::SocketPath { bytes });
         }
-        let lock = claim(&directory).map_err(host(&directory))?;
-        Ok(lock.map(|lock| Self { name: name.into(), id, directory, exit: None, ended: false, _lock: lock }))
+        let Some(lock) = claim(&directory).map_err(host(&directory))? else { return Ok(None) };
+        let path = directory.join(LOCK);
+        // From here on whatever fails gives the name back.
+        let claimed = Self { name: name.into(), id, directory, exit: None, ended: false, lock };
+        let owner = format!("{}\n", std::process::id());
+        let written = claimed.lock.set_len(0).and_then(|()| claimed.lock.write_all_at(owner.as_bytes(), 0));
+        written.map_err(host(&path))?;
+        Ok(Some(claimed))
     }
 
     /// The claimed name.
@@ -279,14 +286,17 @@ fn claim(directory: &Path) -> io::Result<Option<File>> {
         let file = match open {
             // Its last user has just removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            file => file?,
+            Err(error) => {
+                // A disk that has room for a directory may have none for a file in it.
+                let _ = std::fs::remove_dir(directory);
+                return Err(error);
+            }
+            Ok(file) => file,
         };
         if !try_lock(&file, Sharing::Exclusive)? {
             return Ok(None);
         }
         if is_still(&path, &file)? {
-            file.set_len(0)?;
-            (&file).write_all(format!("{}\n", std::process::id()).as_bytes())?;
             return Ok(Some(file));
         }
     }
