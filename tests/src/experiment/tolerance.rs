@@ -35,12 +35,12 @@ struct Set {
     kept: Kept,
 }
 
-/// Uses the pages of each set in turn, evenly over the time after which each is due again.
-pub(super) fn run(directory: &Path, length: Duration) -> io::Result<()> {
+/// Uses the pages of a set of each of `kinds` in turn, evenly over the time after which each is due again.
+pub(super) fn run(directory: &Path, length: Duration, kinds: &[Access]) -> io::Result<()> {
     stop_readahead(directory)?;
     let mut sets = Vec::new();
     for (every_tenths, mib) in SETS {
-        for access in [Access::Mapped, Access::Read, Access::Anonymous] {
+        for access in kinds.iter().copied() {
             let path = directory.join(format!("{access:?}-{every_tenths}"));
             let pages = Pages::new(access, &path, mib)?;
             let count = mib * MIB / PAGE as u64;

@@ -19,6 +19,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Run a command in a running microVM, beside its own
 #[derive(Args, Debug)]
@@ -73,6 +74,8 @@ const CREDIT: u32 = WINDOW / 4;
 const PIPE: u8 = 128 + 13;
 /// SIGINTs and SIGTERMs after which the user will not wait for the command, as of `ballast run`.
 const INSISTENCE: u32 = 3;
+/// An agent that says nothing of a command for so long is frozen or worse, and in raw mode nobody could interrupt the wait.
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the verb.
 ///
@@ -110,6 +113,14 @@ pub fn run(args: &ExecArgs) -> Result<ExitCode, Box<dyn Error>> {
         End::Lost => {
             eprint(&format!("ballast: microVM '{}' ended before the command did\n", vm.name));
             Ok(ExitCode::from(super::state::KILLED))
+        }
+        End::Silent => {
+            let (name, seconds) = (&vm.name, START_LIMIT.as_secs());
+            eprint(&format!(
+                "ballast: the agent of microVM '{name}' did not start the command within {seconds} s; `ballast why {name}` says \
+                 when it was heard last, `ballast stop {name}` ends it\n"
+            ));
+            Ok(ExitCode::from(super::FAILED))
         }
     }
 }
@@ -168,6 +179,8 @@ enum End {
     Failed(u8, String),
     /// The microVM is gone.
     Lost,
+    /// Its agent never said a word of the command.
+    Silent,
 }
 
 /// The connection, as all threads see it.
@@ -190,18 +203,20 @@ impl Session {
         let mut decoder = Decoder::<FromCommand>::new();
         let mut delivered = 0;
         let mut buffer = vec![0; MAX_PIECE];
+        socket.set_read_timeout(Some(START_LIMIT))?;
         loop {
             let mut bytes = match socket.read(&mut buffer) {
                 Ok(0) => return Ok(End::Lost),
                 Ok(length) => buffer.get(..length).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(End::Lost),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(End::Silent),
                 Err(error) => return Err(error),
             };
             loop {
                 match decoder.next(&mut bytes).map_err(io::Error::other)? {
                     None => break,
-                    Some(FromCommand::Started { .. }) => {}
+                    Some(FromCommand::Started { .. }) => socket.set_read_timeout(None)?,
                     Some(FromCommand::Output { stream, piece }) => {
                         if !deliver(stream, &piece)? {
                             return Ok(End::Code(PIPE));
