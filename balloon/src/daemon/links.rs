@@ -18,7 +18,7 @@ use crate::control::peer::peer;
 use crate::zone::scope::state_name;
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -48,6 +48,8 @@ pub struct Links {
     next_token: u32,
     /// There was no descriptor left for a further link.
     is_full: bool,
+    /// How many have not said who they are yet.
+    unheard: Rc<Cell<usize>>,
 }
 
 /// The link to one microVM.
@@ -76,7 +78,27 @@ impl Links {
         timer.reset(RENEWAL, Some(RENEWAL))?;
         let files = Files::new(state_name(&std::fs::canonicalize(state)?.to_string_lossy()));
         let (links, next_token) = (BTreeMap::new(), TIMER);
-        Ok(Self { vms: state.join("vms"), fleet, journal, files, timer, links, next_token, is_full: false })
+        Ok(Self {
+            vms: state.join("vms"),
+            fleet,
+            journal,
+            files,
+            timer,
+            links,
+            next_token,
+            is_full: false,
+            unheard: Rc::default(),
+        })
+    }
+
+    /// How many microVMs were found and have not said who they are yet, as it changes.
+    #[must_use]
+    pub fn unheard(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.unheard)
+    }
+
+    fn count_unheard(&self) {
+        self.unheard.set(self.links.values().filter(|link| !link.is_open()).count());
     }
 
     /// Looks for microVMs without a link, at the host, and renews all leases.
@@ -293,6 +315,7 @@ impl MutEventSubscriber for Links {
             log::error!("cannot wait for the timer: {error}");
         }
         self.tick(ops);
+        self.count_unheard();
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps) {
@@ -306,6 +329,7 @@ impl MutEventSubscriber for Links {
                 self.journal.record(&mut self.fleet.borrow_mut());
             }
         }
+        self.count_unheard();
     }
 }
 

@@ -13,6 +13,7 @@ use super::signals::Signals;
 use super::{dry_run, host, notify, state_lock};
 use crate::control::events::EventKind;
 use crate::control::fleet::SOCKET;
+use crate::control::link::RENEWAL;
 use crate::control::listener;
 use crate::control::server::Server;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
@@ -21,6 +22,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// The daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,11 @@ pub enum Error {
     EventLoop(#[from] event_manager::Error),
 }
 
+/// Time that a start of the daemon leaves microVMs that run to be heard. One that is stopped is not waited for any longer.
+const ADOPTION: Duration = RENEWAL;
+/// Of that, at most so much until it is looked at again.
+const ADOPTION_TURN_MS: i32 = 100;
+
 /// Serves the state directory `state` until the process is told to end.
 ///
 /// # Errors
@@ -94,6 +101,7 @@ pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
     journal.keep(vec![started(state, &fleet.borrow())]);
     let links =
         Links::new(state, Rc::clone(&fleet), Rc::clone(&journal)).map_err(host_error("create a timer"))?;
+    let unheard = links.unheard();
     events.add_subscriber(Box::new(links));
     let reload = Reload::new(config, content.metrics, memory_bytes, Rc::clone(&fleet), Rc::clone(&journal));
     let ends = Rc::new(Cell::new(false));
@@ -103,6 +111,11 @@ pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
         let listener = listen_for_metrics(address).map_err(|source| Error::Metrics { address, source })?;
         let server = Server::new(listener, Endpoint::new(Rc::clone(&fleet)));
         events.add_subscriber(Box::new(server.map_err(host_error("serve metrics"))?));
+    }
+    // Who asks to start one more waits until those that run have said what they hold and are promised.
+    let began = Instant::now();
+    while unheard.get() > 0 && began.elapsed() < ADOPTION && !ends.get() {
+        events.run_with_timeout(ADOPTION_TURN_MS)?;
     }
     let server =
         Server::new(listener, Host::new(fleet, journal)).map_err(host_error("serve the daemon's socket"))?;

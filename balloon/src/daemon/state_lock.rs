@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 const LOCK: &str = "ballastd.lock";
@@ -16,7 +16,7 @@ const LOCK: &str = "ballastd.lock";
 /// # Errors
 /// The directory cannot be made or written.
 pub fn take(state: &Path) -> io::Result<Option<File>> {
-    DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    crate::state::make(state)?;
     let open =
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(state.join(LOCK))?;
     match flock(&open, FlockOperation::NonBlockingLockExclusive) {

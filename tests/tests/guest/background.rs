@@ -76,8 +76,12 @@ fn whoever_is_killed_the_state_stays_true() {
     start(&ballast, &["--name", "web", "-m", "128m"], "echo up; sleep 1000");
     kill_process(process::child_named(supervisor(&ballast, "web"), "ballast-vmm"), Signal::KILL).unwrap();
     says(&ballast, &["wait", "web"], "137\n");
-    // A guest that does not listen, and one that is removed at its end.
     says(&ballast, &["rm", "-f", "web"], "web\n");
+    // A supervisor that somebody stopped.
+    start(&ballast, &["--name", "web", "-m", "128m"], "echo up; sleep 1000");
+    kill_process(supervisor(&ballast, "web"), Signal::STOP).unwrap();
+    says(&ballast, &["rm", "-f", "web"], "web\n");
+    // A guest that does not listen, and one that is removed at its end.
     start(&ballast, &["--name", "deaf", "--rm", "-m", "128m"], "trap '' TERM; echo up; sleep 1000");
     until(|| ballast.command(&["logs", "deaf"]).end().stdout == b"up\n", || "it is not deaf yet".into());
     let waiter = ballast.command(&["wait", "deaf"]).start();

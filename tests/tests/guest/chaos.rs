@@ -38,7 +38,7 @@ fn a_full_disk_stops_no_microvm() {
     assert_eq!(states(), before);
 
     disk.relieve();
-    let lost = "could not be logged here: the disk was full";
+    let lost = "could not be logged here: No space left";
     let logs = || ballast.command(&["logs", "web"]).end().stderr;
     until(|| logs().contains(lost), || format!("nobody says what the log lacks:\n{}", logs()));
     let late = ballast.run("busybox", &["echo", "late"]).options(["--name", "late", "-m", "128m"]);
@@ -66,6 +66,7 @@ fn an_agent_that_is_frozen_is_waited_for_by_nobody() {
 
     guest.is_told("eval echo 1 > /proc/1/root/sys/fs/cgroup/agent/cgroup.freeze");
     let trim = ballast.command(&["trim", "guest"]).start();
+    let set = ballast.command(&["set", "guest", "--memory-max", "200m"]).start();
     let exec = ballast.command(&["exec", "guest", "true"]).start();
     let state = || guest.answer("GET", "/v1/reclaim", "").0["status"]["state"].clone();
     for wanted in ["stale", "safe"] {
@@ -75,8 +76,7 @@ fn an_agent_that_is_frozen_is_waited_for_by_nobody() {
     guest.wait_until(|memory| ceiling(memory) >= 192 * MIB);
     let _ = trim.end().exits(125).says("did not answer in time");
     let _ = exec.end().exits(125).says("did not start the command within 30 s");
-    let set = ballast.command(&["set", "guest", "--memory-max", "200m"]).end();
-    let _ = set.exits(125).says("the limits stay as they were");
+    let _ = set.end().exits(125).says("the limits stay as they were");
     daemon.wait_until(|tree| tree.host.vms == 1);
     let _ = ballast.command(&["stop", "-t", "1", "guest"]).end().exits(0);
     let _ = guest.ended().exits(137);

@@ -49,7 +49,13 @@ impl Dirs {
     /// Nothing names a directory for this user.
     pub fn find() -> Result<Self, Error> {
         let root = rustix::process::geteuid().is_root();
-        Self::choose(root, |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
+        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let Self { state, data } = Self::choose(root, variable)?;
+        // Who looks after a microVM in the background does so from elsewhere.
+        let absolute = |path: PathBuf, variable| {
+            std::path::absolute(&path).map_err(|source| Error::Make { path, variable, source })
+        };
+        Ok(Self { state: absolute(state, state::VARIABLE)?, data: absolute(data, DATA)? })
     }
 
     fn choose(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, Error> {
@@ -71,17 +77,13 @@ impl Dirs {
     /// # Errors
     /// A directory cannot be made.
     pub fn make(&self) -> Result<(), Error> {
-        make(&self.state, state::VARIABLE)?;
-        make(&self.data, DATA)
+        let make = |path: &Path, variable, made: std::io::Result<()>| {
+            made.map_err(|source| Error::Make { path: path.into(), variable, source })
+        };
+        make(&self.state, state::VARIABLE, state::make(&self.state))?;
+        let data = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data);
+        make(&self.data, DATA, data)
     }
-}
-
-fn make(path: &Path, variable: &'static str) -> Result<(), Error> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| Error::Make {
-        path: path.into(),
-        variable,
-        source,
-    })
 }
 
 #[cfg(test)]

@@ -43,13 +43,14 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     dirs.make()?;
     let mut registration = Registration::new(&dirs.state, args.name.as_deref())?;
     let record = record(args, &registration, &dirs);
-    registration.record(&record)?;
+    // Until it can be looked after nothing of it is to stay.
+    registration.record(&Record { remove: true, ..record.clone() })?;
     let scope = admit(args, &dirs.state, &registration)?;
     let prepared = prepare(args, &attachments, &dirs, &registration, &scope)?;
-    registration.record(&Record { stop_signal: prepared.stop_signal, ..record.clone() })?;
 
     // From here on signals are the workload's; until here they end this program, which leaves nothing half done.
     let signals = Signals::block()?;
+    registration.record(&Record { stop_signal: prepared.stop_signal, ..record.clone() })?;
     let mut logging =
         supervisor.map(|supervisor| supervisor.log(args, &record, registration.directory())).transpose()?;
     let (guest_ends, pumps) = match &logging {
@@ -90,9 +91,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
         Err(error) => return Err(error.into()),
     };
     eprint(&conclusion.words);
-    // What did not start is not kept: whoever waited for it knows.
+    let exit = Exit::new(conclusion.code, Some(now_ms()), conclusion.words.trim_end());
     if logging.as_ref().is_none_or(Logging::has_started) {
-        registration.end(&Exit::new(conclusion.code, Some(now_ms()), conclusion.words.trim_end()));
+        registration.end(&exit);
+    } else {
+        registration.fail(&exit);
     }
     Ok(ExitCode::from(conclusion.code))
 }

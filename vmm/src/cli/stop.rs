@@ -23,6 +23,9 @@ pub struct StopArgs {
     names: Vec<String>,
 }
 
+/// Time in which who looks after a microVM ends it and cleans up.
+const CLEANING: Duration = Duration::from_secs(30);
+
 /// Runs the verb and prints each name, as docker does.
 ///
 /// # Errors
@@ -62,5 +65,12 @@ fn stop(vm: &Known, patience: Duration) -> io::Result<()> {
 /// Ends a microVM whatever its guest does, and waits for that.
 pub(super) fn end(lifetime: &mut Lifetime) -> io::Result<()> {
     lifetime.signal(signals::kill())?;
-    lifetime.wait(None).map(drop)
+    // Whom somebody stopped hears nothing until he goes on.
+    lifetime.signal(libc::SIGCONT)?;
+    if lifetime.wait(Some(CLEANING))?.is_none() {
+        // The VMM dies with it, and the next start sweeps what is left.
+        lifetime.signal(libc::SIGKILL)?;
+        lifetime.wait(None)?;
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@
 
 use super::log::entry::Stream;
 use super::log::pump::{Log, Witness};
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use rustix::event::{PollFd, PollFlags};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -93,6 +93,10 @@ impl Pumps {
     /// Not all of it is, because its reader failed, or because a signal that ends programs came first.
     pub fn finish(self, signals: &Signals) -> Result<(), Undelivered> {
         let endings = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+        let ended_by = |signal| match signal {
+            _ if signal == signals::kill() => Some(libc::SIGKILL),
+            _ => endings.contains(&signal).then_some(signal),
+        };
         loop {
             let mut waits =
                 [PollFd::new(&self.ended, PollFlags::empty()), PollFd::new(signals, PollFlags::IN)];
@@ -102,7 +106,7 @@ impl Pumps {
                 break;
             }
             while let Some(signal) = signals.next() {
-                if let Some(Ok(signal)) = endings.contains(&signal).then(|| u8::try_from(signal)) {
+                if let Some(Ok(signal)) = ended_by(signal).map(u8::try_from) {
                     return Err(Undelivered::Interrupted(signal));
                 }
             }

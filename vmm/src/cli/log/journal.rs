@@ -29,6 +29,8 @@ pub struct Journal {
     /// Where it ends.
     half: u64,
     lost: u64,
+    /// Why.
+    why: String,
 }
 
 impl Journal {
@@ -38,15 +40,25 @@ impl Journal {
     /// The directory or the file cannot be made.
     pub fn create(directory: &Path, size: u64, owner: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        std::fs::write(directory.join(OWNER), owner.as_os_str().as_encoded_bytes())?;
+        // Whoever sweeps finds all of it or nothing.
+        let unfinished = directory.join("owner.new");
+        std::fs::write(&unfinished, owner.as_os_str().as_encoded_bytes())?;
+        std::fs::rename(unfinished, directory.join(OWNER))?;
         let file = open(directory)?;
-        Ok(Self { directory: directory.into(), file: Some(file), bytes: 0, half: size / 2, lost: 0 })
+        Ok(Self {
+            directory: directory.into(),
+            file: Some(file),
+            bytes: 0,
+            half: size / 2,
+            lost: 0,
+            why: String::new(),
+        })
     }
 
     /// Appends whole entries.
     pub fn append(&mut self, entries: &[u8]) {
-        let appended = self.try_append(entries);
-        if appended.is_err() {
+        if let Err(error) = self.try_append(entries) {
+            self.why = error.to_string();
             let lines = entries.iter().filter(|byte| **byte == b'\n').count();
             self.lost = self.lost.saturating_add(lines as u64);
         }
@@ -59,7 +71,7 @@ impl Journal {
         }
         if self.lost > 0 {
             let mut gap = Vec::new();
-            let text = format!("ballast: {} lines could not be logged here: the disk was full\n", self.lost);
+            let text = format!("ballast: {} lines could not be logged here: {}\n", self.lost, self.why);
             let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
             Entry { log: text.into(), stream: Stream::Ballast, time: time.into() }.write(&mut gap);
             self.write(&gap)?;
@@ -83,7 +95,11 @@ impl Journal {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        std::fs::rename(self.directory.join(NEWEST), self.directory.join(OLDER))?;
+        match std::fs::rename(self.directory.join(NEWEST), self.directory.join(OLDER)) {
+            // Somebody has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed?,
+        }
         (self.file, self.bytes) = (None, 0);
         self.file = Some(open(&self.directory)?);
         Ok(())
@@ -145,6 +161,17 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!((lines.len(), lines[0], lines[2]), (3, "before", "after"), "{text}");
         assert!(lines[1].contains("ballast: 3 lines could not be logged"), "{text}");
+    }
+
+    #[test]
+    fn a_log_that_somebody_removed_goes_on_in_its_next_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut journal = Journal::create(&log, 100, dir.path()).unwrap();
+        journal.append(&[b'x'; 40]);
+        std::fs::remove_file(log.join(NEWEST)).unwrap();
+        journal.append(&[b'y'; 40]);
+        assert_eq!((sizes(&log), journal.lost), ([40, 0], 0));
     }
 
     #[test]

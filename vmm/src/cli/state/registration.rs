@@ -176,6 +176,11 @@ impl Registration {
     /// The microVM has ended so. Its directory stays if it is to be kept.
     pub fn end(mut self, exit: &Exit) {
         self.ended = true;
+        self.fail(exit);
+    }
+
+    /// As [`Self::end`] of one whose workload never started: nothing stays, and who waits for its end is told.
+    pub fn fail(self, exit: &Exit) {
         if let Some(file) = &self.exit
             && let Err(error) = file.write_all_at(&exit.text(), 0)
         {
