@@ -17,9 +17,9 @@ use vm_memory::{Bytes, FileOffset, VolatileMemory};
 
 /// The working-set age: the default.
 const AGE: Duration = Duration::from_secs(300);
-/// Used every so many tenths of it, and how much of that there is of each kind. What is used seldom is so little that fetching
-/// it again, 100 us a page, stays within half of the stall budget.
-const SETS: [(u64, u64); 2] = [(5, 16), (20, 4)];
+/// Used every so many tenths of it, and how many MiB there are of that, of all kinds together. What is used seldom is so little
+/// that fetching it again, 100 us a page, stays within half of the stall budget.
+const SETS: [(u64, u64); 2] = [(5, 48), (20, 12)];
 const TICK: Duration = Duration::from_secs(1);
 
 enum Pages {
@@ -39,7 +39,8 @@ struct Set {
 pub(super) fn run(directory: &Path, length: Duration, kinds: &[Access]) -> io::Result<()> {
     stop_readahead(directory)?;
     let mut sets = Vec::new();
-    for (every_tenths, mib) in SETS {
+    for (every_tenths, of_all) in SETS {
+        let mib = of_all / kinds.len() as u64;
         for access in kinds.iter().copied() {
             let path = directory.join(format!("{access:?}-{every_tenths}"));
             let pages = Pages::new(access, &path, mib)?;
