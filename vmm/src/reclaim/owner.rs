@@ -165,11 +165,15 @@ impl Owner {
         }
     }
 
-    /// Where the agent tells nothing, the balloon's driver is asked for what it knows.
+    /// Where the agent tells nothing, or is not to be gone by, the balloon's driver is asked for what it knows.
     fn ask_balloon(&mut self, now_ms: u64, sides: &mut Sides<'_>) {
-        let silent = self.sampled_ms.is_none_or(|at| now_ms.saturating_sub(at) >= 3 * STATISTICS_MS);
-        if self.settings.mode == Mode::Off || !silent || now_ms.saturating_sub(self.asked_ms) < STATISTICS_MS
-        {
+        let is_silent = self.sampled_ms.is_none_or(|at| now_ms.saturating_sub(at) >= 3 * STATISTICS_MS);
+        let is_wanted = match self.settings.mode {
+            Mode::Off => false,
+            Mode::Balloon => true,
+            Mode::Auto | Mode::Trim => is_silent,
+        };
+        if !is_wanted || now_ms.saturating_sub(self.asked_ms) < STATISTICS_MS {
             return;
         }
         self.asked_ms = now_ms;

@@ -6,10 +6,11 @@ use crate::control::agent::{Agent, News};
 use crate::control::memory::Memory;
 use crate::control::scripted::{MIB, Scripted, envelope};
 use crate::link::OrderError;
-use balloon::control::api::CeilingState;
+use balloon::control::api::{CeilingState, GuestStatistics};
 use balloon::control::link::Envelope;
 use balloon::control::reclaim::ReclaimRequest;
 use balloon::control::service::Stream;
+use balloon::device::Values;
 use balloon::policy::{Mode, Settings};
 use proto::{Capabilities, Cause, Done, Order, Piece, Sample, Sizes};
 use std::collections::VecDeque;
@@ -141,6 +142,27 @@ fn a_guest_full_of_cold_cache_is_trimmed_and_one_that_must_not_be_is_not() {
     };
     assert!(trims(Mode::Auto) > 0);
     assert_eq!(trims(Mode::Off), 0);
+}
+
+#[test]
+fn the_balloon_alone_goes_by_its_driver_whatever_the_agent_tells() {
+    let ceiling = |mode| {
+        let mut bench = Bench::new(mode);
+        bench.can();
+        let values = Values {
+            free_bytes: Some(50 * MIB),
+            available_bytes: Some(440 * MIB),
+            disk_caches_bytes: Some(400 * MIB),
+            major_faults: Some(0),
+            ..Values::default()
+        };
+        bench.memory.statistics = Some(GuestStatistics { age_ms: 0, stale: false, values });
+        (0..300).for_each(|_| bench.sampled(Cause::Periodic));
+        assert_eq!(bench.reclaims() > 0, mode == Mode::Auto);
+        bench.memory.document.ceiling.bytes
+    };
+    assert!(ceiling(Mode::Balloon) < 400 * MIB);
+    assert_eq!(ceiling(Mode::Auto), 512 * MIB);
 }
 
 #[test]
