@@ -29,6 +29,7 @@ pub mod resident;
 mod scratch;
 pub mod size;
 pub mod state;
+pub mod wall_clock;
 pub mod zone;
 
 /// Bytes in a page, the unit in which guest and host kernels account for memory.

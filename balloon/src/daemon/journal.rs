@@ -6,9 +6,9 @@ use super::event::Event;
 use super::fleet::Fleet;
 use super::ring::Ring;
 use crate::control::events::EventsDocument;
+use crate::wall_clock;
 use std::cell::RefCell;
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 use vmm_sys_util::eventfd::EventFd;
 
 /// What has happened since the daemon started.
@@ -24,7 +24,7 @@ impl Journal {
     /// The host has no more descriptors.
     pub fn new() -> io::Result<Self> {
         let news = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        Ok(Self { ring: RefCell::new(Ring::new(now_ms())), news })
+        Ok(Self { ring: RefCell::new(Ring::new(wall_clock::ms_since_1970())), news })
     }
 
     /// Takes what the fleet has to tell. To be called after whatever has changed it.
@@ -37,7 +37,7 @@ impl Journal {
         if events.is_empty() {
             return;
         }
-        let (mut ring, now_ms) = (self.ring.borrow_mut(), now_ms());
+        let (mut ring, now_ms) = (self.ring.borrow_mut(), wall_clock::ms_since_1970());
         for event in events {
             log::info!("{event}");
             ring.push(now_ms, event);
@@ -63,9 +63,4 @@ impl Journal {
     pub fn news(&self) -> &EventFd {
         &self.news
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -52,17 +52,24 @@ fn a_full_disk_stops_no_microvm() {
     daemon.wait_until(|tree| (tree.host.vms, tree.host.orphans) == (0, 0));
 }
 
-/// Root in the guest freezes the agent: the law leaves the guest alone and then gives it room, nobody on the host waits for
+/// Root in the guest sets the clock, and then freezes the agent: the law leaves the guest alone and then gives it room, nobody on the host waits for
 /// ever, and who wants an end has it.
 #[test]
 fn an_agent_that_is_frozen_is_waited_for_by_nobody() {
     let ballast = setup();
     let daemon = Daemon::start(&ballast, "[pool]\ncapacity = '4g'\n");
     let mut guest = Guest::start(&ballast, &["-m", "256m", "--memory-high", "160m"]);
-    let law = || guest.answer("GET", "/v1/reclaim", "").0;
-    until(|| law()["samples_total"].as_u64() >= Some(2), || format!("no samples: {:#}", law()));
+    let samples = |guest: &Guest| guest.answer("GET", "/v1/reclaim", "").0["samples_total"].as_u64();
+    until(|| samples(&guest) >= Some(2), || "no samples".into());
     let ceiling = |memory: &Memory| memory.0["ceiling"]["bytes"].as_u64().unwrap();
     guest.wait_until(|memory| ceiling(memory) <= 160 * MIB && memory.is_settled());
+
+    // Clocks that are set change nothing: samples go on, by another.
+    for date in ["2001-01-01", "2040-01-01"] {
+        guest.does(&format!("eval date -s {date} > /tmp/date"));
+        let told = samples(&guest);
+        until(|| samples(&guest) > told, || format!("no samples in {date}"));
+    }
 
     guest.is_told("eval echo 1 > /proc/1/root/sys/fs/cgroup/agent/cgroup.freeze");
     let trim = ballast.command(&["trim", "guest"]).start();

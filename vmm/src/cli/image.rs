@@ -8,13 +8,14 @@ use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
 use crate::image::store::{Listed, Origin, Store};
 use balloon::size::Size;
+use balloon::wall_clock;
 use clap::Subcommand;
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// A verb on images.
 #[derive(Subcommand, Debug)]
@@ -71,7 +72,7 @@ pub fn run(verb: &ImageVerb) -> Result<ExitCode, Box<dyn Error>> {
             writeln!(output, "{}", image.id)?;
         }
         ImageVerb::Ls { format } => {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now = wall_clock::since_1970();
             let headings = ["NAME", "ID", "LAYERS", "SIZE", "IMPORTED"];
             write_list(*format, headings, &store.list()?, |image| row(image, now), &mut output)?;
         }

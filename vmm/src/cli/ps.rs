@@ -8,13 +8,14 @@ use super::output::Output;
 use super::state::Known;
 use balloon::control::api::{MemoryDocument, VmDocument};
 use balloon::size::Size;
+use balloon::wall_clock;
 use clap::Args;
 use serde::Serialize;
 use std::error::Error;
 use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// List microVMs
 #[derive(Args, Debug)]
@@ -100,7 +101,7 @@ pub fn run(args: &PsArgs) -> Result<ExitCode, Box<dyn Error>> {
     }
     let listed: Vec<_> = client::ask_all(&known, look).into_iter().map(|(_, listed)| listed).collect();
     let headings = ["NAME", "ID", "STATUS", "CPUS", "MEMORY", "RESIDENT", "IMAGE"];
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = wall_clock::since_1970();
     write_list(args.format, headings, &listed, |listed| row(listed, now), &mut Output::lock())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -19,12 +19,12 @@ use super::terminal::RawMode;
 use super::{doctor, install, timings};
 use crate::report::{Outcome, monotonic_us};
 use balloon::control::fleet::StartRequest;
+use balloon::wall_clock;
 use balloon::zone::{Scope, Share};
 use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 /// Runs the verb.
 ///
@@ -91,7 +91,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
         Err(error) => return Err(error.into()),
     };
     eprint(&conclusion.words);
-    let exit = Exit::new(conclusion.code, Some(now_ms()), conclusion.words.trim_end());
+    let exit = Exit::new(conclusion.code, Some(wall_clock::ms_since_1970()), conclusion.words.trim_end());
     if logging.as_ref().is_none_or(Logging::has_started) {
         registration.end(&exit);
     } else {
@@ -104,18 +104,13 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
 fn record(args: &RunArgs, registration: &Registration, dirs: &Dirs) -> Record {
     let text = |word: &OsString| word.to_string_lossy().into_owned();
     let command = args.command.iter().map(text).collect();
-    let record = Record::new(registration.id().into(), text(&args.image), command, now_ms());
+    let record =
+        Record::new(registration.id().into(), text(&args.image), command, wall_clock::ms_since_1970());
     if !args.detach {
         return record;
     }
     let log = Some(supervisor::log_directory(&dirs.data, registration));
     Record { detached: true, remove: args.rm, log, ..record }
-}
-
-/// Milliseconds since 1970.
-fn now_ms() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Has the microVM admitted by `ballastd`, if there is one or what is wanted needs one; and says within what it shares

@@ -14,10 +14,11 @@ use balloon::control::api::VmDocument;
 use balloon::control::http::{Request, Response};
 use balloon::control::link::{self, Hello};
 use balloon::control::service::{Answer, Service};
+use balloon::wall_clock;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::EventFd;
 
 /// One microVM.
@@ -51,10 +52,9 @@ impl MicroVm {
         guest_limit: Duration,
     ) -> io::Result<Self> {
         let event = memory.statistics_event().map(EventFd::try_clone).transpose()?;
-        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let orders = Orders::without_agent(vm.memory_bytes);
         let reclaim = Owner::off(vm.memory_bytes);
-        let vm = VmDocument { started_at_ms: millis(since_1970), ..vm };
+        let vm = VmDocument { started_at_ms: wall_clock::ms_since_1970(), ..vm };
         let memory = Rc::new(RefCell::new(memory));
         let arbiter = Rc::new(RefCell::new(Arbiter::new(hello)));
         Ok(Self {

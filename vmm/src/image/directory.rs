@@ -5,12 +5,13 @@
 //! them; nothing is unpacked, so no user namespace is needed. Called by [`super::store`].
 #![forbid(unsafe_code)]
 
+use balloon::wall_clock;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD};
 use sha2::{Digest as _, Sha256};
@@ -90,7 +91,7 @@ pub fn import(import: &Import<'_>, directory: &Path) -> Result<ImageRecord, Erro
 
 /// Waits until nothing can have changed unseen; false if it had to.
 pub fn wait_until_still(changed_ns: i128) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = wall_clock::since_1970();
     let since = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX).saturating_sub(changed_ns);
     let still = i128::try_from(STILL.as_nanos()).unwrap_or_default();
     // A time in the future is a clock that was set: waiting for it helps nobody.

@@ -5,11 +5,11 @@
 //! users other than root inside a user namespace ([`super::user_namespace`]).
 #![forbid(unsafe_code)]
 
+use balloon::wall_clock;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::blobs::{Blobs, Extent};
 use super::compression::Compression;
@@ -93,7 +93,7 @@ impl Import<'_> {
     /// # Errors
     /// [`Error`] if it cannot be written.
     pub fn record(&self, id: Digest, config: ImageConfig, layers: Vec<Digest>) -> Result<ImageRecord, Error> {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let created = wall_clock::since_1970().as_secs();
         let record = ImageRecord { id, created, source: self.what.to_owned(), config, layers };
         records::write(&self.store.image_path(id), &self.store.tmp(), &record)?;
         Ok(record)

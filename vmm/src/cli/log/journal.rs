@@ -6,11 +6,11 @@
 #![forbid(unsafe_code)]
 
 use super::entry::{Entry, Stream};
+use balloon::wall_clock;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// The file that is written to.
 pub const NEWEST: &str = "log.json";
@@ -72,7 +72,7 @@ impl Journal {
         if self.lost > 0 {
             let mut gap = Vec::new();
             let text = format!("ballast: {} lines could not be logged here: {}\n", self.lost, self.why);
-            let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
+            let time = humantime::format_rfc3339_nanos(wall_clock::now()).to_string();
             Entry { log: text.into(), stream: Stream::Ballast, time: time.into() }.write(&mut gap);
             self.write(&gap)?;
             self.lost = 0;

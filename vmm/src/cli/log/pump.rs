@@ -5,11 +5,12 @@
 use super::budget::Budget;
 use super::entry::{Entry, Lines, Stream};
 use super::journal::Journal;
+use balloon::wall_clock;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Bytes read at once: what a pipe holds.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -66,7 +67,7 @@ impl Log {
                 };
                 witness.show(bytes);
                 // One clock reading for all that came at once.
-                let time = humantime::format_rfc3339_nanos(SystemTime::now()).to_string();
+                let time = humantime::format_rfc3339_nanos(wall_clock::now()).to_string();
                 let (mut entries, mut wait) = (Vec::new(), Duration::ZERO);
                 let mut add = |line: &[u8]| {
                     let log = String::from_utf8_lossy(line);
