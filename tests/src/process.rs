@@ -11,23 +11,28 @@ use std::path::Path;
 /// Waits for a child of `parent` that executes `name`.
 #[must_use]
 pub fn child_named(parent: Pid, name: &str) -> Pid {
+    child_named_or(parent, name, String::new)
+}
+
+/// As [`child_named`]; without one the test fails with `words`, at once if `parent` has ended.
+pub(crate) fn child_named_or(parent: Pid, name: &str, words: impl Fn() -> String) -> Pid {
     let found = Cell::new(None);
-    until(
-        || {
-            found.set(
-                children(parent).into_iter().find(|child| field(*child, "Name:").as_deref() == Some(name)),
-            );
-            found.get().is_some()
-        },
-        || format!("process {parent} has no child {name}"),
-    );
-    found.get().unwrap()
+    let find = || {
+        let executes = |child: &Pid| field(*child, "Name:").as_deref() == Some(name);
+        found.set(children(parent).into_iter().find(executes));
+        found.get().is_some()
+    };
+    until(|| find() || has_ended(parent), || format!("process {parent} has no child {name}; {}", words()));
+    found.get().unwrap_or_else(|| panic!("process {parent} ended without a child {name}; {}", words()))
 }
 
 /// Waits until the process is gone, or at least dead.
 pub fn wait_until_gone(pid: Pid) {
-    let state = || field(pid, "State:");
-    until(|| state().is_none_or(|state| state.starts_with('Z')), || format!("process {pid} still runs"));
+    until(|| has_ended(pid), || format!("process {pid} still runs"));
+}
+
+fn has_ended(pid: Pid) -> bool {
+    field(pid, "State:").is_none_or(|state| state.starts_with('Z'))
 }
 
 /// What the process has mapped.

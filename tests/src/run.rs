@@ -130,7 +130,7 @@ impl Running {
     /// The process of the VMM, once there is one.
     #[must_use]
     pub fn vmm(&self) -> Pid {
-        process::child_named(self.pid(), "ballast-vmm")
+        process::child_named_or(self.pid(), "ballast-vmm", || self.errors())
     }
 
     /// Sends a signal to `ballast`.

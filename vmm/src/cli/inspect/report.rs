@@ -4,7 +4,9 @@
 
 use super::Inspected;
 use crate::cli::format::{lasted, printable};
+use crate::cli::state::{Exit, Record};
 use balloon::control::api::{DriverState, GuestStatistics, HostDocument, MemoryDocument, VmDocument};
+use balloon::control::orders::LimitsDocument;
 use balloon::control::reclaim::ReclaimDocument;
 use balloon::policy::Mode;
 use balloon::size::Size;
@@ -14,25 +16,62 @@ fn size(bytes: u64) -> String {
     Size::from_bytes(bytes).to_string()
 }
 
-/// A line a fact, each with a word in front.
-pub(super) fn table(inspected: &Inspected) -> String {
-    let mut rows = vm_rows(&inspected.vm);
-    rows.extend(memory_rows(&inspected.memory));
-    rows.extend(reclaim_rows(&inspected.reclaim));
-    rows.extend(inspected.statistics.as_ref().map(|statistics| ("guest says", guest_row(statistics))));
+/// A line a fact, each with a word in front; `now_ms` is the time since 1970.
+pub(super) fn table(inspected: &Inspected, now_ms: u64) -> String {
+    let mut rows = vec![("name", inspected.name.clone())];
+    rows.extend(inspected.record.iter().flat_map(record_rows));
+    rows.extend(inspected.exit.as_ref().map(|exit| ("ended", ended(exit, now_ms))));
+    if let Some(running) = &inspected.running {
+        rows.extend(vm_rows(&running.vm));
+        rows.push(("limits", limits(&running.limits)));
+        rows.extend(memory_rows(&running.memory));
+        rows.extend(reclaim_rows(&running.reclaim));
+        rows.extend(running.statistics.as_ref().map(|statistics| ("guest says", guest_row(statistics))));
+    }
     let width = rows.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
     rows.iter().map(|(word, fact)| format!("{word:width$}  {}\n", printable(fact))).collect()
 }
 
+fn record_rows(record: &Record) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("ID", record.id.clone()), ("image", record.image.clone())];
+    if !record.command.is_empty() {
+        rows.push(("command", record.command.join(" ")));
+    }
+    rows.extend(record.log.as_ref().map(|log| ("log", log.display().to_string())));
+    rows
+}
+
+fn ended(exit: &Exit, now_ms: u64) -> String {
+    let ago = |at: u64| format!(", {} ago", lasted(Duration::from_millis(now_ms.saturating_sub(at))));
+    let ago = exit.ended_at_ms.map(ago).unwrap_or_default();
+    let why = exit.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+    format!("with exit code {}{ago}{why}", exit.code)
+}
+
 fn vm_rows(vm: &VmDocument) -> Vec<(&'static str, String)> {
-    vec![
-        ("name", vm.name.clone()),
-        ("image", vm.image.clone()),
+    let mut rows = vec![
         ("kernel", vm.kernel_release.clone()),
         ("process", vm.pid.to_string()),
         ("up", lasted(Duration::from_millis(vm.uptime_ms))),
         ("CPUs", vm.cpus.to_string()),
-    ]
+    ];
+    // Without a daemon there are no groups.
+    rows.extend(vm.arbiter.as_ref().map(|arbiter| match arbiter.envelope.group.as_str() {
+        "" => ("group", "none: directly below the pool".into()),
+        group => ("group", group.into()),
+    }));
+    rows
+}
+
+/// `max 512 MiB, min 64 MiB, weight 100`.
+fn limits(limits: &LimitsDocument) -> String {
+    let mut text = format!("max {}", size(limits.max_bytes));
+    for (name, bytes) in [("high", limits.high_bytes), ("low", limits.low_bytes), ("min", limits.min_bytes)] {
+        if let Some(bytes) = bytes.filter(|bytes| *bytes > 0) {
+            text.push_str(&format!(", {name} {}", size(bytes)));
+        }
+    }
+    text + &format!(", weight {}", limits.weight)
 }
 
 fn memory_rows(memory: &MemoryDocument) -> Vec<(&'static str, String)> {
@@ -190,6 +229,7 @@ fn guest_row(statistics: &GuestStatistics) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::inspect::Running;
     use crate::reclaim::owner::Owner;
     use balloon::control::api::CeilingState;
     use balloon::device::Values;
@@ -197,8 +237,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn inspected() -> Inspected {
-        Inspected {
+    fn running() -> Running {
+        Running {
             vm: VmDocument {
                 name: "web".into(),
                 image: "ngi\u{1b}nx".into(),
@@ -210,33 +250,66 @@ mod tests {
                 uptime_ms: 200_000,
                 arbiter: None,
             },
+            limits: LimitsDocument {
+                generation: 1,
+                min_bytes: Some(64 * MIB),
+                low_bytes: None,
+                high_bytes: Some(0),
+                max_bytes: 512 * MIB,
+                weight: 100,
+            },
             memory: MemoryDocument::fixed(512 * MIB, 100 * MIB),
             reclaim: Owner::off(512 * MIB).document(0),
             statistics: None,
         }
     }
 
+    fn inspected() -> Inspected {
+        let command = ["sleep", "9"].map(Into::into).to_vec();
+        let record = Record::new("5a41c0de77d2".into(), "ngi\u{1b}nx".into(), command, 0);
+        Inspected { name: "web".into(), record: Some(record), exit: None, running: Some(running()) }
+    }
+
     #[test]
-    fn a_vm_without_a_driver_is_told_in_ten_lines() {
+    fn one_that_has_ended_is_told_of_by_what_was_written_down() {
+        let exit = Exit::new(7, Some(60_000), "the guest powered off");
+        let ended = Inspected { exit: Some(exit), running: None, ..inspected() };
+        let expected = "\
+name     web
+ID       5a41c0de77d2
+image    ngi\u{fffd}nx
+command  sleep 9
+ended    with exit code 7, 4 min ago: the guest powered off
+";
+        assert_eq!(table(&ended, 300_000), expected);
+        let json = serde_json::to_value(&ended).unwrap();
+        assert!(json["exit"]["code"] == 7 && json.get("memory").is_none(), "{json}");
+    }
+
+    #[test]
+    fn a_vm_without_a_driver_is_told_in_few_lines() {
         let expected = "\
 name      web
+ID        5a41c0de77d2
 image     ngi\u{fffd}nx
+command   sleep 9
 kernel    6.1.0
 process   42
 up        3 min
 CPUs      2
+limits    max 512 MiB, min 64 MiB, weight 100
 memory    512 MiB
 ceiling   512 MiB, fixed
 resident  100 MiB of the host's memory
 driver    none: memory is fixed
 ";
-        assert_eq!(table(&inspected()), expected);
+        assert_eq!(table(&inspected(), 0), expected);
     }
 
     #[test]
     fn all_that_can_be_wrong_is_said() {
-        let mut inspected = inspected();
-        inspected.memory = MemoryDocument {
+        let mut running = running();
+        running.memory = MemoryDocument {
             ceiling: CeilingState { bytes: 300 * MIB, auto: false },
             guest_bytes: 400 * MIB,
             skew_bytes: -2 * MIB as i64,
@@ -262,16 +335,16 @@ driver    none: memory is fixed
             }),
             protocol_errors: [("duplicate_pages".to_owned(), 3), ("unknown_statistics".to_owned(), 9)].into(),
             register_errors: [("impossible_statuses".to_owned(), 1)].into(),
-            ..inspected.memory
+            ..running.memory
         };
-        inspected.reclaim.mode = Mode::Auto;
-        inspected.reclaim.status.state = State::Trimming;
-        inspected.reclaim.status.target_bytes = 90 * MIB;
-        inspected.reclaim.status.stall_ppm = 1234;
-        inspected.reclaim.status.refault_millis = 2500;
+        running.reclaim.mode = Mode::Auto;
+        running.reclaim.status.state = State::Trimming;
+        running.reclaim.status.target_bytes = 90 * MIB;
+        running.reclaim.status.stall_ppm = 1234;
+        running.reclaim.status.refault_millis = 2500;
         let values = Values { available_bytes: Some(200 * MIB), ..Values::default() };
-        inspected.statistics = Some(GuestStatistics { age_ms: 5000, stale: true, values });
-        let text = table(&inspected);
+        running.statistics = Some(GuestStatistics { age_ms: 5000, stale: true, values });
+        let text = table(&Inspected { running: Some(running), ..inspected() }, 0);
         for line in [
             "memory           400 MiB of 512 MiB",
             "ceiling          300 MiB, set by hand; can be 128 MiB to 512 MiB",
