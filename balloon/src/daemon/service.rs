@@ -124,7 +124,11 @@ fn start(fleet: &mut Fleet, request: &Request) -> Response {
     let Some(starter) = request.client.and_then(host::status) else {
         return error(Status::Conflict, "who asks to start a microVM must live until it has");
     };
-    let admit = |fleet: &mut Fleet, vm: StartRequest| fleet.admit(&vm, starter.process);
+    let admit = |fleet: &mut Fleet, vm: StartRequest| {
+        // One of that name that died before it came holds it until the next tick.
+        fleet.look_after(&vm.name, host::is_alive, host::held);
+        fleet.admit(&vm, starter.process)
+    };
     change(fleet, request, admit, |_, scope| StartDocument { scope })
 }
 

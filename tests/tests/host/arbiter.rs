@@ -132,3 +132,15 @@ fn more_microvms_than_it_may_open_files_for_cost_nobody_his_place() {
     may_open(before.current);
     daemon.wait_until(|tree| linked(tree) == 100);
 }
+
+/// Who was admitted and ended before his microVM came leaves his name to the next at once.
+#[test]
+fn a_start_that_failed_keeps_no_name() {
+    let ballast = Ballast::empty();
+    let _daemon = Daemon::start(&ballast, SMALL);
+    for _ in 0..3 {
+        let run = ballast.run("nosuch", &["true"]).options(["--name", "victim", "-m", "128m"]);
+        let ended = run.end().exits(125);
+        assert!(!ended.stderr.contains("already"), "{ended}");
+    }
+}
