@@ -7,7 +7,7 @@
 
 mod cadence;
 mod generations;
-mod own;
+mod own_evictions;
 mod text;
 
 use std::fs::{File, OpenOptions};
@@ -22,7 +22,7 @@ use crate::cgroup::{self, WORKLOAD};
 use crate::clock;
 use crate::swap::Swap;
 use cadence::Cadence;
-use own::Own;
+use own_evictions::OwnEvictions;
 
 pub use generations::{Lists, parse as parse_generations};
 pub use text::stolen;
@@ -59,7 +59,7 @@ pub struct Sampler<'a> {
     /// Waiting is counted for the whole guest, the agent's own reclaim included.
     counts_own: bool,
     own_stall_us: u64,
-    by_generation: Own,
+    by_generation: OwnEvictions,
     swap: Option<Swap<'a>>,
 }
 
@@ -86,7 +86,7 @@ impl<'a> Sampler<'a> {
             capabilities: None,
             counts_own,
             own_stall_us: 0,
-            by_generation: Own::default(),
+            by_generation: OwnEvictions::default(),
             swap,
         })
     }

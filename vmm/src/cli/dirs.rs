@@ -52,9 +52,8 @@ impl Dirs {
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let Self { state, data } = Self::choose(root, variable)?;
         // Who looks after a microVM in the background does so from elsewhere.
-        let absolute = |path: PathBuf, variable| {
-            std::path::absolute(&path).map_err(|source| Error::Make { path, variable, source })
-        };
+        let absolute =
+            |path: PathBuf, variable| std::path::absolute(&path).map_err(cannot_make(&path, variable));
         Ok(Self { state: absolute(state, state::VARIABLE)?, data: absolute(data, DATA)? })
     }
 
@@ -77,13 +76,15 @@ impl Dirs {
     /// # Errors
     /// A directory cannot be made.
     pub fn make(&self) -> Result<(), Error> {
-        let make = |path: &Path, variable, made: std::io::Result<()>| {
-            made.map_err(|source| Error::Make { path: path.into(), variable, source })
-        };
-        make(&self.state, state::VARIABLE, state::make(&self.state))?;
-        let data = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data);
-        make(&self.data, DATA, data)
+        state::make(&self.state).map_err(cannot_make(&self.state, state::VARIABLE))?;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data);
+        made.map_err(cannot_make(&self.data, DATA))
     }
+}
+
+fn cannot_make(path: &Path, variable: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Make { path, variable, source }
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@
 
 /// What of a counter is the agent's own.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Own {
+pub struct OwnEvictions {
     pages: u64,
     /// The counter when an eviction began that is under way.
     begun_at: Option<u64>,
     told: u64,
 }
 
-impl Own {
+impl OwnEvictions {
     /// An eviction begins, when the counter has reached `counter`.
     pub fn begin(&mut self, counter: u64) {
         self.begun_at = Some(counter);
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn what_others_reclaim_meanwhile_is_told_afterwards() {
-        let mut own = Own::default();
+        let mut own = OwnEvictions::default();
         assert_eq!(own.others(10), 10);
         own.begin(12);
         assert_eq!(own.others(50), 10);
@@ -66,7 +66,7 @@ mod tests {
         /// However samples fall between evictions: in the end others have what they have reclaimed, and at no time more.
         #[test]
         fn nobody_is_charged_with_the_agents_own(steps in prop::collection::vec((0u64..100, 0u64..100, any::<bool>()), 0..50)) {
-            let (mut own, mut counter, mut others, mut told) = (Own::default(), 0, 0, 0);
+            let (mut own, mut counter, mut others, mut told) = (OwnEvictions::default(), 0, 0, 0);
             for (theirs, ours, amid) in steps {
                 (counter, others) = (counter + theirs, others + theirs);
                 own.begin(counter);
