@@ -142,6 +142,8 @@ pub struct Tuning {
     pub kept_bytes: u64,
     /// What trimming leaves a guest above what it had taken when it had booted: a shell and its libraries, as of ceilings.
     pub boot_room_bytes: u64,
+    /// How much less trimming leaves in use than ceilings leave: about what a kernel of such a guest keeps free.
+    pub reserve_bytes: u64,
     /// Least time for which a lifted ceiling stays: a guest takes two windows to show what it makes of it.
     pub lifted_ms: u64,
     /// Least time between two rises of the ceiling: the balloon's driver gives back 1 GiB in it.
@@ -227,6 +229,7 @@ impl Default for Tuning {
             kept_permille: 100,
             kept_bytes: 64 * MIB,
             boot_room_bytes: 16 * MIB,
+            reserve_bytes: 8 * MIB,
             lifted_ms: 60_000,
             lift_ms: 500,
             least_aging_ms: 5000,

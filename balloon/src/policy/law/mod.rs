@@ -239,11 +239,12 @@ impl Law {
         self.host.floor_bytes.max(self.envelope.map_or(0, |envelope| envelope.floor_bytes))
     }
 
-    /// What trimming leaves: what the guest had taken when it had booted, and some room, or what it is promised. The floor of
-    /// ceilings is higher by what a kernel keeps free, which the host need not hold.
+    /// What trimming leaves in use: what the guest had taken when it had booted, and some room, or what it is promised. The
+    /// floor of ceilings is higher by what a kernel keeps free, which the host need not hold.
     fn left_bytes(&self) -> u64 {
         let booted = self.booted_bytes.saturating_add(self.tuning.boot_room_bytes).max(LEAST_FLOOR_BYTES);
-        self.floor_bytes().min(booted).max(self.promised_bytes())
+        let used = self.floor_bytes().min(booted).saturating_sub(self.tuning.reserve_bytes);
+        used.max(self.promised_bytes())
     }
 
     fn promised_bytes(&self) -> u64 {

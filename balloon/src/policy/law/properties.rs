@@ -133,8 +133,8 @@ fn run(steps: &[(u64, Observation)]) -> Vec<Decision> {
         for decision in orders.iter() {
             if let Order::Reclaim { bytes, .. } = decision.order {
                 let held = law.held_bytes();
-                assert!(bytes <= held.saturating_sub(law.left_bytes()), "below what trimming leaves");
                 let used = law.used_bytes().unwrap_or(held);
+                assert!(bytes <= used.saturating_sub(law.left_bytes()), "below what trimming leaves");
                 assert!(bytes <= used.min(held).saturating_sub(law.host.min_bytes), "below what is promised");
                 let is_directed = matches!(decision.reason, Reason::Directed { .. });
                 assert!(is_directed || law.state == State::Trimming, "trims in {:?}", law.state);

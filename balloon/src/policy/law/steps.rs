@@ -39,12 +39,12 @@ impl Law {
         self.above_floor(trim::step_bytes(lists, self.age_ms(now_ms), gain, is_quiet, harm, &self.tuning))
     }
 
-    /// As much of `bytes` as the host holds above what trimming leaves. What is promised is so of what the guest uses: what
-    /// it has free already goes without being taken.
+    /// As much of `bytes` as the guest uses above what trimming leaves, and the host holds above what is promised. What the
+    /// guest has free already goes without being taken, and how much of it has gone is chance: which blocks came free whole.
     fn above_floor(&self, bytes: u64) -> u64 {
         let held = self.held_bytes();
         let used = self.used_bytes().unwrap_or(held).saturating_sub(self.unseen_bytes);
-        bytes.min(held.saturating_sub(self.left_bytes())).min(used.saturating_sub(self.promised_bytes()))
+        bytes.min(used.saturating_sub(self.left_bytes())).min(held.saturating_sub(self.promised_bytes()))
     }
 
     pub(super) fn trim(&mut self, now_ms: u64, orders: &mut Orders) {
