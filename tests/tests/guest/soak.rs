@@ -4,6 +4,8 @@
 
 #![expect(clippy::print_stderr, reason = "a day is long: standard error is shown at once")]
 
+mod step;
+
 use balloon::control::fleet::TreeDocument;
 use oorandom::Rand64;
 use std::fs;
