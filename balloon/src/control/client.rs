@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub const LIMIT: Duration = Duration::from_secs(3);
 /// Longest answer that is read.
 const ANSWER_BYTES: usize = 1 << 20;
+/// Longest one where all microVMs are in it: some 500 bytes each.
+const LIST_BYTES: usize = 64 << 20;
 
 /// Nothing was asked, or what was asked was not done.
 #[derive(Debug, thiserror::Error)]
@@ -55,8 +57,15 @@ pub fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Error> {
 /// # Errors
 /// Nobody answers within `limit`, or the answer is no.
 pub fn get_within<T: DeserializeOwned>(socket: &Path, path: &str, limit: Duration) -> Result<T, Error> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\n\r\n");
-    ask(socket, &request, limit)
+    ask(socket, &get_request(path), limit)
+}
+
+/// As [`get`], of a daemon, which answers of each microVM.
+///
+/// # Errors
+/// Nobody answers within [`LIMIT`], or the answer is no.
+pub fn get_list<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Error> {
+    ask_for(socket, &get_request(path), LIMIT, LIST_BYTES)
 }
 
 /// Sends a document to `path` and reads the one that comes back within `limit`.
@@ -147,8 +156,21 @@ fn request(method: &str, path: &str, fields: &str, document: &impl Serialize) ->
     ))
 }
 
+fn get_request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: ballast\r\nConnection: close\r\n\r\n")
+}
+
 fn ask<T: DeserializeOwned>(socket: &Path, request: &str, limit: Duration) -> Result<T, Error> {
-    let answer = exchange(socket, request.as_bytes(), limit).map_err(classify)?;
+    ask_for(socket, request, limit, ANSWER_BYTES)
+}
+
+fn ask_for<T: DeserializeOwned>(
+    socket: &Path,
+    request: &str,
+    limit: Duration,
+    most_bytes: usize,
+) -> Result<T, Error> {
+    let answer = exchange(socket, request.as_bytes(), limit, most_bytes).map_err(classify)?;
     if answer.is_empty() {
         return Err(Error::Ended);
     }
@@ -181,8 +203,8 @@ fn connect(socket: &Path, limit: Duration) -> io::Result<UnixStream> {
     Ok(UnixStream::from(fd))
 }
 
-/// Sends `request` and reads to the end.
-fn exchange(socket: &Path, request: &[u8], limit: Duration) -> io::Result<Vec<u8>> {
+/// Sends `request` and reads to the end, or hardly more than `most_bytes`.
+fn exchange(socket: &Path, request: &[u8], limit: Duration, most_bytes: usize) -> io::Result<Vec<u8>> {
     let start = Instant::now();
     let mut stream = connect(socket, limit)?;
     match stream.write_all(request) {
@@ -192,7 +214,7 @@ fn exchange(socket: &Path, request: &[u8], limit: Duration) -> io::Result<Vec<u8
     }
     let mut answer = Vec::new();
     let mut buffer = vec![0; 16 << 10];
-    while answer.len() < ANSWER_BYTES {
+    while answer.len() < most_bytes {
         let left = limit.saturating_sub(start.elapsed());
         stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         match stream.read(&mut buffer) {
@@ -215,4 +237,30 @@ fn parse(bytes: &[u8]) -> Option<(u16, &[u8])> {
     let field = response.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"))?;
     let length: usize = std::str::from_utf8(field.value).ok()?.trim().parse().ok()?;
     Some((status, bytes.get(head..head.checked_add(length)?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_list_may_be_longer_than_what_one_says_of_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let list = format!("[{}7]", "7,".repeat(ANSWER_BYTES));
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{list}", list.len());
+        let serving = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                // Who has read enough hangs up.
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        assert_eq!(get_list::<Vec<u8>>(&socket, "/").unwrap().len(), ANSWER_BYTES + 1);
+        assert!(matches!(get::<Vec<u8>>(&socket, "/"), Err(Error::Garbled)));
+        serving.join().unwrap();
+    }
 }

@@ -76,7 +76,14 @@ fn whoever_is_killed_the_state_stays_true() {
     start(&ballast, &["--name", "web", "-m", "128m"], "echo up; sleep 1000");
     kill_process(process::child_named(supervisor(&ballast, "web"), "ballast-vmm"), Signal::KILL).unwrap();
     says(&ballast, &["wait", "web"], "137\n");
-    says(&ballast, &["rm", "-f", "web"], "web\n");
+    says(&ballast, &["wait", "--format", "json", "web"], "[{\"name\":\"web\",\"code\":137}]\n");
+    let log = ballast.command(&["logs", "--format", "json", "web"]).end().exits(0).stdout;
+    assert!(
+        log.starts_with(b"{\"log\":\"up\\n\",\"stream\":\"stdout\",\"time\":\""),
+        "{}",
+        log.escape_ascii()
+    );
+    says(&ballast, &["rm", "--format", "json", "-f", "web"], "[{\"name\":\"web\",\"error\":null}]\n");
     // A supervisor that somebody stopped.
     start(&ballast, &["--name", "web", "-m", "128m"], "echo up; sleep 1000");
     kill_process(supervisor(&ballast, "web"), Signal::STOP).unwrap();

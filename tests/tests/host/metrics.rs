@@ -85,6 +85,18 @@ fn scrape(address: SocketAddr, request: &str, accept: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// Has Prometheus's own checker read it, where there is one.
+fn checks(metrics: &str) {
+    let Some(promtool) = std::env::var_os("BALLAST_TEST_PROMTOOL") else { return };
+    let mut promtool = Command::new(promtool);
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut checker = promtool.spawn().unwrap();
+    checker.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = checker.wait_with_output().unwrap();
+    let words = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && words.is_empty(), "{}", String::from_utf8_lossy(&words));
+}
+
 #[test]
 fn a_fleet_is_told_on_both_and_changed_on_one() {
     let (ballast, address) = (Ballast::empty(), address());
@@ -112,6 +124,7 @@ fn a_fleet_is_told_on_both_and_changed_on_one() {
     );
     let open = scrape(address, "GET /metrics", OPEN).unwrap();
     assert!(open.contains(&format!("Content-Type: {OPEN}\r\n")) && open.ends_with("\n# EOF\n"), "{open}");
+    checks(&own().1);
     for (request, status) in
         [("POST /metrics", " 411 "), ("GET /v1/tree", " 404 "), ("DELETE /metrics", " 405 ")]
     {

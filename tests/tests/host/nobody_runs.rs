@@ -18,6 +18,20 @@ fn nobody_can_be_asked() {
 }
 
 #[test]
+fn what_came_of_each_is_one_document() {
+    let ballast = Ballast::empty();
+    for verb in ["stop", "kill", "rm"] {
+        let ended = ballast.command(&[verb, "--format", "json", "web", "ci"]).end().exits(125);
+        let outcomes: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+        for (outcome, name) in outcomes.as_array().unwrap().iter().zip(["web", "ci"]) {
+            assert_eq!(outcome["name"], name, "{outcomes}");
+            assert!(outcome["error"].as_str().unwrap().contains(name), "{outcomes}");
+        }
+        assert_eq!(outcomes.as_array().unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn a_ceiling_is_a_size() {
     Ballast::empty().command(&["set", "web", "--memory-ceiling", "half"]).end().refuses().says("512m");
 }

@@ -65,7 +65,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// There is no daemon, or it does not answer.
     pub fn tree(self, need: &'static str) -> Result<TreeDocument, Error> {
-        client::get(&self.state.join(SOCKET), "/v1/tree").map_err(|error| explain(error, need))
+        client::get_list(&self.state.join(SOCKET), "/v1/tree").map_err(|error| explain(error, need))
     }
 
     /// Who pays for what is shared, which `need` needs.
@@ -73,7 +73,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// There is no daemon, or it does not answer.
     pub fn charging(self, need: &'static str) -> Result<ChargingDocument, Error> {
-        client::get(&self.state.join(SOCKET), "/v1/charging").map_err(|error| explain(error, need))
+        client::get_list(&self.state.join(SOCKET), "/v1/charging").map_err(|error| explain(error, need))
     }
 
     /// What has happened after the event of that number, which `need` needs: what is kept of it, as far as it fits an answer.

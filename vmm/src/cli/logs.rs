@@ -2,6 +2,7 @@
 
 use super::client;
 use super::dirs::Dirs;
+use super::format::Format;
 use super::log::entry::{Entry, Stream};
 use super::log::reader::{Changes, Reader};
 use super::output::Output;
@@ -25,8 +26,11 @@ pub struct LogsArgs {
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<SystemTime>,
     /// Show when each line was written
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "format")]
     timestamps: bool,
+    /// How to write it: as JSON a document a line, with its stream and time, all on standard output
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     /// Name, ID or beginning of an ID
     name: String,
 }
@@ -49,7 +53,10 @@ pub fn run(args: &LogsArgs) -> Result<ExitCode, Box<dyn Error>> {
     // Times of one length in one zone are in order as text.
     let since = args.since.map(|since| humantime::format_rfc3339_nanos(since).to_string());
     let wanted = |entry: &Entry<'_>| since.as_ref().is_none_or(|since| *entry.time >= **since);
-    let show = |entry: &Entry<'_>| show(entry, args.timestamps);
+    let show = |entry: &Entry<'_>| match args.format {
+        Format::Table => show(entry, args.timestamps),
+        Format::Json => show_document(entry),
+    };
     // Before the log is read: nothing that comes after may be missed.
     let changes = args.follow.then(|| Changes::watch(&[log, &vm.directory])).transpose();
     let mut reader = Reader::open(log, args.tail.0, wanted, show)?;
@@ -76,6 +83,14 @@ fn show(entry: &Entry<'_>, with_time: bool) -> io::Result<()> {
         }
         Stream::Stderr | Stream::Ballast => io::stderr().write_all(&text),
     }
+}
+
+fn show_document(entry: &Entry<'_>) -> io::Result<()> {
+    let mut line = Vec::new();
+    entry.write(&mut line);
+    let mut output = Output::lock();
+    output.write_all(&line)?;
+    output.flush()
 }
 
 fn tail(text: &str) -> Result<Tail, String> {

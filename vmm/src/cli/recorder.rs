@@ -2,6 +2,7 @@
 
 use super::format::printable;
 use balloon::policy::trace::BEGINNING;
+use balloon::size::Size;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -10,6 +11,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
+
+/// Longest recording: a month of a busy guest, or what one that floods its host with samples may cost it.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Nothing can be recorded to a file.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +53,7 @@ impl Recorder {
         let file = open(path)?;
         let (reader, pipe) = io::pipe().map_err(failed)?;
         rustix::io::ioctl_fionbio(&pipe, true).map_err(|error| failed(error.into()))?;
-        let writer = thread::Builder::new().name("recorder".into()).spawn(|| copy(reader, file));
+        let writer = thread::Builder::new().name("recorder".into()).spawn(|| copy(reader, file, MOST_BYTES));
         Ok((Self { path: path.into(), writer: writer.map_err(failed)? }, pipe.into()))
     }
 
@@ -92,9 +96,10 @@ fn open(path: &Path) -> Result<File, RecordError> {
     Ok(file)
 }
 
-/// Copies until the VMM has ended. Whatever the disk does, the pipe is read to its end.
-fn copy(mut pipe: PipeReader, mut file: File) -> io::Result<()> {
+/// Copies until the VMM has ended, `most_bytes` at most. Whatever the disk does, the pipe is read to its end.
+fn copy(mut pipe: PipeReader, mut file: File, most_bytes: u64) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
+    let mut left = most_bytes;
     let mut result = Ok(());
     loop {
         let bytes = match pipe.read(&mut buffer) {
@@ -104,7 +109,13 @@ fn copy(mut pipe: PipeReader, mut file: File) -> io::Result<()> {
             Err(error) => return result.and(Err(error)),
         };
         if result.is_ok() {
-            result = file.write_all(&buffer[..bytes]);
+            let part = &buffer[..bytes.min(usize::try_from(left).unwrap_or(usize::MAX))];
+            left -= part.len() as u64;
+            result = file.write_all(part);
+            if result.is_ok() && part.len() < bytes {
+                let full = format!("it has {}, and more is not recorded", Size::from_bytes(most_bytes));
+                result = Err(io::Error::new(io::ErrorKind::FileTooLarge, full));
+            }
         }
     }
 }
@@ -141,6 +152,21 @@ mod tests {
         let fifo = directory.path().join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
         assert!(matches!(Recorder::start(&fifo), Err(RecordError::NoFile(_))));
+    }
+
+    #[test]
+    fn a_recording_has_an_end_and_the_pipe_is_read_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace");
+        let (reader, mut pipe) = io::pipe().unwrap();
+        let file = File::create(&path).unwrap();
+        let writer = thread::spawn(|| copy(reader, file, 1 << 20));
+        // More than a pipe holds.
+        pipe.write_all(&vec![b'.'; (1 << 20) + (1 << 17)]).unwrap();
+        drop(pipe);
+        let error = writer.join().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "it has 1 MiB, and more is not recorded");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `ballast rm NAME...`: removes microVMs that have ended, and their logs.
 
 use super::dirs::Dirs;
+use super::format::Format;
 use super::lifetime::Lifetime;
 use super::state::{self, Known};
 use super::{client, each, stop};
@@ -14,6 +15,9 @@ pub struct RmArgs {
     /// Running ones too: they are ended at once
     #[arg(short, long)]
     force: bool,
+    /// How to say what came of it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     /// Names, IDs or beginnings of IDs
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
@@ -29,7 +33,7 @@ struct Runs(String);
 /// The state directory cannot be found.
 pub fn run(args: &RmArgs) -> Result<ExitCode, Box<dyn Error>> {
     let state = Dirs::find()?.state;
-    each::name(&args.names, |name| remove(&client::find_known(&state, name)?, args.force))
+    each::name(&args.names, args.format, |name| remove(&client::find_known(&state, name)?, args.force))
 }
 
 fn remove(vm: &Known, force: bool) -> Result<(), Box<dyn Error>> {

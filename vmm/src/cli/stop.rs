@@ -3,6 +3,7 @@
 use super::client::{self, Error as Asked};
 use super::dirs::Dirs;
 use super::each;
+use super::format::Format;
 use super::lifetime::Lifetime;
 use super::signals;
 use super::state::{Known, STOP_SIGNAL};
@@ -18,6 +19,9 @@ pub struct StopArgs {
     /// Seconds that a command has to end by itself
     #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 10)]
     time: u32,
+    /// How to say what came of it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     /// Names, IDs or beginnings of IDs
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
@@ -33,7 +37,7 @@ const CLEANING: Duration = Duration::from_secs(30);
 pub fn run(args: &StopArgs) -> Result<ExitCode, Box<dyn Error>> {
     let state = Dirs::find()?.state;
     let patience = Duration::from_secs(args.time.into());
-    each::name(&args.names, |name| {
+    each::name(&args.names, args.format, |name| {
         let vm = client::find_known(&state, name)?;
         if vm.exit.is_none() {
             stop(&vm, patience)?;
