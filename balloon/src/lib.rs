@@ -4,7 +4,8 @@
 //! the virtio-balloon ([`device`]), the page books of a VM ([`frames`]), what releases its memory ([`backing`]),
 //! what of it the host really holds ([`resident`]) and on which of its nodes ([`numa`]), what has the host swap it out
 //! ([`page_out`]), and how a host's memory is divided among VMs ([`zone`]); and the
-//! sockets by which people and programs hear of it and say what is to be ([`control`]). Used by the VMM and by the
+//! sockets by which people and programs hear of it and say what is to be ([`control`]); and files that it is recorded to
+//! ([`recording_file`]). Used by the VMM and by the
 //! command line.
 //!
 //! ```text
@@ -24,6 +25,7 @@ pub mod numa;
 pub mod page_out;
 pub mod pages;
 pub mod policy;
+pub mod recording_file;
 pub mod resident;
 #[cfg(test)]
 mod scratch;

@@ -60,6 +60,7 @@ struct Told {
 
 struct Peer {
     name: String,
+    group: String,
     process: Sleeper,
     listener: UnixListener,
     link: Option<Link>,
@@ -77,10 +78,16 @@ impl Crowd {
     /// `count` of them, where a daemon that serves `ballast`'s state directory finds them.
     #[must_use]
     pub fn start(ballast: &Ballast, count: usize) -> Self {
+        Self::start_in(ballast, "", count)
+    }
+
+    /// The same in the group of that path.
+    #[must_use]
+    pub fn start_in(ballast: &Ballast, group: &str, count: usize) -> Self {
         let epoll = Epoll::new().unwrap();
         let peers: Vec<Peer> = (0..count)
             .map(|number| {
-                let peer = Peer::listen(ballast, format!("vm{number}"));
+                let peer = Peer::listen(ballast, group, format!("vm{number}"));
                 wait_for(&epoll, &peer.listener, 2 * number as u64);
                 peer
             })
@@ -144,16 +151,16 @@ fn serve(epoll: &Epoll, mut peers: Vec<Peer>, told: &Told) {
 }
 
 impl Peer {
-    fn listen(ballast: &Ballast, name: String) -> Self {
+    fn listen(ballast: &Ballast, group: &str, name: String) -> Self {
         let directory = ballast.path("state/vms").join(&name);
         fs::create_dir_all(&directory).unwrap();
         let listener = UnixListener::bind(directory.join("control.sock")).unwrap();
-        Self { name, process: Sleeper::start(), listener, link: None }
+        Self { name, group: group.into(), process: Sleeper::start(), listener, link: None }
     }
 
     /// Reads what has come and answers. False when the link has ended.
     fn attend(&mut self, told: &Told) -> bool {
-        let Self { name, process, link, .. } = self;
+        let Self { name, group, process, link, .. } = self;
         let Some(link) = link else { return true };
         let mut buffer = [0; 4096];
         let read = match link.stream.read(&mut buffer) {
@@ -169,7 +176,7 @@ impl Peer {
             }
             link.head = None;
             answer.extend_from_slice(SWITCHED);
-            encode(&FromVm::Hello(hello(name, process.id())), &mut answer);
+            encode(&FromVm::Hello(hello(name, group, process.id())), &mut answer);
         } else {
             link.decoder.receive(read);
         }
@@ -188,9 +195,9 @@ fn limits() -> Limits {
     Limits { max: Some(MEMORY), ..Limits::default() }
 }
 
-fn hello(name: &str, pid: u32) -> Hello {
+fn hello(name: &str, group: &str, pid: u32) -> Hello {
     let zones = vec!["ram".into()];
-    Hello { name: name.into(), pid, group: String::new(), limits: limits(), memory_bytes: MEMORY, zones }
+    Hello { name: name.into(), pid, group: group.into(), limits: limits(), memory_bytes: MEMORY, zones }
 }
 
 fn report(sequence: u64) -> Report {

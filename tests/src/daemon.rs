@@ -5,7 +5,7 @@ use crate::control::ask;
 use crate::run::until;
 use balloon::control::fleet::{SOCKET, TreeDocument};
 use rustix::process::{Pid, Signal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// A daemon that serves a test's state directory; killed when dropped.
@@ -18,7 +18,17 @@ impl Daemon {
     /// Starts one with this configuration and waits until it answers.
     #[must_use]
     pub fn start(ballast: &Ballast, configuration: &str) -> Self {
-        let child = command(ballast, configuration).stderr(Stdio::inherit()).spawn().unwrap();
+        Self::run(ballast, &mut command(ballast, configuration))
+    }
+
+    /// Starts one that records to `trace`, as [`Self::start`].
+    #[must_use]
+    pub fn recording(ballast: &Ballast, configuration: &str, trace: &Path) -> Self {
+        Self::run(ballast, command(ballast, configuration).arg("--record").arg(trace))
+    }
+
+    fn run(ballast: &Ballast, command: &mut Command) -> Self {
+        let child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let daemon = Self { child, socket: ballast.path("state").join(SOCKET) };
         let answers =
             || ask(&daemon.socket, "GET", "/v1/host", "").is_ok_and(|(head, _)| head.contains(" 200 "));
@@ -56,6 +66,12 @@ impl Daemon {
     #[must_use]
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Ends it as a service manager does.
+    pub fn end(mut self) {
+        rustix::process::kill_process(self.pid(), Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
     }
 
     /// Kills it as SIGKILL does.

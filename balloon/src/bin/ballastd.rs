@@ -17,6 +17,12 @@ struct Arguments {
     /// Pool and groups, in TOML; without it the pool is the host's memory less a sixteenth
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Write what the host has, and what each group, microVM and zone holds, down to FILE every 2 s, for `ballast report`
+    ///
+    /// It ends at 256 MiB, a day of twenty microVMs, or when the disk takes no more; the daemon then goes on
+    /// without. An earlier recording is kept as FILE.1.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Say what the configuration comes to on this host, or what is wrong with it, and end
     #[arg(long)]
     dry_run: bool,
@@ -42,6 +48,6 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let state = state::own_directory().ok_or_else(|| {
         format!("no place for Ballast's state: set {}, or {}", state::VARIABLE, state::USUAL_VARIABLE)
     })?;
-    daemon::run::run(&state, config)?;
+    daemon::run::run(&state, config, arguments.record.as_deref())?;
     Ok(())
 }

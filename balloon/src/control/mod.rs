@@ -14,6 +14,7 @@ pub mod client;
 pub mod connection;
 pub mod events;
 pub mod fleet;
+pub mod host_trace;
 pub mod http;
 pub mod link;
 pub mod listener;

@@ -31,24 +31,6 @@ impl Fleet {
         }
     }
 
-    /// The host in a line.
-    #[must_use]
-    pub fn status(&self) -> String {
-        let HostDocument { capacity_bytes, main_bytes, vms, lambda_permille, refuses, .. } = self.host();
-        let held = i64::try_from(capacity_bytes).unwrap_or(i64::MAX).saturating_sub(main_bytes);
-        format!(
-            "{vms} {} {} of {}{}",
-            if vms == 1 { "microVM holds" } else { "microVMs hold" },
-            Size::from_bytes(u64::try_from(held).unwrap_or(0)),
-            Size::from_bytes(capacity_bytes),
-            match (refuses, lambda_permille > CALM_PERMILLE) {
-                (true, _) => "; memory is short, and none is started",
-                (false, true) => "; memory is short",
-                (false, false) => "",
-            }
-        )
-    }
-
     /// The zone tree, from the pool downwards, each node before those in it.
     #[must_use]
     pub fn document(&mut self) -> TreeDocument {
@@ -89,4 +71,21 @@ impl Fleet {
     pub fn charging(&self) -> ChargingDocument {
         ChargingDocument { zones: self.layers.documents(&self.tree) }
     }
+}
+
+/// The host in a line.
+pub(super) fn status(document: &HostDocument) -> String {
+    let HostDocument { capacity_bytes, main_bytes, vms, lambda_permille, refuses, .. } = document;
+    let held = i64::try_from(*capacity_bytes).unwrap_or(i64::MAX).saturating_sub(*main_bytes);
+    format!(
+        "{vms} {} {} of {}{}",
+        if *vms == 1 { "microVM holds" } else { "microVMs hold" },
+        Size::from_bytes(u64::try_from(held).unwrap_or(0)),
+        Size::from_bytes(*capacity_bytes),
+        match (*refuses, *lambda_permille > CALM_PERMILLE) {
+            (true, _) => "; memory is short, and none is started",
+            (false, true) => "; memory is short",
+            (false, false) => "",
+        }
+    )
 }

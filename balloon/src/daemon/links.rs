@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 use super::descriptors;
+use super::documents::status;
 use super::fleet::Fleet;
 use super::host::{self, Process};
 use super::journal::Journal;
 use super::kill;
 use super::notify;
 use super::page_cache::Files;
+use super::recorder::Recorder;
 use crate::control::link::{self, Decoder, FromVm, RENEWAL, ToVm};
 use crate::control::peer::peer;
 use crate::zone::scope::state_name;
@@ -42,6 +44,8 @@ pub struct Links {
     fleet: Rc<RefCell<Fleet>>,
     journal: Rc<Journal>,
     files: Files,
+    /// Writes each tick down, if that is wanted.
+    recorder: Option<Recorder>,
     timer: TimerFd,
     /// By the tokens of their events.
     links: BTreeMap<u32, Link>,
@@ -83,12 +87,19 @@ impl Links {
             fleet,
             journal,
             files,
+            recorder: None,
             timer,
             links,
             next_token,
             is_full: false,
             unheard: Rc::default(),
         })
+    }
+
+    /// Has each tick written down.
+    #[must_use]
+    pub fn recorded(self, recorder: Option<Recorder>) -> Self {
+        Self { recorder, ..self }
     }
 
     /// How many microVMs were found and have not said who they are yet, as it changes.
@@ -132,7 +143,11 @@ impl Links {
         }
         let mut fleet = self.fleet.borrow_mut();
         self.journal.record(&mut fleet);
-        notify::alive(&fleet.status());
+        let document = fleet.host();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record(&fleet, &document);
+        }
+        notify::alive(&status(&document));
     }
 
     fn discover(&mut self, ops: &mut EventOps) {

@@ -7,6 +7,7 @@ use super::fleet::Fleet;
 use super::journal::Journal;
 use super::links::Links;
 use super::metrics::endpoint::Endpoint;
+use super::recorder::Recorder;
 use super::reload::{self, Reload};
 use super::service::Host;
 use super::signals::Signals;
@@ -16,6 +17,7 @@ use crate::control::fleet::SOCKET;
 use crate::control::link::RENEWAL;
 use crate::control::listener;
 use crate::control::server::Server;
+use crate::logging;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -75,11 +77,11 @@ const ADOPTION: Duration = RENEWAL;
 /// Of that, at most so much until it is looked at again.
 const ADOPTION_TURN_MS: i32 = 100;
 
-/// Serves the state directory `state` until the process is told to end.
+/// Serves the state directory `state` until the process is told to end, and records the host to `record`, if that can be.
 ///
 /// # Errors
 /// It cannot be served, or the configuration cannot be had.
-pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
+pub fn run(state: &Path, config: Option<&Path>, record: Option<&Path>) -> Result<(), Error> {
     let host_error = |doing| move |source| Error::Host { doing, source };
     descriptors::raise();
     let memory_bytes = memory_bytes()?;
@@ -99,14 +101,15 @@ pub fn run(state: &Path, config: Option<&Path>) -> Result<(), Error> {
     let mut events: EventManager<Box<dyn MutEventSubscriber>> = EventManager::new()?;
     let journal = Rc::new(Journal::new().map_err(host_error("keep events"))?);
     journal.keep(vec![started(state, &fleet.borrow())]);
-    let links =
-        Links::new(state, Rc::clone(&fleet), Rc::clone(&journal)).map_err(host_error("create a timer"))?;
-    let unheard = links.unheard();
-    events.add_subscriber(Box::new(links));
     let reload = Reload::new(config, content.metrics, memory_bytes, Rc::clone(&fleet), Rc::clone(&journal));
     let ends = Rc::new(Cell::new(false));
     let signals = Signals::new(reload, Rc::clone(&ends)).map_err(host_error("wait for signals"))?;
     events.add_subscriber(Box::new(signals));
+    let links =
+        Links::new(state, Rc::clone(&fleet), Rc::clone(&journal)).map_err(host_error("create a timer"))?;
+    let unheard = links.unheard();
+    // It begins a thread, which must come after signals are blocked.
+    events.add_subscriber(Box::new(links.recorded(record.and_then(recorder))));
     if let Some(address) = content.metrics {
         let listener = listen_for_metrics(address).map_err(|source| Error::Metrics { address, source })?;
         let server = Server::new(listener, Endpoint::new(Rc::clone(&fleet)));
@@ -142,6 +145,12 @@ pub fn dry_run(config: Option<&Path>) -> Result<String, Error> {
 fn memory_bytes() -> Result<u64, Error> {
     let doing = "find out how much memory the host has";
     host::memory_bytes().map_err(|source| Error::Host { doing, source })
+}
+
+/// To arbitrate is what the daemon is for: where nothing can be recorded it says so and does that.
+fn recorder(path: &Path) -> Option<Recorder> {
+    let begun = Recorder::start(path);
+    begun.inspect_err(|error| log::error!("nothing is recorded: {}", logging::causes(error))).ok()
 }
 
 fn started(state: &Path, fleet: &Fleet) -> Event {

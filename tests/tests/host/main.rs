@@ -9,6 +9,7 @@ mod hostile_links;
 mod interrupted;
 mod metrics;
 mod nobody_runs;
+mod recordings;
 mod refusals;
 mod service_manager;
 mod top;

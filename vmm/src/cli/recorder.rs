@@ -2,40 +2,16 @@
 
 use super::format::printable;
 use balloon::policy::trace::BEGINNING;
+use balloon::recording_file::{self, Error};
 use balloon::size::Size;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
-use std::io::{self, PipeReader, Read, Seek, Write};
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
 /// Longest recording: a month of a busy guest, or what one that floods its host with samples may cost it.
 const MOST_BYTES: u64 = 1 << 30;
-
-/// Nothing can be recorded to a file.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// It cannot be made.
-    #[error("cannot record to {}", path.display())]
-    Make {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is a pipe, or something else that is neither a file nor a device.
-    #[error("cannot record to {}: it is no file; name one", .0.display())]
-    NoFile(PathBuf),
-    /// It has something else in it.
-    #[error("cannot record to {}: there is something else in it; name another file, or remove it", .0.display())]
-    NotOurs(PathBuf),
-    /// It is being recorded to.
-    #[error("cannot record to {}: another microVM does; name another file", .0.display())]
-    Taken(PathBuf),
-}
 
 /// A recording on its way into its file.
 pub struct Recorder {
@@ -48,9 +24,13 @@ impl Recorder {
     ///
     /// # Errors
     /// The file cannot be made or is something else, or the host has no more descriptors or threads.
-    pub fn start(path: &Path) -> Result<(Self, OwnedFd), RecordError> {
-        let failed = |source| RecordError::Make { path: path.into(), source };
-        let file = open(path)?;
+    pub fn start(path: &Path) -> Result<(Self, OwnedFd), Error> {
+        let failed = |source| Error::Make { path: path.into(), source };
+        let file = recording_file::open(path, BEGINNING)?.file;
+        // A device has no length.
+        if file.metadata().map_err(failed)?.is_file() {
+            file.set_len(0).map_err(failed)?;
+        }
         let (reader, pipe) = io::pipe().map_err(failed)?;
         rustix::io::ioctl_fionbio(&pipe, true).map_err(|error| failed(error.into()))?;
         let writer = thread::Builder::new().name("recorder".into()).spawn(|| copy(reader, file, MOST_BYTES));
@@ -67,33 +47,6 @@ impl Recorder {
             Err(_) => format!("ballast: the recording {path} ends early\n"),
         }
     }
-}
-
-/// Opens the file for this recording alone.
-fn open(path: &Path) -> Result<File, RecordError> {
-    let failed = |source| RecordError::Make { path: path.into(), source };
-    let mut options = OpenOptions::new();
-    // A pipe that nobody reads would be waited for.
-    options.read(true).write(true).create(true).custom_flags(libc::O_NONBLOCK);
-    let mut file = options.open(path).map_err(failed)?;
-    let kind = file.metadata().map_err(failed)?.file_type();
-    if kind.is_char_device() {
-        return Ok(file);
-    }
-    if !kind.is_file() {
-        return Err(RecordError::NoFile(path.into()));
-    }
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-        Errno::WOULDBLOCK => RecordError::Taken(path.into()),
-        errno => failed(errno.into()),
-    })?;
-    let mut beginning = Vec::new();
-    (&mut file).take(BEGINNING.len() as u64).read_to_end(&mut beginning).map_err(failed)?;
-    if !beginning.is_empty() && beginning != BEGINNING {
-        return Err(RecordError::NotOurs(path.into()));
-    }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-    Ok(file)
 }
 
 /// Copies until the VMM has ended, `most_bytes` at most. Whatever the disk does, the pipe is read to its end.
@@ -133,7 +86,7 @@ mod tests {
         assert_eq!(recorder.end(), "");
         assert_eq!(std::fs::read(&path).unwrap(), b"a line\n");
         // What is no recording stays as it is.
-        assert!(matches!(Recorder::start(&path), Err(RecordError::NotOurs(_))));
+        assert!(matches!(Recorder::start(&path), Err(Error::NotOurs(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"a line\n");
         let missing = directory.path().join("none/trace");
         assert!(Recorder::start(&missing).is_err_and(|error| error.to_string().contains("none/trace")));
@@ -145,13 +98,13 @@ mod tests {
         let path = directory.path().join("trace");
         std::fs::write(&path, [BEGINNING, b"1}\nmore"].concat()).unwrap();
         let (recorder, pipe) = Recorder::start(&path).unwrap();
-        assert!(matches!(Recorder::start(&path), Err(RecordError::Taken(_))));
+        assert!(matches!(Recorder::start(&path), Err(Error::Taken(_))));
         drop(pipe);
         assert_eq!(recorder.end(), "");
         assert_eq!(std::fs::read(&path).unwrap(), b"");
         let fifo = directory.path().join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
-        assert!(matches!(Recorder::start(&fifo), Err(RecordError::NoFile(_))));
+        assert!(matches!(Recorder::start(&fifo), Err(Error::NoFile(_))));
     }
 
     #[test]

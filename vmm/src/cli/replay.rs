@@ -2,7 +2,7 @@
 
 use super::output::Output;
 use super::recording::each_line;
-use balloon::policy::trace::{self, Replay};
+use balloon::policy::trace::{self, LINE_BYTES, Replay};
 use clap::Args;
 use std::error::Error;
 use std::fs::File;
@@ -43,7 +43,7 @@ pub fn run(args: &ReplayArgs) -> Result<ExitCode, Box<dyn Error>> {
 /// Replays all whole lines. Says whether the last was cut off.
 fn replay(reader: impl BufRead) -> io::Result<Result<(Replay, bool), trace::Error>> {
     let mut replay = Replay::new();
-    let read = each_line(reader, |line| replay.line(line))?;
+    let read = each_line(reader, LINE_BYTES, |line| replay.line(line))?;
     Ok(read.and_then(|is_cut_off| replay.end().map(|()| (replay, is_cut_off))))
 }
 

@@ -76,8 +76,13 @@ where
         .axis_style(BLACK.mix(0.4))
         .draw()
         .map_err(failed)?;
-    for Line { name, colour, width, has_dots, points } in &panel.lines {
+    for Line { name, colour, width, has_dots, is_filled, points } in &panel.lines {
         let style = colour.rgb().stroke_width(*width);
+        if let ([(from, _), ..], [.., (to, _)], true) = (&points[..], &points[..], is_filled) {
+            let outline = points.iter().copied().chain([(*to, range.start), (*from, range.start)]);
+            let area = Polygon::new(outline.collect::<Vec<_>>(), colour.rgb().mix(0.2).filled());
+            chart.draw_series([area]).map_err(failed)?;
+        }
         let series = chart.draw_series(LineSeries::new(points.iter().copied(), style)).map_err(failed)?;
         if panel.legend.is_some() {
             series.label(*name).legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
@@ -115,7 +120,7 @@ where
     Ok(())
 }
 
-/// `text` as text of HTML and SVG, and as the value of an attribute.
+/// `text` as text of HTML and SVG, and as the value of an attribute. What XML has no place for is replaced.
 #[must_use]
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::new();
@@ -125,6 +130,9 @@ pub fn escaped(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '&' => escaped.push_str("&amp;"),
             '"' => escaped.push_str("&quot;"),
+            '\u{0}'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {
+                escaped.push(char::REPLACEMENT_CHARACTER);
+            }
             letter => escaped.push(letter),
         }
     }

@@ -1,5 +1,5 @@
-//! Plots as SVG: panels of lines, one above the other, on one scale of time or of anything else. Pure; axes, ticks and
-//! legends are `plotters`'.
+//! Plots as SVG: panels of lines, one above the other, on one scale of time or of anything else, and rectangles divided by
+//! weight. Pure; axes, ticks and legends are `plotters`'.
 //!
 //! Called by `ballast report`, and by the simulator and the experiments of the tests.
 
@@ -7,9 +7,11 @@
 
 mod colour;
 mod draw;
+mod treemap;
 
 pub use colour::{Colour, dark_style};
 pub use draw::{Error, draw, escaped};
+pub use treemap::{Frame, squarify};
 
 use std::ops::Range;
 
@@ -56,6 +58,8 @@ pub struct Line {
     pub width: u32,
     /// A dot at each point.
     pub has_dots: bool,
+    /// The area down to nothing has its colour, too.
+    pub is_filled: bool,
     /// Its points.
     pub points: Vec<(f64, f64)>,
 }
@@ -97,10 +101,10 @@ impl Panel {
 }
 
 impl Line {
-    /// One of the usual width.
+    /// A line of the usual width.
     #[must_use]
     pub fn new(name: &'static str, colour: Colour, points: Vec<(f64, f64)>) -> Self {
-        Self { name, colour, width: 2, has_dots: false, points }
+        Self { name, colour, width: 2, has_dots: false, is_filled: false, points }
     }
 }
 
@@ -161,6 +165,9 @@ mod tests {
         assert!(draw(800, &[empty], false).is_ok());
         let log = Panel { x: Axis { is_log: true, ..Axis::new("", 0.001..10.0) }, ..panel() };
         assert!(draw(800, &[log], false).unwrap().contains("<polyline"));
+        let filled = Line { is_filled: true, ..Line::new("held", Colour::Sky, vec![(0.0, 1.0), (9.0, 3.0)]) };
+        let filled = Panel { lines: vec![filled], ..panel() };
+        assert!(draw(800, &[filled], false).unwrap().contains("<polygon"));
         for (number, text) in [(0.0, "0"), (100.0, "100"), (0.25, "0.25")] {
             assert_eq!(plain(number), text);
         }

@@ -1,33 +1,42 @@
-//! `ballast report RECORDING...`: an HTML page that plots what recordings tell of microVMs. Wiring: [`history`] reads them,
-//! [`page`] writes the page.
+//! `ballast report RECORDING...`: an HTML page that plots what recordings tell of microVMs and of hosts. Wiring: [`history`]
+//! and [`host`] read them, [`page`] writes the page.
 
 mod curve;
 mod history;
+mod host;
+mod host_section;
+mod map;
 mod page;
+mod tree;
 
 use super::output::Output;
 use super::recording::each_line;
 use crate::plot;
+use balloon::control::host_trace;
 use balloon::policy::trace;
 use clap::Args;
-use history::{History, Reader};
+use history::History;
+use host::HostHistory;
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, BufReader, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Plot recordings as an HTML page: memory, refaults and stall over time, and each decision with its reason
+/// Plot recordings as an HTML page: memory, refaults and stall over time, each decision with its reason, a map of the zones
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
+Examples:
   ballast run --record web.trace --name web IMAGE
   ballast report web.trace -o web.html
 
-The page needs no other files and no scripts. Nothing needs to run when it is made.")]
+  ballastd --record host.trace
+  ballast report host.trace web.trace -o host.html
+
+A recording of a host shows it as a whole, with maps of its zones at the end and when most was held. The page needs no other files and no scripts. Nothing needs to run when it is made.")]
 pub struct ReportArgs {
-    /// Recordings, made by `ballast run --record FILE`, a microVM each
+    /// Recordings in any order: of a microVM by `ballast run --record FILE`, of the host by `ballastd --record FILE`
     #[arg(required = true, value_name = "RECORDING")]
     recordings: Vec<PathBuf>,
     /// Where the page goes; without it to standard output
@@ -39,8 +48,10 @@ pub struct ReportArgs {
 enum Failure {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is no whole recording: give a file that `ballast run --record` has made", path.display())]
+    #[error("{} is no whole recording: give a file that `ballast run --record` or `ballastd --record` has made", path.display())]
     Recording { path: PathBuf, source: trace::Error },
+    #[error("{} is no whole recording of a host: give a file that `ballastd --record` has made", path.display())]
+    Host { path: PathBuf, source: host_trace::Error },
     #[error("nobody reads a page in a terminal: name a file with -o, or redirect the output")]
     Terminal,
     #[error("{} is a recording that the page is made of: name another file with -o", path.display())]
@@ -62,9 +73,15 @@ pub fn run(args: &ReportArgs) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(path) = args.output.as_ref().filter(|to| args.recordings.iter().any(|of| is_same(of, to))) {
         return Err(Failure::Same { path: path.clone() }.into());
     }
-    let read = |path: &PathBuf| Ok((path.display().to_string(), read(path)?));
-    let histories = args.recordings.iter().map(read).collect::<Result<Vec<_>, Failure>>()?;
-    let page = page::page(&histories).map_err(Failure::from)?;
+    let (mut hosts, mut histories) = (Vec::new(), Vec::new());
+    for path in &args.recordings {
+        let name = path.display().to_string();
+        match read(path)? {
+            Recording::Host(host) => hosts.push((name, *host)),
+            Recording::Vm(history) => histories.push((name, *history)),
+        }
+    }
+    let page = page::page(&hosts, &histories).map_err(Failure::from)?;
     match &args.output {
         Some(path) => write(path, &page).map_err(|source| Failure::Write { path: path.clone(), source })?,
         None => Output::lock().write_all(page.as_bytes())?,
@@ -92,17 +109,68 @@ fn is_same(one: &Path, other: &Path) -> bool {
     id(one).is_some_and(|one| Some(one) == id(other))
 }
 
-fn read(path: &Path) -> Result<History, Failure> {
+/// What a recording tells.
+enum Recording {
+    Host(Box<HostHistory>),
+    Vm(Box<History>),
+}
+
+fn read(path: &Path) -> Result<Recording, Failure> {
     let unread = |source| Failure::Read { path: path.into(), source };
-    let mut reader = Reader::default();
-    let read = each_line(BufReader::new(File::open(path).map_err(unread)?), |line| reader.line(line));
-    let history = read.map_err(unread)?.and_then(|_| reader.end());
-    history.map_err(|source| Failure::Recording { path: path.into(), source })
+    recording(BufReader::new(File::open(path).map_err(unread)?)).map_err(unread)?.map_err(|problem| {
+        match problem {
+            Problem::Host(source) => Failure::Host { path: path.into(), source },
+            Problem::Vm(source) => Failure::Recording { path: path.into(), source },
+        }
+    })
+}
+
+/// Why a recording is none.
+#[derive(Debug)]
+enum Problem {
+    Host(host_trace::Error),
+    Vm(trace::Error),
+}
+
+/// Reads what is a host's recording if it begins as one.
+fn recording(mut reader: impl BufRead) -> io::Result<Result<Recording, Problem>> {
+    let mut beginning = Vec::new();
+    (&mut reader).take(host_trace::BEGINNING.len() as u64).read_to_end(&mut beginning)?;
+    let is_host = beginning == host_trace::BEGINNING;
+    let all = beginning.chain(reader);
+    if is_host {
+        let mut host = host::Reader::default();
+        let read = each_line(all, host_trace::LINE_BYTES, |line| host.line(line))?;
+        let host = read.and_then(|_| host.end());
+        return Ok(host.map(|host| Recording::Host(Box::new(host))).map_err(Problem::Host));
+    }
+    let mut vm = history::Reader::default();
+    let read = each_line(all, trace::LINE_BYTES, |line| vm.line(line))?;
+    let vm = read.and_then(|_| vm.end());
+    Ok(vm.map(|vm| Recording::Vm(Box::new(vm))).map_err(Problem::Vm))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recording_is_what_it_begins_as_and_may_be_cut_off() {
+        let host = host::tests::recording();
+        let of_vm = history::tests::recording();
+        let cut = |recording: &[u8]| recording[..recording.len() - 9].to_vec();
+        for whole in [&host, &cut(&host)] {
+            assert!(matches!(recording(&whole[..]).unwrap(), Ok(Recording::Host(_))));
+        }
+        for whole in [&of_vm, &cut(&of_vm)] {
+            assert!(matches!(recording(&whole[..]).unwrap(), Ok(Recording::Vm(_))));
+        }
+        let mixed = [&host[..], &of_vm[..]].concat();
+        assert!(matches!(recording(&mixed[..]).unwrap(), Err(Problem::Host(_))));
+        for none in [&b""[..], b"{", b"<html>\n"] {
+            assert!(matches!(recording(none).unwrap(), Err(Problem::Vm(_))));
+        }
+    }
 
     #[test]
     fn a_page_is_written_whole_and_a_link_stays_one() {

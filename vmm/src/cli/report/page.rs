@@ -1,11 +1,14 @@
 //! Histories as an HTML page that needs nothing else: no scripts, no fonts, no other files. Pure.
 //!
-//! All that comes from a recording is numbers, and words of this program's own; names of files are escaped.
+//! What comes from a recording of a microVM is numbers, and words of this program's own. Names of files, and of what a host's
+//! recording tells of, are escaped.
 
 #![forbid(unsafe_code)]
 
 use super::curve::{Curve, Moment};
 use super::history::History;
+use super::host::HostHistory;
+use super::host_section;
 use crate::cli::format::printable;
 use crate::plot::{Axis, Colour, Error, Legend, Line, Mark, Panel, dark_style, draw, escaped};
 use balloon::size::Size;
@@ -21,11 +24,11 @@ const HOUR_MS: u64 = 3_600_000;
 /// Rows of marks, upwards.
 const ROWS: [&str; 3] = ["evict", "ceiling", "state"];
 
-/// A page of all `histories`, each with its name.
+/// A page of all `hosts`, and then of all microVMs' `histories`, each with its name.
 ///
 /// # Errors
 /// A plot cannot be drawn.
-pub fn page(histories: &[(String, History)]) -> Result<String, Error> {
+pub fn page(hosts: &[(String, HostHistory)], histories: &[(String, History)]) -> Result<String, Error> {
     let mut page = String::from(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
@@ -38,8 +41,14 @@ pub fn page(histories: &[(String, History)]) -> Result<String, Error> {
         "{STYLE}@media (prefers-color-scheme: dark) {{\n{}}}\n</style>\n</head>\n<body>\n",
         dark_style()
     );
-    page.push_str("<h1>Ballast report</h1>\n<p>What microVMs had of the host's memory, and what their reclaim laws decided. ");
-    page.push_str("Marks below a plot of memory say why when a pointer is over them.</p>\n");
+    page.push_str("<h1>Ballast report</h1>\n<p>What microVMs had of the host's memory");
+    if !histories.is_empty() {
+        page.push_str(", and what their reclaim laws decided. Marks below a plot of memory say why when a pointer is over them");
+    }
+    page.push_str(".</p>\n");
+    for (name, host) in hosts {
+        host_section::section(name, host, WIDTH, &mut page)?;
+    }
     for (name, history) in histories {
         section(name, history, &mut page)?;
     }
@@ -81,8 +90,7 @@ fn figures(history: &History) -> Vec<(&'static str, String)> {
 }
 
 fn panels(history: &History) -> Vec<Panel> {
-    let (unit_ms, unit) =
-        if history.end_ms >= 3 * HOUR_MS { (HOUR_MS, "hours") } else { (60_000, "minutes") };
+    let (unit_ms, unit) = time_unit(history.end_ms);
     let end = (history.end_ms.max(1000) as f64) / unit_ms as f64;
     let x = |words| Axis::new(words, 0.0..end);
     let points = |curve: &Curve, scale: f64| -> Vec<(f64, f64)> {
@@ -122,8 +130,13 @@ fn panels(history: &History) -> Vec<Panel> {
     panels
 }
 
+/// In what a time of that length is counted, and its name.
+pub(super) fn time_unit(length_ms: u64) -> (u64, &'static str) {
+    if length_ms >= 3 * HOUR_MS { (HOUR_MS, "hours") } else { (60_000, "minutes") }
+}
+
 /// From nothing to somewhat more than `most`.
-fn above(most: f64) -> Range<f64> {
+pub(super) fn above(most: f64) -> Range<f64> {
     0.0..(most * 1.08).max(0.1)
 }
 
@@ -156,7 +169,7 @@ fn words(moment: &Moment) -> String {
 }
 
 /// `1:02:03` after an hour, two minutes and three seconds.
-fn clock(at_ms: u64) -> String {
+pub(super) fn clock(at_ms: u64) -> String {
     let seconds = at_ms / 1000;
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
@@ -180,6 +193,7 @@ fn decisions(history: &History, page: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::super::history::{Reader, tests::recording};
+    use super::super::host::tests as host_recording;
     use super::*;
 
     fn history() -> History {
@@ -192,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_page_has_all_that_it_shows() {
-        let page = page(&[("web".into(), history()), ("db".into(), history())]).unwrap();
+        let page = page(&[], &[("web".into(), history()), ("db".into(), history())]).unwrap();
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
         assert_eq!((page.matches("<svg ").count(), page.matches("<h2>").count()), (2, 2));
         for words in [
@@ -215,16 +229,26 @@ mod tests {
 
     #[test]
     fn a_name_is_no_markup() {
-        let page = page(&[("<img src=x onerror=alert(1)>\u{1b}[31m".into(), history())]).unwrap();
+        let page = page(&[], &[("<img src=x onerror=alert(1)>\u{1b}[31m".into(), history())]).unwrap();
         assert!(page.contains("<h2>&lt;img src=x onerror=alert(1)&gt;"), "escaped");
         assert!(!page.contains("<img") && !page.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn hosts_come_first() {
+        let host = host_recording::read(&host_recording::recording()).unwrap();
+        let page = page(&[("host.trace".into(), host)], &[("web.trace".into(), history())]).unwrap();
+        let headings: Vec<_> =
+            page.split("<h2>").skip(1).filter_map(|rest| rest.split("</h2>").next()).collect();
+        assert_eq!(headings, ["Host: host.trace", "web.trace"]);
+        assert!(!page.replace("http://www.w3.org/2000/svg", "").contains("http:"));
     }
 
     #[test]
     fn a_recording_of_nothing_is_a_page_too() {
         let mut reader = Reader::default();
         reader.line(recording().split(|byte| *byte == b'\n').next().unwrap()).unwrap();
-        let page = page(&[("empty".into(), reader.end().unwrap())]).unwrap();
+        let page = page(&[], &[("empty".into(), reader.end().unwrap())]).unwrap();
         assert!(page.contains("<dd>not recorded</dd>") && page.contains("<svg "));
     }
 
