@@ -1,5 +1,7 @@
 //! `ballast set NAME`: changes a running microVM.
 
+mod values;
+
 use super::client;
 use super::daemon::Daemon;
 use super::dirs::Dirs;
@@ -13,13 +15,13 @@ use balloon::control::orders::{
     ZoneMaxRequest,
 };
 use balloon::control::reclaim::{ReclaimDocument, ReclaimRequest};
-use balloon::size::{ParseSizeError, Size};
+use balloon::size::Size;
 use balloon::zone::WEIGHTS;
 use clap::Args;
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
-use std::str::FromStr;
+use values::{Ceiling, Limit, Node};
 
 /// Change a running microVM, or with --group and without its name the limits of a group
 #[derive(Args, Debug)]
@@ -72,66 +74,6 @@ pub struct SetArgs {
 
 fn weights() -> std::ops::RangeInclusive<i64> {
     i64::from(*WEIGHTS.start())..=i64::from(*WEIGHTS.end())
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ceiling {
-    Size(Size),
-    Auto,
-}
-
-impl FromStr for Ceiling {
-    type Err = ParseSizeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.trim().eq_ignore_ascii_case("auto") { Ok(Self::Auto) } else { text.parse().map(Self::Size) }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Node {
-    Number(u32),
-    Any,
-}
-
-impl Node {
-    fn number(self) -> Option<u32> {
-        match self {
-            Self::Number(number) => Some(number),
-            Self::Any => None,
-        }
-    }
-}
-
-impl FromStr for Node {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.trim().eq_ignore_ascii_case("any") { Ok(Self::Any) } else { text.parse().map(Self::Number) }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
-    Size(Size),
-    Max,
-}
-
-impl Limit {
-    fn bytes(self) -> Option<u64> {
-        match self {
-            Self::Size(size) => Some(size.bytes()),
-            Self::Max => None,
-        }
-    }
-}
-
-impl FromStr for Limit {
-    type Err = ParseSizeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.trim().eq_ignore_ascii_case("max") { Ok(Self::Max) } else { text.parse().map(Self::Size) }
-    }
 }
 
 /// Some of what was asked for is done, and then something was refused.
@@ -314,13 +256,6 @@ mod tests {
     fn parse(words: &[&str]) -> Result<SetArgs, String> {
         let line = Line::try_parse_from(["set", "web"].iter().chain(words));
         line.map(|line| line.args).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn ceilings_are_sizes_or_auto() {
-        assert_eq!("Auto".parse(), Ok(Ceiling::Auto));
-        assert_eq!("256m".parse(), Ok(Ceiling::Size(Size::from_bytes(256 << 20))));
-        assert!("automatic".parse::<Ceiling>().is_err());
     }
 
     #[test]
