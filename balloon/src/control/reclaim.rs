@@ -5,11 +5,6 @@
 use crate::policy::{Capabilities, Mode, Status};
 use serde::{Deserialize, Serialize};
 
-/// Working-set ages that a law takes, in milliseconds: below a second samples say nothing, and nobody waits a month.
-pub const AGES_MS: std::ops::RangeInclusive<u64> = 1000..=30 * 86_400_000;
-/// Stall budgets, in millionths of the time.
-pub const BUDGETS_PPM: std::ops::RangeInclusive<u64> = 10..=1_000_000;
-
 /// What the law of a microVM does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReclaimDocument {

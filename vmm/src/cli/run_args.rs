@@ -1,7 +1,8 @@
 //! What the user types after `ballast run`.
 
-use super::reclaim_argument::{Mode, StallBudget, WorkingSetAge};
+use super::reclaim_argument::Mode;
 use balloon::size::Size;
+use balloon::working_set::{StallBudget, WorkingSetAge};
 use balloon::zone::Share;
 use clap::Args;
 use std::ffi::OsString;

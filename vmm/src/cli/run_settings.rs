@@ -109,8 +109,8 @@ pub(super) fn workload_zone(args: &RunArgs, zones: &[ZoneConfig]) -> Result<usiz
 pub(super) fn reclaim(args: &RunArgs, recording: Option<OwnedFd>) -> Reclaim {
     Reclaim {
         mode: args.reclaim.into(),
-        working_set_age_ms: args.working_set_age.ms,
-        stall_budget_ppm: args.stall_budget.ppm,
+        working_set_age_ms: args.working_set_age.ms(),
+        stall_budget_ppm: args.stall_budget.ppm(),
         recording,
     }
 }

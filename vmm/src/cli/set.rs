@@ -6,7 +6,6 @@ use super::client;
 use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::output::Output;
-use super::reclaim_argument::{StallBudget, WorkingSetAge};
 use super::state::Known;
 use balloon::control::api::{CeilingRequest, MemoryDocument};
 use balloon::control::fleet::GroupLimitsRequest;
@@ -16,6 +15,7 @@ use balloon::control::orders::{
 };
 use balloon::control::reclaim::{ReclaimDocument, ReclaimRequest};
 use balloon::size::Size;
+use balloon::working_set::{StallBudget, WorkingSetAge};
 use balloon::zone::WEIGHTS;
 use clap::Args;
 use std::error::Error;
@@ -116,8 +116,8 @@ fn change_vm(
         done.push("the limits");
     }
     let law = ReclaimRequest {
-        working_set_age_ms: args.working_set_age.map(|age| age.ms),
-        stall_budget_ppm: args.stall_budget.map(|budget| budget.ppm),
+        working_set_age_ms: args.working_set_age.map(|age| age.ms()),
+        stall_budget_ppm: args.stall_budget.map(|budget| budget.ppm()),
     };
     if law != ReclaimRequest::default() {
         let _: ReclaimDocument = client::put(vm, "/v1/reclaim", &law)?;

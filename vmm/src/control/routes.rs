@@ -11,8 +11,9 @@ use crate::reclaim::owner::Owner;
 use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
 use balloon::control::http::{Request, Response, Status, parse_document};
 use balloon::control::link;
-use balloon::control::reclaim::{AGES_MS, BUDGETS_PPM, ReclaimRequest};
+use balloon::control::reclaim::ReclaimRequest;
 use balloon::control::service::error;
+use balloon::working_set::{AGES_MS, BUDGETS_PPM};
 use proto::Piece;
 
 /// The ticket of the guest's next statistics, whoever waits for them.
