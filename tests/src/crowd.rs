@@ -2,15 +2,16 @@
 //! As many as a host has room for; one thread serves all.
 
 use crate::ballast::Ballast;
-use balloon::control::link::{Decoder, FromVm, Hello, Offer, Report, ToVm, Usage, ZoneUse, encode};
+use balloon::control::link::{Decoder, Envelope, FromVm, Hello, Offer, Report, ToVm, Usage, ZoneUse, encode};
 use balloon::zone::Limits;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -55,11 +56,15 @@ pub struct Crowd {
 struct Told {
     greeted: AtomicUsize,
     envelopes: AtomicUsize,
+    /// The last one of each, by name.
+    last: Mutex<BTreeMap<String, Envelope>>,
     is_over: AtomicBool,
 }
 
 struct Peer {
     name: String,
+    /// As it was told last.
+    group: String,
     process: Sleeper,
     listener: UnixListener,
     link: Option<Link>,
@@ -101,6 +106,12 @@ impl Crowd {
     #[must_use]
     pub fn envelopes(&self) -> usize {
         self.told.envelopes.load(Ordering::Relaxed)
+    }
+
+    /// The last envelope that has come to the one of this name.
+    #[must_use]
+    pub fn last(&self, name: &str) -> Option<Envelope> {
+        self.told.last.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// Counts who is greeted anew, by another daemon.
@@ -148,12 +159,12 @@ impl Peer {
         let directory = ballast.path("state/vms").join(&name);
         fs::create_dir_all(&directory).unwrap();
         let listener = UnixListener::bind(directory.join("control.sock")).unwrap();
-        Self { name, process: Sleeper::start(), listener, link: None }
+        Self { name, group: String::new(), process: Sleeper::start(), listener, link: None }
     }
 
     /// Reads what has come and answers. False when the link has ended.
     fn attend(&mut self, told: &Told) -> bool {
-        let Self { name, process, link, .. } = self;
+        let Self { name, group, process, link, .. } = self;
         let Some(link) = link else { return true };
         let mut buffer = [0; 4096];
         let read = match link.stream.read(&mut buffer) {
@@ -169,7 +180,7 @@ impl Peer {
             }
             link.head = None;
             answer.extend_from_slice(SWITCHED);
-            encode(&FromVm::Hello(hello(name, process.id())), &mut answer);
+            encode(&FromVm::Hello(hello(name, process.id(), group)), &mut answer);
         } else {
             link.decoder.receive(read);
         }
@@ -179,6 +190,8 @@ impl Peer {
                 told.greeted.fetch_add(1, Ordering::Relaxed);
             }
             encode(&FromVm::Report(report(envelope.sequence)), &mut answer);
+            group.clone_from(&envelope.group);
+            told.last.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), envelope);
         }
         answer.is_empty() || link.stream.write_all(&answer).is_ok()
     }
@@ -188,9 +201,10 @@ fn limits() -> Limits {
     Limits { max: Some(MEMORY), ..Limits::default() }
 }
 
-fn hello(name: &str, pid: u32) -> Hello {
+fn hello(name: &str, pid: u32, group: &str) -> Hello {
     let zones = vec!["ram".into()];
-    Hello { name: name.into(), pid, group: String::new(), limits: limits(), memory_bytes: MEMORY, zones }
+    let (name, group) = (name.into(), group.into());
+    Hello { name, pid, group, limits: limits(), memory_bytes: MEMORY, zones, inherits: true }
 }
 
 fn report(sequence: u64) -> Report {

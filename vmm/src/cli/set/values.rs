@@ -68,6 +68,31 @@ impl FromStr for Limit {
     }
 }
 
+/// What a microVM is told itself, or has from its group again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inherits<T> {
+    Own(T),
+    Auto,
+}
+
+impl<T> Inherits<T> {
+    /// What it is told itself.
+    pub(super) fn own(self) -> Option<T> {
+        match self {
+            Self::Own(value) => Some(value),
+            Self::Auto => None,
+        }
+    }
+}
+
+impl<T: FromStr> FromStr for Inherits<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim().eq_ignore_ascii_case("auto") { Ok(Self::Auto) } else { text.parse().map(Self::Own) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
