@@ -1,6 +1,6 @@
 //! The two VMMs that benchmarks compare, on one kernel and initramfs, and what measuring takes.
 
-use balloon::policy::{Mode, Settings};
+use balloon::policy::Mode;
 use balloon::zone::Limits;
 use rustix::process::{Pid, Signal, kill_process};
 use std::os::unix::net::UnixListener;
@@ -102,8 +102,8 @@ impl Guest {
             balloon_features,
             reclaim: Reclaim {
                 mode: Mode::Off,
-                working_set_age_ms: Settings::WORKING_SET_AGE_MS,
-                stall_budget_ppm: Settings::STALL_BUDGET_PPM,
+                working_set_age_ms: None,
+                stall_budget_ppm: None,
                 recording: None,
             },
             boot_log: serial,

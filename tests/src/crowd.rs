@@ -2,15 +2,16 @@
 //! As many as a host has room for; one thread serves all.
 
 use crate::ballast::Ballast;
-use balloon::control::link::{Decoder, FromVm, Hello, Offer, Report, ToVm, Usage, ZoneUse, encode};
+use balloon::control::link::{Decoder, Envelope, FromVm, Hello, Offer, Report, ToVm, Usage, ZoneUse, encode};
 use balloon::zone::Limits;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -55,11 +56,14 @@ pub struct Crowd {
 struct Told {
     greeted: AtomicUsize,
     envelopes: AtomicUsize,
+    /// The last one of each, by name.
+    last: Mutex<BTreeMap<String, Envelope>>,
     is_over: AtomicBool,
 }
 
 struct Peer {
     name: String,
+    /// As it was told last.
     group: String,
     process: Sleeper,
     listener: UnixListener,
@@ -108,6 +112,12 @@ impl Crowd {
     #[must_use]
     pub fn envelopes(&self) -> usize {
         self.told.envelopes.load(Ordering::Relaxed)
+    }
+
+    /// The last envelope that has come to the one of this name.
+    #[must_use]
+    pub fn last(&self, name: &str) -> Option<Envelope> {
+        self.told.last.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// Counts who is greeted anew, by another daemon.
@@ -186,6 +196,8 @@ impl Peer {
                 told.greeted.fetch_add(1, Ordering::Relaxed);
             }
             encode(&FromVm::Report(report(envelope.sequence)), &mut answer);
+            group.clone_from(&envelope.group);
+            told.last.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), envelope);
         }
         answer.is_empty() || link.stream.write_all(&answer).is_ok()
     }
@@ -197,7 +209,8 @@ fn limits() -> Limits {
 
 fn hello(name: &str, group: &str, pid: u32) -> Hello {
     let zones = vec!["ram".into()];
-    Hello { name: name.into(), pid, group: group.into(), limits: limits(), memory_bytes: MEMORY, zones }
+    let (name, group) = (name.into(), group.into());
+    Hello { name, pid, group, limits: limits(), memory_bytes: MEMORY, zones, inherits: true }
 }
 
 fn report(sequence: u64) -> Report {

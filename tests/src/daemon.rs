@@ -50,6 +50,13 @@ impl Daemon {
         self.tree()
     }
 
+    /// Has microVM `name` be in the group at this path, as `ballast set --group` does.
+    pub fn move_vm(&self, name: &str, group: &str) {
+        let content = serde_json::json!({ "group": group }).to_string();
+        let (head, said) = ask(&self.socket, "PUT", &format!("/v1/vms/{name}/group"), &content).unwrap();
+        assert!(head.contains(" 200 "), "{head}\n{said}");
+    }
+
     /// How many descriptors it has open.
     #[must_use]
     pub fn open_files(&self) -> usize {

@@ -89,10 +89,10 @@ impl VmConfig {
 pub struct ReclaimConfig {
     /// What it may use.
     pub mode: Mode,
-    /// Memory that is used at least that often is kept.
-    pub working_set_age_ms: u64,
-    /// Share of time that the guest may lose to memory stalls, in millionths.
-    pub stall_budget_ppm: u64,
+    /// Memory that is used at least that often is kept; absent: as its group says, or by default.
+    pub working_set_age_ms: Option<u64>,
+    /// Share of time that the guest may lose to memory stalls, in millionths; absent likewise.
+    pub stall_budget_ppm: Option<u64>,
     /// The host's `/proc/pressure/memory`, for reading; absent where it has none.
     pub host_pressure: Option<RawFd>,
     /// The host's `/proc/meminfo`, for reading.

@@ -6,10 +6,10 @@ use crate::control::shared::SharedZones;
 use crate::machine::layout::Ram;
 use crate::machine::memory::{SharedZone, Zone};
 use crate::reclaim::owner::Owner;
+use crate::reclaim::wanted::{Own, Wanted};
 use crate::virtio::balloon::monotonic_ms;
 use balloon::control::api::VmDocument;
 use balloon::control::link::Hello;
-use balloon::policy::Settings;
 use balloon::resident::{FileMapping, PageCache};
 use std::fs::File;
 
@@ -17,14 +17,9 @@ use std::fs::File;
 pub(crate) fn owner(config: &VmConfig, recording: Option<File>) -> Owner {
     let size_bytes = config.memory_bytes();
     let ReclaimConfig { mode, working_set_age_ms, stall_budget_ppm, .. } = config.reclaim;
-    let settings = Settings {
-        mode,
-        working_set_age_ms,
-        stall_budget_ppm,
-        high_bytes: config.limits.high,
-        ..Settings::new(config.limits.max.unwrap_or(size_bytes))
-    };
-    Owner::new(monotonic_ms(), size_bytes, settings, recording.map(|pipe| Box::new(pipe) as _))
+    let wanted = Wanted::new(mode, Own { working_set_age_ms, stall_budget_ppm });
+    let output = recording.map(|pipe| Box::new(pipe) as _);
+    Owner::new(monotonic_ms(), size_bytes, wanted, &config.limits, output)
 }
 
 /// The zones as the control socket tells of them. Regions of guest memory are the ranges of `ram`.
@@ -87,5 +82,6 @@ pub(crate) fn hello(config: &VmConfig) -> Hello {
         limits: config.limits,
         memory_bytes: config.memory_bytes(),
         zones: config.zones.iter().map(|zone| zone.name.clone()).collect(),
+        inherits: true,
     }
 }

@@ -58,6 +58,9 @@ pub struct Hello {
     pub memory_bytes: u64,
     /// Its private zones, by name.
     pub zones: Vec<String>,
+    /// Whether its law works with what its groups say. One of an older Ballast does not know of it.
+    #[serde(default)]
+    pub inherits: bool,
 }
 
 /// How a microVM does.
@@ -162,6 +165,29 @@ pub struct Envelope {
     /// What the host is to swap out of it now, likewise. Only who offers that is told so.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub page_out_bytes: u64,
+    /// What its law works with unless it was told itself. It keeps that beyond the lease. Absent for who does not inherit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<GroupPolicy>,
+}
+
+/// What the groups of a microVM say of how its law works: of each figure the nearest one that says it. Null: none does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupPolicy {
+    /// Memory that is used at least that often is kept.
+    pub working_set_age_ms: Option<Inherited>,
+    /// Share of time that the guest may lose to memory stalls, in millionths.
+    pub stall_budget_ppm: Option<Inherited>,
+}
+
+/// A figure that a group says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inherited {
+    /// The group's path.
+    pub group: String,
+    /// The figure.
+    pub value: u64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
@@ -248,6 +274,7 @@ mod tests {
             grant_bytes: 1,
             take_bytes: 2,
             page_out_bytes: sequence,
+            policy: None,
         })
     }
 
@@ -287,6 +314,21 @@ mod tests {
         let offer = r#"{"cold":[{"age_ms":0,"bytes":0},{"age_ms":0,"bytes":0},{"age_ms":0,"bytes":0}],
                         "yield_bytes_per_s":0,"follows":false}"#;
         assert_eq!(serde_json::from_str::<Offer>(offer).unwrap(), Offer::default());
+    }
+
+    #[test]
+    fn who_does_not_inherit_is_told_nothing_of_it() {
+        let ToVm::Envelope(envelope) = envelope(1);
+        let text = |policy| serde_json::to_string(&Envelope { policy, ..envelope.clone() }).unwrap();
+        assert!(!text(None).contains("policy"));
+        let said = GroupPolicy {
+            stall_budget_ppm: Some(Inherited { group: "ci".into(), value: 3000 }),
+            ..GroupPolicy::default()
+        };
+        let told = r#""policy":{"working_set_age_ms":null,"stall_budget_ppm":{"group":"ci","value":3000}}"#;
+        assert!(text(Some(said)).contains(told));
+        let hello = r#"{"name":"a","pid":7,"group":"","limits":{},"memory_bytes":1,"zones":[]}"#;
+        assert!(!serde_json::from_str::<Hello>(hello).unwrap().inherits);
     }
 
     #[test]

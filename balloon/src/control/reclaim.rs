@@ -2,13 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+use super::fleet::present;
 use crate::policy::{Capabilities, Mode, Status};
 use serde::{Deserialize, Serialize};
-
-/// Working-set ages that a law takes, in milliseconds: below a second samples say nothing, and nobody waits a month.
-pub const AGES_MS: std::ops::RangeInclusive<u64> = 1000..=30 * 86_400_000;
-/// Stall budgets, in millionths of the time.
-pub const BUDGETS_PPM: std::ops::RangeInclusive<u64> = 10..=1_000_000;
+use std::fmt;
 
 /// What the law of a microVM does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +14,14 @@ pub struct ReclaimDocument {
     pub mode: Mode,
     /// Memory that is used at least that often is kept.
     pub working_set_age_ms: u64,
+    /// Who says so.
+    #[serde(default)]
+    pub working_set_age_from: Origin,
     /// Share of time that the guest may lose to memory stalls, in millionths.
     pub stall_budget_ppm: u64,
+    /// Who says so.
+    #[serde(default)]
+    pub stall_budget_from: Origin,
     /// What it does, and the numbers that it goes by. Times are milliseconds of the VMM's clock.
     pub status: Status,
     /// What the guest's kernel can tell and do; null while its agent has not said.
@@ -31,6 +34,29 @@ pub struct ReclaimDocument {
     pub guest_used_bytes: Option<u64>,
     /// The last decision; null if there was none.
     pub last: Option<DecisionDocument>,
+}
+
+/// Where a figure comes from that a law works with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The microVM was told itself, at its start or later. Of an older Ballast it is always so.
+    #[default]
+    Own,
+    /// The group at this path says so.
+    Group(String),
+    /// Nobody says anything.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => f.write_str("own"),
+            Self::Group(path) => write!(f, "group {path}"),
+            Self::Default => f.write_str("default"),
+        }
+    }
 }
 
 /// `GET /v1/decisions`: the last ones, the newest last.
@@ -53,14 +79,14 @@ pub struct DecisionDocument {
     pub decision: serde_json::Value,
 }
 
-/// `PUT /v1/reclaim`: what is absent stays.
+/// `PUT /v1/reclaim`: what is absent stays, null is what the group says, or the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReclaimRequest {
     /// Memory that is used at least that often is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub working_set_age_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub working_set_age_ms: Option<Option<u64>>,
     /// Share of time that the guest may lose to memory stalls, in millionths.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stall_budget_ppm: Option<u64>,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub stall_budget_ppm: Option<Option<u64>>,
 }

@@ -171,6 +171,7 @@ impl Fleet {
         };
         let parent = self.tree.parent(id).and_then(|id| self.tree.get(id));
         let group = parent.map_or_else(String::new, |group| group.name().into());
+        let policy = self.vms.get(name)?.inherits.then(|| self.policies.of(&group));
         let member = self.vms.get_mut(name)?;
         member.sequence = member.sequence.saturating_add(1);
         member.has_answered = false;
@@ -190,6 +191,7 @@ impl Fleet {
             grant_bytes: allotment.grant_bytes,
             take_bytes: allotment.take_bytes,
             page_out_bytes: allotment.page_out_bytes,
+            policy,
         })
     }
 

@@ -31,6 +31,7 @@ fn fleet(min: u64, follows: [bool; 2]) -> Fleet {
             limits,
             memory_bytes: GIB,
             zones,
+            inherits: false,
         };
         fleet.greet(&hello, process).unwrap();
         answer(&mut fleet, name, follows);

@@ -16,13 +16,16 @@
 //! min = "2g"              # min, low, high, max: sizes; weight: 1 to 10000
 //! charging = "proportional"   # or first-touch, common
 //! share = "group"             # within this group
+//! working-set-age = "60s"     # and stall-budget: what its microVMs' laws work with unless they were told themselves
 //! ```
 
 #![forbid(unsafe_code)]
 
+use super::group_policy::{GroupPolicies, Said};
 use super::watermarks::Watermarks;
 use crate::policy::fleet::FleetTuning;
 use crate::size::Size;
+use crate::working_set::{StallBudget, WorkingSetAge};
 use crate::zone::scope::Sharing;
 use crate::zone::{Charging, DEFAULT_WEIGHT, Error as ZoneError, Limits, Pool, Share, Tree};
 use serde::Deserialize;
@@ -103,9 +106,9 @@ impl Default for PoolConfig {
     }
 }
 
-/// Limits of a group.
+/// Limits of a group, and what its microVMs inherit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct GroupConfig {
     /// Never taken.
     pub min: Option<Size>,
@@ -121,6 +124,10 @@ pub struct GroupConfig {
     pub charging: Option<Charging>,
     /// How far its microVMs share the layers of their images.
     pub share: Option<Share>,
+    /// What its microVMs use at least that often they keep.
+    pub working_set_age: Option<WorkingSetAge>,
+    /// Share of time that its microVMs may lose to memory stalls.
+    pub stall_budget: Option<StallBudget>,
 }
 
 impl Config {
@@ -163,6 +170,16 @@ impl Config {
         let pool = self.pool.share.map(|share| (String::new(), share));
         let groups = self.groups.iter().filter_map(|(path, group)| Some((path.clone(), group.share?)));
         Sharing::new(pool.into_iter().chain(groups).collect())
+    }
+
+    /// What groups say of how the laws of their microVMs work.
+    #[must_use]
+    pub fn policies(&self) -> GroupPolicies {
+        let said = |group: &GroupConfig| Said {
+            working_set_age: group.working_set_age,
+            stall_budget: group.stall_budget,
+        };
+        GroupPolicies::new(self.groups.iter().map(|(path, group)| (path.clone(), said(group))).collect())
     }
 
     /// The constants of arbitration.
@@ -273,7 +290,8 @@ mod tests {
         assert!(shows(|group| group.min.is_some()) && shows(|group| group.low.is_some()));
         assert!(shows(|group| group.high.is_some()) && shows(|group| group.max.is_some()));
         assert!(shows(|group| group.weight.is_some()) && shows(|group| group.charging.is_some()));
-        assert!(shows(|group| group.share.is_some()));
+        assert!(shows(|group| group.share.is_some()) && shows(|group| group.working_set_age.is_some()));
+        assert!(shows(|group| group.stall_budget.is_some()));
     }
 
     #[test]
@@ -284,6 +302,15 @@ mod tests {
             ("[groups.ci]\nmax = \n", "line 2"),
             ("\nmetrics = '9753'\n", "line 2"),
             ("[pool]\nkill = 'always'\n", "line 2"),
+            ("[groups.ci]\nmax = '1g'\nworking-set-age = '0s'\n", "line 3"),
+            ("[groups.ci]\nworking-set-age = 60\n", "line 2"),
+            ("[groups.ci]\nworking-set-age = '-60s'\n", "line 2"),
+            ("[groups.ci]\nworking-set-age = '31d'\n", "line 2"),
+            ("[groups.ci]\nworking_set_age = '60s'\n", "line 2"),
+            ("[groups.ci]\nstall-budget = '0%'\n", "line 2"),
+            ("[groups.ci]\n\nstall-budget = '0.1'\n", "line 3"),
+            ("[groups.ci]\nstall-budget = '101%'\n", "line 2"),
+            ("[groups.ci]\nreclaim = 'trim'\n", "line 2"),
             ("[pool]\n[pool.watermarks]\nshort = '4'\n", "line 3"),
             ("[pool]\n[pool.watermarks]\nshrt = '4%'\n", "line 3"),
             ("[pool]\ncapacity = '1g'\nwatermarks = { short = '7%' }\n", "line 3"),
@@ -291,6 +318,14 @@ mod tests {
             let error = Config::parse(text).unwrap_err();
             assert!(error.to_string().contains(word), "{error}");
             assert!(matches!(&error, Error::Text { told, .. } if told.starts_with(word)), "{error:?}");
+        }
+        for (key, value, allowed) in [
+            ("working-set-age", "0s", "from 1s to 30d"),
+            ("working-set-age", "forever", "such as 300s, 5m or 1h"),
+            ("stall-budget", "-1%", "from 0.001% to 100%"),
+        ] {
+            let error = Config::parse(&format!("[groups.ci]\n{key} = '{value}'\n")).unwrap_err().to_string();
+            assert!(error.contains(value) && error.contains(allowed), "{error}");
         }
         let text = "[pool]\ncapacity = '1g'\n[groups.ci]\nmin = '2g'\n";
         assert!(matches!(

@@ -4,7 +4,10 @@
 
 use super::config::{Config, Error, KillConfig};
 use super::watermarks::Watermarks;
+use crate::control::link::{GroupPolicy, Inherited};
+use crate::policy::Settings;
 use crate::size::Size;
+use crate::working_set::{StallBudget, WorkingSetAge};
 use crate::zone::{Charging, Limits, Scope};
 use std::fmt::Write;
 
@@ -14,7 +17,7 @@ use std::fmt::Write;
 /// The configuration cannot be had.
 pub fn describe(config: &Config, memory_bytes: u64) -> Result<String, Error> {
     let tree = config.tree(memory_bytes)?;
-    let sharing = config.sharing();
+    let (sharing, policies) = (config.sharing(), config.policies());
     let pool = tree.pool();
     let mut text = format!(
         "pool: {} of the host's {}, overcommit {}",
@@ -50,7 +53,8 @@ pub fn describe(config: &Config, memory_bytes: u64) -> Result<String, Error> {
     );
     for path in config.groups.keys() {
         let Some((id, node)) = tree.group(path).and_then(|id| Some((id, tree.get(id)?))) else { continue };
-        let _ = write!(text, "group {path}: {}", limits(node.limits()));
+        let law = law(path, &policies.of(path));
+        let _ = write!(text, "group {path}: {}; {law}", limits(node.limits()));
         finish(&mut text, path, tree.charging(id));
     }
     Ok(text)
@@ -64,14 +68,29 @@ fn limits(limits: &Limits) -> String {
     set.chain([format!("weight {weight}")]).collect::<Vec<_>>().join(", ")
 }
 
+/// What the laws of microVMs in the group at `path` work with, and who says so where that is another.
+fn law(path: &str, policy: &GroupPolicy) -> String {
+    let of = |inherited: &Option<Inherited>, default| match inherited {
+        Some(Inherited { group, value }) if group == path => (*value, String::new()),
+        Some(Inherited { group, value }) => (*value, format!(" (group {group})")),
+        None => (default, " (default)".into()),
+    };
+    let (age_ms, age_from) = of(&policy.working_set_age_ms, Settings::WORKING_SET_AGE_MS);
+    let (budget_ppm, budget_from) = of(&policy.stall_budget_ppm, Settings::STALL_BUDGET_PPM);
+    // Each was checked when it was read.
+    let age = WorkingSetAge::from_ms(age_ms).map(|age| age.to_string()).unwrap_or_default();
+    let budget = StallBudget::from_ppm(budget_ppm).map(|budget| budget.to_string()).unwrap_or_default();
+    format!("working-set age {age}{age_from}, stall budget {budget}{budget_from}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn pool_and_groups_have_a_line_each() {
-        let text = "[pool]\ncapacity = '8g'\n[groups.ci]\nmax = '4g'\nshare = 'vm'\n\
-                    [groups.'ci/linux']\nmin = '1g'\nweight = 7\ncharging = 'common'\n";
+        let text = "[pool]\ncapacity = '8g'\n[groups.ci]\nmax = '4g'\nshare = 'vm'\nworking-set-age = '1m'\n\
+                    [groups.'ci/linux']\nmin = '1g'\nweight = 7\ncharging = 'common'\nstall-budget = '0.3%'\n";
         let described = describe(&Config::parse(text).unwrap(), 16 << 30).unwrap();
         assert_eq!(
             described,
@@ -79,8 +98,10 @@ mod tests {
              proportional\n\
              host: short below 4% of its memory available and until it is 6%, critical below 2%; below 1% no microVM is \
              started and nobody is killed\n\
-             group ci: max 4 GiB, weight 100; image layers are shared with nobody, charged proportional\n\
-             group ci/linux: min 1 GiB, weight 7; image layers are shared with nobody, charged common\n"
+             group ci: max 4 GiB, weight 100; working-set age 60 s, stall budget 0.1 % (default); image layers are \
+             shared with nobody, charged proportional\n\
+             group ci/linux: min 1 GiB, weight 7; working-set age 60 s (group ci), stall budget 0.3 %; image layers \
+             are shared with nobody, charged common\n"
         );
         let text = "[pool]\ncapacity = '1g'\n[groups.ci]\nmin = '2g'\n";
         assert!(describe(&Config::parse(text).unwrap(), 16 << 30).is_err());

@@ -16,6 +16,7 @@ use super::admissions::Admissions;
 use super::arbitration::Arbitration;
 use super::config::Config;
 use super::event::Event;
+use super::group_policy::GroupPolicies;
 use super::host::{Held, Process};
 use super::layers::{LayerUse, Layers};
 use crate::control::fleet::StartRequest;
@@ -37,6 +38,7 @@ pub struct Fleet {
     pub(super) orphans: Vec<Orphan>,
     pub(super) layers: Layers,
     sharing: Sharing,
+    pub(super) policies: GroupPolicies,
     pub(super) protection: Protection,
     pub(super) arbitration: Arbitration,
     pub(super) admissions: Admissions,
@@ -52,6 +54,8 @@ pub(super) struct Member {
     /// Of its VMM; before that, of who starts it.
     pub(super) process: Process,
     pub(super) linked: bool,
+    /// Its law works with what its groups say.
+    pub(super) inherits: bool,
     /// Number of the last envelope.
     pub(super) sequence: u64,
     /// Whether it has been answered.
@@ -84,6 +88,7 @@ impl Member {
             id,
             process,
             linked,
+            inherits: false,
             sequence: 0,
             has_answered: true,
             silent_ticks: 0,
@@ -122,6 +127,7 @@ impl Fleet {
             orphans: Vec::new(),
             layers: Layers::default(),
             sharing: Sharing::default(),
+            policies: GroupPolicies::default(),
             protection: Protection::default(),
             arbitration: Arbitration::default(),
             admissions: Admissions::default(),
@@ -137,6 +143,7 @@ impl Fleet {
     pub fn configure(&mut self, config: &Config, memory_bytes: u64) -> Result<(), Error> {
         config.configure(memory_bytes, &mut self.tree)?;
         self.sharing = config.sharing();
+        self.policies = config.policies();
         self.tune(config.tuning());
         Ok(())
     }
@@ -188,7 +195,7 @@ impl Fleet {
             }
         };
         if let Some(member) = self.vms.get_mut(&hello.name) {
-            member.size_bytes = Some(hello.memory_bytes);
+            (member.size_bytes, member.inherits) = (Some(hello.memory_bytes), hello.inherits);
         }
         for name in hello.zones.iter().take(MAX_ZONES) {
             if self.tree.zone(id, name).is_none() {

@@ -34,6 +34,7 @@ fn hello(name: &str, group: &str, limits: Limits) -> Hello {
         limits,
         memory_bytes: GIB,
         zones: vec!["ram".into(), "cache".into()],
+        inherits: true,
     }
 }
 

@@ -25,6 +25,9 @@ pub mod event;
 pub mod fleet;
 #[cfg(test)]
 mod fleet_tests;
+pub mod group_policy;
+#[cfg(test)]
+mod group_policy_tests;
 pub mod host;
 pub mod journal;
 mod kill;

@@ -36,6 +36,7 @@ fn bench() -> (Host, Rc<RefCell<Fleet>>) {
         limits: Limits { min: Some(1), max: Some(GIB), ..Limits::default() },
         memory_bytes: GIB,
         zones: vec!["ram".into()],
+        inherits: true,
     };
     fleet.greet(&hello, Process { pid: 7, start_ticks: 1 }).unwrap();
     let layer = LayerUse {

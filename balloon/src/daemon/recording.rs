@@ -110,7 +110,15 @@ mod tests {
         fleet.admit(&request, PROCESS).unwrap();
         let zones = vec!["ram".into()];
         let group = "ci/linux".into();
-        let hello = Hello { name: "web".into(), pid: 7, group, limits, memory_bytes: 512 * MIB, zones };
+        let hello = Hello {
+            name: "web".into(),
+            pid: 7,
+            group,
+            limits,
+            memory_bytes: 512 * MIB,
+            zones,
+            inherits: false,
+        };
         fleet.greet(&hello, PROCESS).unwrap();
         let sequence = fleet.envelope("web").unwrap().sequence;
         let totals = Totals { refault_file: 5, refault_anon: 6, stall_us: 7 };

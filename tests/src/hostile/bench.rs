@@ -311,6 +311,7 @@ fn start_loop(
             limits: Limits::default(),
             memory_bytes: document.memory_bytes,
             zones: Vec::new(),
+            inherits: true,
         };
         let vm = MicroVm::new(document, hello, Box::new(Ballooned::new(memory, Vec::new(), answers)), limit)
             .unwrap();

@@ -8,7 +8,7 @@ use crate::ballast::program;
 use crate::process::mappings;
 use crate::run::{Ended, Run, Running};
 use balloon::device::OFFERED;
-use balloon::policy::{Mode, Settings};
+use balloon::policy::Mode;
 use balloon::resident::Mapping;
 use balloon::zone::Limits;
 use rustix::io::FdFlags;
@@ -114,8 +114,8 @@ impl Vmm {
             balloon_features: OFFERED,
             reclaim: ReclaimConfig {
                 mode: Mode::Off,
-                working_set_age_ms: Settings::WORKING_SET_AGE_MS,
-                stall_budget_ppm: Settings::STALL_BUDGET_PPM,
+                working_set_age_ms: None,
+                stall_budget_ppm: None,
                 host_pressure: None,
                 host_meminfo: None,
                 recording: None,

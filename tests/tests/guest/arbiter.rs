@@ -4,9 +4,10 @@ use balloon::control::fleet::TreeDocument;
 use std::time::Duration;
 use tests::daemon::Daemon;
 use tests::memory::{Guest, MIB};
+use tests::run::until;
 use tests::{is_long, setup};
 
-const POOL: &str = "[pool]\ncapacity = '4g'\n[groups.ci]\nmax = '1g'\n";
+const POOL: &str = "[pool]\ncapacity = '4g'\n[groups.ci]\nmax = '1g'\nworking-set-age = '60s'\n";
 
 #[test]
 fn a_daemon_that_starts_anew_knows_what_runs() {
@@ -58,6 +59,13 @@ fn a_group_holds_what_its_microvms_hold_wherever_they_move() {
     // What it may have, it was told.
     let vm = guest.answer("GET", "/v1/vm", "");
     assert_eq!(vm.0["arbiter"]["envelope"]["max_bytes"], 256 * MIB, "{vm:?}");
+    // And what its law works with.
+    let law = || guest.answer("GET", "/v1/reclaim", "").0;
+    let wait_for_age = |ms: u64, from: serde_json::Value| {
+        let is_so = || law()["working_set_age_ms"] == ms && law()["working_set_age_from"] == from;
+        until(is_so, || format!("not {ms} by {from}: {:#}", law()));
+    };
+    wait_for_age(60_000, serde_json::json!({ "group": "ci" }));
 
     // While it runs it moves, and what it holds is its new group's; what it is promised goes along.
     let charge = |tree: &TreeDocument, name: &str| {
@@ -65,6 +73,7 @@ fn a_group_holds_what_its_microvms_hold_wherever_they_move() {
     };
     let move_to = |group: &str| ballast.command(&["set", "guest", "--group", group]).end();
     move_to("web/shop").exits(0).prints("guest\n");
+    wait_for_age(300_000, "default".into());
     let tree = daemon.tree();
     assert!(charge(&tree, "ci") == 0 && charge(&tree, "web/shop") > 96 * MIB, "{tree:#?}");
     assert_eq!(charge(&tree, "web"), charge(&tree, "web/shop"));

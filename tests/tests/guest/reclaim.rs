@@ -33,7 +33,12 @@ fn the_law_hears_of_what_happens_in_the_guest(kernel: &Kernel) {
     assert_eq!((&told["stall_budget_ppm"], &told["working_set_age_ms"]), (&3000.into(), &120_000.into()));
     guest.set_ceiling(160 * MIB);
     wait_for_law(&guest, "a law that is suspended", |law| law["status"]["state"] == "manual");
-    ballast.command(&["inspect", "guest"]).end().exits(0).shows("reclaim ");
+    let policy = "working-set age 120 s (own), stall budget 0.3 % (own)";
+    ballast.command(&["inspect", "guest"]).end().exits(0).shows("reclaim ").shows(policy);
+    ballast.command(&["set", "guest", "--working-set-age", "auto"]).end().exits(0);
+    let told = law(&guest);
+    let in_force = (&told["working_set_age_ms"], &told["working_set_age_from"]);
+    assert_eq!(in_force, (&300_000.into(), &"default".into()), "{told:#}");
     ballast.command(&["why", "guest"]).end().exits(0).shows("suspended");
     ballast.command(&["set", "guest", "--stall-budget", "0%"]).end().refuses().says("0.001%");
     guest.end();

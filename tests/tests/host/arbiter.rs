@@ -63,6 +63,7 @@ fn a_configuration_that_is_none_is_refused_with_its_line() {
         ("[groups.ci]\nmin = '5 apples'\n", "apples"),
         ("[pool]\ncapacity = '1g'\n[groups.ci]\nmin = '2g'\n", "protected minimums"),
         ("[groups.'a//b']\n", "cannot name a group"),
+        ("[groups.ci]\nmax = '1g'\nstall-budget = '0%'\n", "line 3"),
     ] {
         let said = fails(&mut command(&ballast, text));
         assert!(said.contains(words) && said.starts_with("ballastd: "), "{said}");
@@ -83,6 +84,7 @@ fn limits_of_groups_change_while_the_daemon_runs() {
     // All or nothing.
     let _ = set(&["--memory-high", "1g", "--memory-min", "5g"]).exits(125).says("min");
     let _ = set(&["--memory-ceiling", "1g"]).exits(125).says("limits of the group");
+    let _ = set(&["--working-set-age", "60s"]).exits(125).says("in ballastd's configuration");
     let none = ballast.command(&["set", "--group", "web", "--memory-max", "1g"]).end();
     let _ = none.exits(125).says("no group 'web'");
     assert_eq!(limits(&daemon.tree(), "ci"), Some(ci));

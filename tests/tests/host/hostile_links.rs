@@ -43,7 +43,8 @@ pub(crate) fn listen(ballast: &Ballast, name: &str, words: Vec<u8>, asked: &'sta
 pub(crate) fn hello(name: &str, pid: u32) -> Hello {
     let limits = Limits { max: Some(1 << 30), ..Limits::default() };
     let zones = (0..2000).map(|number| format!("zone{number}")).collect();
-    Hello { name: name.into(), pid, group: String::new(), limits, memory_bytes: 1 << 30, zones }
+    let (name, group) = (name.into(), String::new());
+    Hello { name, pid, group, limits, memory_bytes: 1 << 30, zones, inherits: false }
 }
 
 /// A link that says these things after it was switched to.

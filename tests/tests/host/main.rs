@@ -5,6 +5,7 @@
 mod arbiter;
 mod archives;
 mod events;
+mod group_policy;
 mod hostile_links;
 mod interrupted;
 mod metrics;

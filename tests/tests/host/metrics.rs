@@ -33,6 +33,7 @@ impl Peer {
             limits,
             memory_bytes: 512 * MIB,
             zones: vec!["ram".into()],
+            inherits: true,
         };
         let report = Report {
             sequence: 1,

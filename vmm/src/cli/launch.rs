@@ -121,10 +121,10 @@ pub struct Machine {
 pub struct Reclaim {
     /// What it may use.
     pub mode: Mode,
-    /// Memory that is used at least that often is kept.
-    pub working_set_age_ms: u64,
-    /// Share of time that the guest may lose to memory stalls, in millionths.
-    pub stall_budget_ppm: u64,
+    /// Memory that is used at least that often is kept; nothing is as its group says, or by default.
+    pub working_set_age_ms: Option<u64>,
+    /// Share of time that the guest may lose to memory stalls, in millionths; nothing likewise.
+    pub stall_budget_ppm: Option<u64>,
     /// The pipe to whoever writes down what it is told and decides, if anybody does.
     pub recording: Option<OwnedFd>,
 }

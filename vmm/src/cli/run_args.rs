@@ -1,7 +1,8 @@
 //! What the user types after `ballast run`.
 
-use super::reclaim_argument::{Mode, StallBudget, WorkingSetAge};
+use super::reclaim_argument::Mode;
 use balloon::size::Size;
+use balloon::working_set::{StallBudget, WorkingSetAge};
 use balloon::zone::Share;
 use clap::Args;
 use std::ffi::OsString;
@@ -78,13 +79,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     pub reclaim: Mode,
 
-    /// Keep what the guest uses at least that often: 300s, 5m, 1h
-    #[arg(long, value_name = "TIME", default_value = "300s")]
-    pub working_set_age: WorkingSetAge,
+    /// Keep what the guest uses at least that often: 300s, 5m, 1h; by default as its group says in ballastd's
+    /// configuration, else 300s
+    #[arg(long, value_name = "TIME")]
+    pub working_set_age: Option<WorkingSetAge>,
 
-    /// Share of time that the guest may lose waiting for memory that was taken from it
-    #[arg(long, value_name = "PERCENT", default_value = "0.1%")]
-    pub stall_budget: StallBudget,
+    /// Share of time that the guest may lose waiting for memory that was taken from it; by default as its group says, else
+    /// 0.1%
+    #[arg(long, value_name = "PERCENT")]
+    pub stall_budget: Option<StallBudget>,
 
     /// Write down what the reclaim law is told and what it decides, for `ballast replay`
     #[arg(long, value_name = "FILE")]

@@ -8,6 +8,7 @@ use crate::kernel;
 use balloon::BLOCK_BYTES;
 use balloon::device::{FEATURE_NAMES, LEAST_FLOOR_BYTES, OFFERED, named_features};
 use balloon::size::Size;
+use balloon::working_set::{StallBudget, WorkingSetAge};
 use balloon::zone::Limits;
 use std::ffi::OsStr;
 use std::io::IsTerminal;
@@ -109,8 +110,8 @@ pub(super) fn workload_zone(args: &RunArgs, zones: &[ZoneConfig]) -> Result<usiz
 pub(super) fn reclaim(args: &RunArgs, recording: Option<OwnedFd>) -> Reclaim {
     Reclaim {
         mode: args.reclaim.into(),
-        working_set_age_ms: args.working_set_age.ms,
-        stall_budget_ppm: args.stall_budget.ppm,
+        working_set_age_ms: args.working_set_age.map(WorkingSetAge::ms),
+        stall_budget_ppm: args.stall_budget.map(StallBudget::ppm),
         recording,
     }
 }

@@ -1,10 +1,11 @@
 //! `ballast set NAME`: changes a running microVM.
 
+mod values;
+
 use super::client;
 use super::daemon::Daemon;
 use super::dirs::Dirs;
 use super::output::Output;
-use super::reclaim_argument::{StallBudget, WorkingSetAge};
 use super::state::Known;
 use balloon::control::api::{CeilingRequest, MemoryDocument};
 use balloon::control::fleet::GroupLimitsRequest;
@@ -13,13 +14,14 @@ use balloon::control::orders::{
     ZoneMaxRequest,
 };
 use balloon::control::reclaim::{ReclaimDocument, ReclaimRequest};
-use balloon::size::{ParseSizeError, Size};
+use balloon::size::Size;
+use balloon::working_set::{StallBudget, WorkingSetAge};
 use balloon::zone::WEIGHTS;
 use clap::Args;
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
-use std::str::FromStr;
+use values::{Ceiling, Inherits, Limit, Node};
 
 /// Change a running microVM, or with --group and without its name the limits of a group
 #[derive(Args, Debug)]
@@ -46,12 +48,14 @@ pub struct SetArgs {
     /// Memory that is never taken from it; 0 is none
     #[arg(long, value_name = "SIZE", group = "change", conflicts_with = "zone")]
     memory_min: Option<Size>,
-    /// Keep what the guest uses at least that often: 300s, 5m, 1h
-    #[arg(long, value_name = "TIME", group = "change")]
-    working_set_age: Option<WorkingSetAge>,
-    /// Share of time that the guest may lose waiting for memory that was taken from it: 0.1%
-    #[arg(long, value_name = "PERCENT", group = "change")]
-    stall_budget: Option<StallBudget>,
+    /// Keep what the guest uses at least that often: 300s, 5m, 1h; auto leaves it to its group again, or to the default of
+    /// 300s
+    #[arg(long, value_name = "TIME|auto", group = "change")]
+    working_set_age: Option<Inherits<WorkingSetAge>>,
+    /// Share of time that the guest may lose waiting for memory that was taken from it: 0.1%; auto leaves it to its group
+    /// again, or to the default of 0.1%
+    #[arg(long, value_name = "PERCENT|auto", group = "change")]
+    stall_budget: Option<Inherits<StallBudget>>,
     /// How much longer than others it keeps what it does not use, when memory is short; 100 is usual
     #[arg(long, value_name = "N", group = "change", value_parser = clap::value_parser!(u32).range(weights()))]
     weight: Option<u32>,
@@ -72,66 +76,6 @@ pub struct SetArgs {
 
 fn weights() -> std::ops::RangeInclusive<i64> {
     i64::from(*WEIGHTS.start())..=i64::from(*WEIGHTS.end())
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ceiling {
-    Size(Size),
-    Auto,
-}
-
-impl FromStr for Ceiling {
-    type Err = ParseSizeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.trim().eq_ignore_ascii_case("auto") { Ok(Self::Auto) } else { text.parse().map(Self::Size) }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Node {
-    Number(u32),
-    Any,
-}
-
-impl Node {
-    fn number(self) -> Option<u32> {
-        match self {
-            Self::Number(number) => Some(number),
-            Self::Any => None,
-        }
-    }
-}
-
-impl FromStr for Node {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.trim().eq_ignore_ascii_case("any") { Ok(Self::Any) } else { text.parse().map(Self::Number) }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
-    Size(Size),
-    Max,
-}
-
-impl Limit {
-    fn bytes(self) -> Option<u64> {
-        match self {
-            Self::Size(size) => Some(size.bytes()),
-            Self::Max => None,
-        }
-    }
-}
-
-impl FromStr for Limit {
-    type Err = ParseSizeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.trim().eq_ignore_ascii_case("max") { Ok(Self::Max) } else { text.parse().map(Self::Size) }
-    }
 }
 
 /// Some of what was asked for is done, and then something was refused.
@@ -174,8 +118,8 @@ fn change_vm(
         done.push("the limits");
     }
     let law = ReclaimRequest {
-        working_set_age_ms: args.working_set_age.map(|age| age.ms),
-        stall_budget_ppm: args.stall_budget.map(|budget| budget.ppm),
+        working_set_age_ms: args.working_set_age.map(|age| age.own().map(WorkingSetAge::ms)),
+        stall_budget_ppm: args.stall_budget.map(|budget| budget.own().map(StallBudget::ppm)),
     };
     if law != ReclaimRequest::default() {
         let _: ReclaimDocument = client::put(vm, "/v1/reclaim", &law)?;
@@ -218,6 +162,11 @@ fn change_vm(
 /// Sets limits of a group, all or none, and prints its path.
 fn change_group(args: &SetArgs, daemon: Daemon<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let group = args.group.as_deref().unwrap_or_default().trim_matches('/');
+    if args.working_set_age.is_some() || args.stall_budget.is_some() {
+        return Err("the working-set age and stall budget of a group are set in ballastd's configuration, by working-set-age \
+                    and stall-budget below [groups.NAME]: change them there and have ballastd reload it"
+            .into());
+    }
     if args.memory_ceiling.is_some() || args.moved.is_some() || args.node.is_some() || !args.changes_limits()
     {
         return Err("without the name of a microVM, --group takes limits of the group: --memory-max, -high, -low, -min \
@@ -317,13 +266,6 @@ mod tests {
     }
 
     #[test]
-    fn ceilings_are_sizes_or_auto() {
-        assert_eq!("Auto".parse(), Ok(Ceiling::Auto));
-        assert_eq!("256m".parse(), Ok(Ceiling::Size(Size::from_bytes(256 << 20))));
-        assert!("automatic".parse::<Ceiling>().is_err());
-    }
-
-    #[test]
     fn limits_that_are_not_named_stay() {
         let now = LimitsDocument {
             generation: 3,
@@ -374,6 +316,12 @@ mod tests {
         assert_eq!((line.args.name, line.args.group.as_deref()), (None, Some("ci")));
         assert!(Line::try_parse_from(["set", "--memory-max", "1g"]).is_err());
         let node = |word| parse(&["--node", word, "--zone", "a"]).unwrap().node.unwrap().number();
+        let age = |word| parse(&["--working-set-age", word]).map(|args| args.working_set_age.unwrap().own());
+        assert_eq!(age("auto"), Ok(None));
+        assert_eq!(age("60s").unwrap().map(WorkingSetAge::ms), Some(60_000));
+        assert!(
+            age("0s").unwrap_err().contains("from 1s to 30d") && parse(&["--stall-budget", "0%"]).is_err()
+        );
         assert_eq!((node("1"), node("Any")), (Some(1), None));
     }
 

@@ -12,6 +12,7 @@ use balloon::control::api::{ArbiterDocument, CeilingRequest, DriverState, GuestS
 use balloon::control::orders::{
     ExecRequest, LimitsRequest, MoveRequest, NodeRequest, SignalRequest, TerminalSize, TrimEnd, TrimRequest,
 };
+use balloon::control::reclaim::{Origin, ReclaimRequest};
 use balloon::device::Values;
 use proto::Done;
 use serde_json::{Value, json};
@@ -78,6 +79,7 @@ fn every_answer_is_as_described_and_every_described_status_is_given() {
         (DRIVERLESS, "GET", "/v1/reclaim", ""),
         (DRIVERLESS, "GET", "/v1/decisions", ""),
         (DRIVERLESS, "PUT", "/v1/reclaim", r#"{"working_set_age_ms": 60000, "stall_budget_ppm": 300}"#),
+        (DRIVERLESS, "PUT", "/v1/reclaim", r#"{"working_set_age_ms": null}"#),
         (DRIVERLESS, "PUT", "/v1/reclaim", r#"{"stall_budget_ppm": 0}"#),
         (DRIVERLESS, "PUT", "/v1/reclaim", r#"{"age": 1}"#),
         (DRIVERLESS, "GET", "/v1/statistics", ""),
@@ -214,6 +216,10 @@ fn every_described_member_exists() {
     check(&openapi, &openapi["components"]["schemas"]["Vm"]["properties"]["arbiter"], &lease, "arbiter");
     let described = members(&openapi["components"]["schemas"]["Envelope"]["properties"]);
     assert_eq!(described, members(&lease["envelope"]));
+    let policy = &lease["envelope"]["policy"];
+    let described = |schema: &str| members(&openapi["components"]["schemas"][schema]["properties"]);
+    assert_eq!(described("GroupPolicy"), members(policy));
+    assert_eq!(described("Inherited"), members(&policy["working_set_age_ms"]));
     let (_, refused) = ask(&mut memory, "PUT", "/v1/memory/ceiling", r#"{"bytes": 1}"#);
     let error = &openapi["components"]["schemas"]["Error"]["properties"]["error"]["properties"];
     assert_eq!(members(error), members(&refused["error"]));
@@ -230,6 +236,11 @@ fn what_may_be_sent_and_every_state_is_as_described() {
     }
     let limits = LimitsRequest { min_bytes: Some(1), weight: Some(1), ..LimitsRequest::default() };
     check(&openapi, &schemas["LimitsRequest"], &serde_json::to_value(limits).unwrap(), "request");
+    let law = ReclaimRequest { working_set_age_ms: Some(None), stall_budget_ppm: Some(Some(10)) };
+    check(&openapi, &schemas["ReclaimRequest"], &serde_json::to_value(law).unwrap(), "request");
+    for origin in [Origin::Own, Origin::Default, Origin::Group("ci".into())] {
+        check(&openapi, &schemas["Origin"], &serde_json::to_value(origin).unwrap(), "origin");
+    }
     let trim = TrimRequest { zone: Some("a".into()), bytes: None, to_bytes: Some(1) };
     check(&openapi, &schemas["TrimRequest"], &serde_json::to_value(trim).unwrap(), "request");
     check(

@@ -11,8 +11,9 @@ use crate::reclaim::owner::Owner;
 use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
 use balloon::control::http::{Request, Response, Status, parse_document};
 use balloon::control::link;
-use balloon::control::reclaim::{AGES_MS, BUDGETS_PPM, ReclaimRequest};
+use balloon::control::reclaim::ReclaimRequest;
 use balloon::control::service::error;
+use balloon::working_set::{AGES_MS, BUDGETS_PPM};
 use proto::Piece;
 
 /// The ticket of the guest's next statistics, whoever waits for them.
@@ -175,17 +176,17 @@ fn link(request: &Request) -> Answer {
 
 /// What a law can be told to go by: a second and more of age, up to all of the time.
 fn set_reclaim(body: &[u8], parts: Parts<'_>) -> Answer {
-    const USAGE: &str = r#"send {"working_set_age_ms": N, "stall_budget_ppm": N}, or one of them"#;
+    const USAGE: &str = r#"send {"working_set_age_ms": N, "stall_budget_ppm": N}, or one of them; null is what its group says, or the default"#;
     let request: ReclaimRequest = match parse_document(body) {
         Ok(request) => request,
         Err(fault) => return Answer::Now(error(Status::BadRequest, usage(USAGE, &fault))),
     };
-    if request.working_set_age_ms.is_some_and(|age| !AGES_MS.contains(&age)) {
+    if request.working_set_age_ms.flatten().is_some_and(|age| !AGES_MS.contains(&age)) {
         let (least, most) = (AGES_MS.start() / 1000, AGES_MS.end() / 86_400_000);
         let message = format!("a working-set age is from {least} s to {most} days");
         return Answer::Now(error(Status::Unprocessable, message));
     }
-    if request.stall_budget_ppm.is_some_and(|budget| !BUDGETS_PPM.contains(&budget)) {
+    if request.stall_budget_ppm.flatten().is_some_and(|budget| !BUDGETS_PPM.contains(&budget)) {
         return Answer::Now(error(Status::Unprocessable, "a stall budget is from 0.001 % to 100 %"));
     }
     parts.reclaim.set(request);

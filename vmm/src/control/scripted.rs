@@ -6,7 +6,7 @@ use super::routes::{self, Answer, Parts};
 use crate::reclaim::owner::Owner;
 use balloon::control::api::*;
 use balloon::control::http::Request;
-use balloon::control::link::Envelope;
+use balloon::control::link::{Envelope, GroupPolicy, Inherited};
 use balloon::device::{CeilingError, RequestError, Values};
 use balloon::numa::Placed;
 use balloon::policy::HostReading;
@@ -292,6 +292,10 @@ pub fn envelope() -> Envelope {
         grant_bytes: 0,
         take_bytes: 0,
         page_out_bytes: 4096,
+        policy: Some(GroupPolicy {
+            working_set_age_ms: Some(Inherited { group: "ci".into(), value: 60_000 }),
+            stall_budget_ppm: None,
+        }),
     }
 }
 

@@ -85,6 +85,7 @@ pub(super) fn hello() -> Hello {
         limits: Limits::default(),
         memory_bytes: 512 << 20,
         zones: vec!["ram".into(), "cache".into()],
+        inherits: true,
     }
 }
 

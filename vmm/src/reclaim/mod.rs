@@ -7,7 +7,7 @@
 //! host's files, clock ───┘                                  └── ring ──> GET /v1/decisions
 //! ```
 //!
-//! [`owner`], [`translate`] and [`words`] are pure; [`host`] and [`beat`] are wiring. All of it runs on the thread of the event loop.
+//! [`owner`], [`translate`], [`wanted`] and [`words`] are pure; [`host`] and [`beat`] are wiring. All of it runs on the thread of the event loop.
 
 pub mod beat;
 pub mod host;
@@ -16,4 +16,5 @@ pub mod owner;
 mod owner_tests;
 pub mod recording;
 pub mod translate;
+pub mod wanted;
 pub mod words;

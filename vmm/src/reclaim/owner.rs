@@ -7,6 +7,7 @@
 use super::host::Pressure;
 use super::recording::Recording;
 use super::translate::{self, Deed};
+use super::wanted::{Own, Wanted};
 use super::words;
 use crate::control::agent::{Agent, News};
 use crate::control::memory::Memory;
@@ -17,6 +18,7 @@ use balloon::policy::{
     Capabilities, Decision, HostReading, Law, Mode, Observation, Orders, Reclaimed, Settings, Source, State,
     Tuning, trace,
 };
+use balloon::zone::Limits;
 use std::collections::VecDeque;
 use std::io::Write;
 
@@ -46,8 +48,8 @@ pub struct Sides<'a> {
 /// The owner of a law.
 pub struct Owner {
     law: Law,
-    /// As users have them.
-    wanted: Settings,
+    /// As users and groups have them.
+    wanted: Wanted,
     /// As the law was told them.
     settings: Settings,
     orders: Orders,
@@ -65,13 +67,21 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The owner of the law of a microVM of `size_bytes`, which begins at `now_ms`. `settings` are those of its start.
+    /// The owner of the law of a microVM of `size_bytes`, which begins at `now_ms` with these limits.
     /// What happens is recorded to `output`, whose writes do not block.
     #[must_use]
-    pub fn new(now_ms: u64, size_bytes: u64, settings: Settings, output: Option<Box<dyn Write>>) -> Self {
+    pub fn new(
+        now_ms: u64,
+        size_bytes: u64,
+        wanted: Wanted,
+        limits: &Limits,
+        output: Option<Box<dyn Write>>,
+    ) -> Self {
+        let max_bytes = limits.max.unwrap_or(size_bytes);
+        let settings = Settings { high_bytes: limits.high, ..wanted.settings(max_bytes) };
         Self {
             law: Law::new(now_ms, size_bytes, settings, Tuning::default()),
-            wanted: settings,
+            wanted,
             settings,
             orders: Orders::new(),
             unanswered: Vec::new(),
@@ -92,22 +102,25 @@ impl Owner {
     /// The owner of a law that is off, of a microVM of `size_bytes`.
     #[must_use]
     pub fn off(size_bytes: u64) -> Self {
-        Self::new(0, size_bytes, Settings { mode: Mode::Off, ..Settings::new(size_bytes) }, None)
+        Self::new(0, size_bytes, Wanted::new(Mode::Off, Own::default()), &Limits::default(), None)
     }
 
     /// Goes on: tells the law what is new, and has done what it decides.
     pub fn advance(&mut self, now_ms: u64, sides: &mut Sides<'_>) {
+        let envelope = sides.envelope.filter(|envelope| self.envelope.as_ref() != Some(envelope));
+        if let Some(policy) = envelope.and_then(|envelope| envelope.policy.as_ref()) {
+            self.wanted.inherit(policy);
+        }
         let settings = Settings {
-            max_bytes: sides.max_bytes,
             high_bytes: sides.high_bytes,
             ceiling_bytes: sides.memory.ceiling_by_hand(),
-            ..self.wanted
+            ..self.wanted.settings(sides.max_bytes)
         };
         if settings != self.settings {
             self.settings = settings;
             self.observe(now_ms, Observation::Settings(settings), sides);
         }
-        if let Some(envelope) = sides.envelope.filter(|envelope| self.envelope.as_ref() != Some(envelope)) {
+        if let Some(envelope) = envelope {
             self.envelope = Some(envelope.clone());
             self.observe(now_ms, Observation::Envelope(translate::envelope(envelope)), sides);
         }
@@ -237,8 +250,7 @@ impl Owner {
 
     /// The user's wishes from now on; [`Self::advance`] tells the law.
     pub fn set(&mut self, wanted: ReclaimRequest) {
-        self.wanted.working_set_age_ms = wanted.working_set_age_ms.unwrap_or(self.wanted.working_set_age_ms);
-        self.wanted.stall_budget_ppm = wanted.stall_budget_ppm.unwrap_or(self.wanted.stall_budget_ppm);
+        self.wanted.set(wanted);
     }
 
     /// What the daemon may count on.
@@ -261,7 +273,7 @@ impl Owner {
     pub fn usage(&self, now_ms: u64) -> link::Usage {
         let status = self.law.status(now_ms);
         link::Usage {
-            target_bytes: (self.wanted.mode != Mode::Off).then_some(status.target_bytes),
+            target_bytes: (self.wanted.mode() != Mode::Off).then_some(status.target_bytes),
             guest_used_bytes: self.guest_used_bytes,
             sample_age_ms: self.sampled_ms.map(|at| now_ms.saturating_sub(at)),
             harm_permille: status.harm_permille,
@@ -273,10 +285,14 @@ impl Owner {
     /// What can be shown of it.
     #[must_use]
     pub fn document(&self, now_ms: u64) -> ReclaimDocument {
+        let (working_set_age_ms, working_set_age_from) = self.wanted.working_set_age_ms();
+        let (stall_budget_ppm, stall_budget_from) = self.wanted.stall_budget_ppm();
         ReclaimDocument {
-            mode: self.wanted.mode,
-            working_set_age_ms: self.wanted.working_set_age_ms,
-            stall_budget_ppm: self.wanted.stall_budget_ppm,
+            mode: self.wanted.mode(),
+            working_set_age_ms,
+            working_set_age_from,
+            stall_budget_ppm,
+            stall_budget_from,
             status: self.law.status(now_ms),
             capabilities: self.capabilities,
             samples_total: self.samples_total,

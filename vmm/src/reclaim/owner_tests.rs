@@ -2,18 +2,24 @@
 
 use super::host::Pressure;
 use super::owner::{Owner, Sides};
+use super::wanted::{Own, Wanted};
 use crate::control::agent::{Agent, News};
 use crate::control::memory::Memory;
 use crate::control::scripted::{MIB, Scripted, envelope};
 use crate::link::OrderError;
 use balloon::control::api::{CeilingState, GuestStatistics};
-use balloon::control::link::Envelope;
-use balloon::control::reclaim::ReclaimRequest;
+use balloon::control::link::{Envelope, GroupPolicy, Inherited};
+use balloon::control::reclaim::{Origin, ReclaimRequest};
 use balloon::control::service::Stream;
 use balloon::device::Values;
-use balloon::policy::{Mode, Settings};
+use balloon::policy::Mode;
+use balloon::policy::trace::Replay;
+use balloon::zone::Limits;
 use proto::{Capabilities, Cause, Done, Order, Piece, Sample, Sizes};
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::rc::Rc;
 
 #[derive(Default)]
 struct Guest {
@@ -61,7 +67,7 @@ struct Bench {
     owner: Owner,
     guest: Guest,
     memory: Scripted,
-    lease: Envelope,
+    lease: Option<Envelope>,
     max_bytes: u64,
     sequence: u64,
     now_ms: u64,
@@ -69,12 +75,15 @@ struct Bench {
 
 impl Bench {
     fn new(mode: Mode) -> Self {
-        let settings = Settings { mode, ..Settings::new(512 * MIB) };
+        Self::with(mode, Own::default(), None)
+    }
+
+    fn with(mode: Mode, own: Own, output: Option<Box<dyn Write>>) -> Self {
         Self {
-            owner: Owner::new(0, 512 * MIB, settings, None),
+            owner: Owner::new(0, 512 * MIB, Wanted::new(mode, own), &Limits::default(), output),
             guest: Guest::default(),
             memory: Scripted::new(),
-            lease: envelope(),
+            lease: Some(Envelope { policy: None, ..envelope() }),
             max_bytes: 512 * MIB,
             sequence: 0,
             now_ms: 0,
@@ -89,9 +98,34 @@ impl Bench {
             host: Pressure::UNKNOWN,
             max_bytes: *max_bytes,
             high_bytes: None,
-            envelope: Some(lease),
+            envelope: lease.as_ref(),
         };
         owner.advance(*now_ms, &mut sides);
+    }
+
+    /// Changes what is leased.
+    fn lease(&mut self, change: impl FnOnce(&mut Envelope)) {
+        change(self.lease.as_mut().unwrap());
+    }
+
+    /// The daemon says so with its next envelope.
+    fn inherits(&mut self, working_set_age_ms: Option<u64>, stall_budget_ppm: Option<u64>) {
+        let said = |value| Inherited { group: "ci".into(), value };
+        let policy = GroupPolicy {
+            working_set_age_ms: working_set_age_ms.map(said),
+            stall_budget_ppm: stall_budget_ppm.map(said),
+        };
+        self.lease = Some(Envelope { policy: Some(policy), ..envelope() });
+        self.sampled(Cause::Periodic);
+    }
+
+    /// The working-set age and the stall budget that are shown, and where they come from.
+    fn in_force(&self) -> [(u64, Origin); 2] {
+        let document = self.owner.document(self.now_ms);
+        [
+            (document.working_set_age_ms, document.working_set_age_from),
+            (document.stall_budget_ppm, document.stall_budget_from),
+        ]
     }
 
     fn can(&mut self) {
@@ -205,8 +239,7 @@ fn a_ceiling_by_hand_stays_within_the_lease() {
             (0, 200, by_hand(300), 200),
             (0, 200, undone, 200),
         ] {
-            bench.lease.floor_bytes = min_mib * MIB;
-            bench.lease.max_bytes = max_mib * MIB;
+            bench.lease(|lease| (lease.floor_bytes, lease.max_bytes) = (min_mib * MIB, max_mib * MIB));
             bench.memory.document.ceiling = set;
             bench.sampled(Cause::Periodic);
             let kept = bench.memory.document.ceiling.bytes;
@@ -219,7 +252,7 @@ fn a_ceiling_by_hand_stays_within_the_lease() {
 fn the_ceiling_follows_a_new_max_at_once() {
     for mode in [Mode::Auto, Mode::Off] {
         let mut bench = Bench::new(mode);
-        (bench.lease.floor_bytes, bench.lease.max_bytes) = (0, 1024 * MIB);
+        bench.lease(|lease| (lease.floor_bytes, lease.max_bytes) = (0, 1024 * MIB));
         bench.advance();
         for mib in [256, 400, 300, 512] {
             bench.max_bytes = mib * MIB;
@@ -241,8 +274,67 @@ fn an_agent_that_is_gone_ends_no_law() {
         bench.advance();
     });
     let reclaims = bench.reclaims();
-    bench.owner.set(ReclaimRequest { working_set_age_ms: Some(60_000), stall_budget_ppm: None });
+    bench.owner.set(ReclaimRequest { working_set_age_ms: Some(Some(60_000)), stall_budget_ppm: None });
     bench.advance();
     assert_eq!(bench.owner.document(bench.now_ms).working_set_age_ms, 60_000);
     assert_eq!(bench.reclaims(), reclaims);
+}
+
+#[test]
+fn what_a_group_says_holds_until_it_says_otherwise() {
+    let mut bench = Bench::with(Mode::Auto, Own { stall_budget_ppm: Some(20), ..Own::default() }, None);
+    let (ci, own, default) = (Origin::Group("ci".into()), Origin::Own, Origin::Default);
+    assert_eq!(bench.in_force(), [(300_000, default.clone()), (20, own.clone())]);
+    bench.inherits(Some(60_000), Some(3000));
+    assert_eq!(bench.in_force(), [(60_000, ci.clone()), (20, own.clone())]);
+    bench.owner.set(ReclaimRequest { working_set_age_ms: Some(Some(7000)), stall_budget_ppm: Some(None) });
+    assert_eq!(bench.in_force(), [(7000, own), (3000, ci.clone())]);
+    bench.owner.set(ReclaimRequest { working_set_age_ms: Some(None), stall_budget_ppm: None });
+    assert_eq!(bench.in_force(), [(60_000, ci.clone()), (3000, ci.clone())]);
+    // Its daemon is away, and then another one says nothing of it.
+    bench.lease = None;
+    (0..30).for_each(|_| bench.sampled(Cause::Periodic));
+    bench.lease = Some(Envelope { policy: None, ..envelope() });
+    bench.sampled(Cause::Periodic);
+    assert_eq!(bench.in_force(), [(60_000, ci.clone()), (3000, ci)]);
+    bench.inherits(None, None);
+    assert_eq!(bench.in_force(), [(300_000, default.clone()), (1000, default)]);
+}
+
+/// Where a recording goes.
+#[derive(Clone, Default)]
+struct Written(Rc<RefCell<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_inherited_is_recorded_as_settings_and_replays() {
+    let written = Written::default();
+    let mut bench = Bench::with(Mode::Auto, Own::default(), Some(Box::new(written.clone())));
+    bench.can();
+    (0..90).for_each(|_| bench.sampled(Cause::Periodic));
+    bench.inherits(Some(60_000), Some(3000));
+    bench.inherits(Some(120_000), None);
+    bench.lease = None;
+    (0..90).for_each(|_| bench.sampled(Cause::Periodic));
+    bench.inherits(None, None);
+    let text = String::from_utf8(written.0.borrow().clone()).unwrap();
+    let mut replay = Replay::new();
+    text.lines().for_each(|line| replay.line(line.as_bytes()).unwrap());
+    let told: Vec<_> = text.lines().filter(|line| line.contains(r#""saw":{"settings""#)).collect();
+    let ages = [(60_000, 3000), (120_000, 1000), (300_000, 1000)];
+    assert_eq!(told.len(), ages.len(), "{told:#?}");
+    for (line, (age_ms, budget_ppm)) in told.iter().zip(ages) {
+        let words = format!(r#""working_set_age_ms":{age_ms},"stall_budget_ppm":{budget_ppm},"max_bytes""#);
+        assert!(line.contains(&words), "{line}");
+    }
 }

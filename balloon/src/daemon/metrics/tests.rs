@@ -41,6 +41,7 @@ fn fleet() -> Fleet {
         limits,
         memory_bytes: 512 * MIB,
         zones: vec!["ram".into(), "cache".into()],
+        inherits: true,
     };
     fleet.greet(&hello, VMM).unwrap();
     let sequence = fleet.envelope("web").unwrap().sequence;

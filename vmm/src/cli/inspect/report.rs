@@ -10,6 +10,7 @@ use balloon::control::orders::LimitsDocument;
 use balloon::control::reclaim::ReclaimDocument;
 use balloon::policy::Mode;
 use balloon::size::Size;
+use balloon::working_set::{StallBudget, WorkingSetAge};
 use std::time::Duration;
 
 fn size(bytes: u64) -> String {
@@ -137,7 +138,20 @@ fn reclaim_rows(reclaim: &ReclaimDocument) -> Vec<(&'static str, String)> {
         let ago = lasted(Duration::from_millis(last.age_ms));
         ("last decision", format!("{ago} ago: {}: {}", last.order, last.reason))
     });
-    [("reclaim", numbers)].into_iter().chain(last).collect()
+    [("policy", policy(reclaim)), ("reclaim", numbers)].into_iter().chain(last).collect()
+}
+
+/// `working-set age 60 s (group ci), stall budget 0.1 % (default)`.
+fn policy(reclaim: &ReclaimDocument) -> String {
+    let age = WorkingSetAge::from_ms(reclaim.working_set_age_ms).map(|age| age.to_string());
+    let budget = StallBudget::from_ppm(reclaim.stall_budget_ppm).map(|budget| budget.to_string());
+    format!(
+        "working-set age {} ({}), stall budget {} ({})",
+        age.unwrap_or_else(|| "unknown".into()),
+        reclaim.working_set_age_from,
+        budget.unwrap_or_else(|| "unknown".into()),
+        reclaim.stall_budget_from
+    )
 }
 
 /// What the guest has: `400 MiB of 512 MiB`.
@@ -232,6 +246,7 @@ mod tests {
     use crate::cli::inspect::Running;
     use crate::reclaim::owner::Owner;
     use balloon::control::api::CeilingState;
+    use balloon::control::reclaim::Origin;
     use balloon::device::Values;
     use balloon::policy::State;
 
@@ -338,6 +353,8 @@ driver    none: memory is fixed
             ..running.memory
         };
         running.reclaim.mode = Mode::Auto;
+        running.reclaim.working_set_age_ms = 60_000;
+        running.reclaim.working_set_age_from = Origin::Group("ci/linux".into());
         running.reclaim.status.state = State::Trimming;
         running.reclaim.status.target_bytes = 90 * MIB;
         running.reclaim.status.stall_ppm = 1234;
@@ -358,6 +375,7 @@ driver    none: memory is fixed
             "driver           the guest cannot reach its ceiling, or will not",
             "skew             the host counts 2 MiB more as returned than the guest",
             "driver's faults  3 duplicate pages, 1 impossible statuses",
+            "policy           working-set age 60 s (group ci/linux), stall budget 0.1 % (default)",
             "reclaim          trimming; target 90 MiB, stall 0.123 %, 2.500 refaults/s",
             "guest says       200 MiB available, 5 s ago: it does not answer now",
         ] {
