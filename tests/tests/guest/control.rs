@@ -119,7 +119,8 @@ fn a_ceiling_is_set_refused_and_left_to_ballast_again() {
     set(&below).refuses().says(&range);
     says(&format!("ceiling 160 MiB, set by hand; can be {floor_text} to 256 MiB"));
 
-    set("auto").exits(0).prints("guest\n");
+    let auto = ["set", "guest", "--memory-ceiling", "auto", "--format", "json"];
+    ballast.command(&auto).end().exits(0).prints("{\"name\":\"guest\",\"changed\":[\"the ceiling\"]}\n");
     let high = guest.wait_until(|memory| memory.is_settled() && memory.bytes("ballooned_bytes") == 0);
     assert_eq!(high.bytes("guest_bytes"), 256 * MIB, "{high:?}");
     says(&format!("ceiling 256 MiB, automatic; can be {floor_text} to 256 MiB"));

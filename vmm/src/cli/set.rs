@@ -5,6 +5,7 @@ mod values;
 use super::client;
 use super::daemon::Daemon;
 use super::dirs::Dirs;
+use super::format::Format;
 use super::output::Output;
 use super::state::Known;
 use balloon::control::api::{CeilingRequest, MemoryDocument};
@@ -18,6 +19,7 @@ use balloon::size::Size;
 use balloon::working_set::{StallBudget, WorkingSetAge};
 use balloon::zone::WEIGHTS;
 use clap::Args;
+use serde::Serialize;
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
@@ -28,6 +30,9 @@ use values::{Ceiling, Inherits, Limit, Node};
 #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
 #[command(group(clap::ArgGroup::new("zone_change").args(["moved", "node", "memory_max"]).multiple(true)))]
 pub struct SetArgs {
+    /// How to say what came of it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     /// Name of the microVM; without it --group names a group, whose limits are changed until ballastd reads its
     /// configuration anew
     #[arg(required_unless_present = "group")]
@@ -141,21 +146,48 @@ fn change_vm(
     if let (Some(node), Some(zone)) = (args.node, &args.zone) {
         let request = NodeRequest { zone: zone.clone(), node: node.number() };
         let placed: NodeDocument = client::order(vm, "/v1/zones/node", &request)?;
-        writeln!(Output::lock(), "{}: {}", vm.name, describe(&placed))?;
-        return Ok(ExitCode::SUCCESS);
+        done.push("the zone's node");
+        let words = format!("{}: {}", vm.name, describe(&placed));
+        return say(args, &words, &Changed { placed: Some(placed), ..Changed::new(&vm.name, done) });
     }
     if let (Some(pid), Some(zone)) = (args.moved, &args.zone) {
         let moved: MoveDocument = client::order(vm, "/v1/move", &MoveRequest { pid, zone: zone.clone() })?;
         let (there, elsewhere) =
             (Size::from_bytes(moved.there_bytes), Size::from_bytes(moved.elsewhere_bytes));
-        writeln!(
-            Output::lock(),
-            "{}: process {pid} has {there} in {zone} and {elsewhere} elsewhere",
-            vm.name
-        )?;
-        return Ok(ExitCode::SUCCESS);
+        done.push("the process's zone");
+        let words = format!("{}: process {pid} has {there} in {zone} and {elsewhere} elsewhere", vm.name);
+        return say(args, &words, &Changed { moved: Some(moved), ..Changed::new(&vm.name, done) });
     }
-    writeln!(Output::lock(), "{}", vm.name)?;
+    say(args, &vm.name, &Changed::new(&vm.name, done))
+}
+
+/// What was changed, as JSON.
+#[derive(Serialize)]
+struct Changed<'a> {
+    /// Of the microVM, or the group's path.
+    name: &'a str,
+    /// In words.
+    changed: &'a [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    placed: Option<NodeDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved: Option<MoveDocument>,
+}
+
+impl<'a> Changed<'a> {
+    fn new(name: &'a str, changed: &'a [&'static str]) -> Self {
+        Self { name, changed, placed: None, moved: None }
+    }
+}
+
+fn say(args: &SetArgs, words: &str, changed: &Changed<'_>) -> Result<ExitCode, Box<dyn Error>> {
+    match args.format {
+        Format::Table => writeln!(Output::lock(), "{words}")?,
+        Format::Json => {
+            serde_json::to_writer(&mut Output::lock(), changed)?;
+            writeln!(Output::lock())?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -182,8 +214,7 @@ fn change_group(args: &SetArgs, daemon: Daemon<'_>) -> Result<ExitCode, Box<dyn 
         max: args.own_max().map(Limit::bytes),
         weight: args.weight,
     })?;
-    writeln!(Output::lock(), "{group}")?;
-    Ok(ExitCode::SUCCESS)
+    say(args, group, &Changed::new(group, &["the limits"]))
 }
 
 /// What came of a zone's move, for people.
