@@ -22,10 +22,10 @@ pub fn of(order: Order) -> String {
         Order::Age => "begin a generation of pages".into(),
         Order::Reporting { order, compact } => {
             let after = if compact { "after compaction, " } else { "" };
-            format!(
-                "{after}report free blocks of {} pages and more",
-                1u64.checked_shl(order.into()).unwrap_or(0)
-            )
+            match 1u64.checked_shl(order.into()).unwrap_or(0) {
+                1 => format!("{after}report each free page"),
+                pages => format!("{after}report free blocks of {pages} pages and more"),
+            }
         }
         Order::Pace { sample_ms } => format!("sample every {} ms", sample_ms),
         Order::Ceiling { bytes } => format!("set the ceiling to {}", size(bytes)),
@@ -45,6 +45,8 @@ mod tests {
         assert_eq!(of(reclaim(None)), "evict 3 MiB of page cache");
         let fine = Order::Reporting { order: 4, compact: true };
         assert_eq!(of(fine), "after compaction, report free blocks of 16 pages and more");
+        let finest = Order::Reporting { order: 0, compact: false };
+        assert_eq!(of(finest), "report each free page");
         assert_eq!(of(Order::Ceiling { bytes: 256 << 20 }), "set the ceiling to 256 MiB");
     }
 }

@@ -17,10 +17,14 @@ pub(super) struct Pace {
     sample_ms: u64,
     aged_ms: u64,
     fine_since_ms: Option<u64>,
+    /// The order of blocks that was ordered last.
+    order: Option<u8>,
     /// When reporting was last fine, and how much was free then.
     last_fine_ms: u64,
     last_free_bytes: u64,
     fine: Wish,
+    /// What is directed is to come as it is freed, for this reason.
+    directed: Option<Reason>,
     /// What the kernel's start left free in small blocks has not been reported yet.
     is_new: bool,
 }
@@ -44,9 +48,11 @@ impl Pace {
             sample_ms: tuning.busy_pace_ms,
             aged_ms: 0,
             fine_since_ms: None,
+            order: None,
             last_fine_ms: 0,
             last_free_bytes: 0,
             fine: Wish::None,
+            directed: None,
             is_new: true,
         }
     }
@@ -68,6 +74,11 @@ impl Pace {
             self.fine = Wish::Asked;
         }
         matches!(self.fine, Wish::Done { at_ms } if now_ms.saturating_sub(at_ms) >= tuning.gain_ms)
+    }
+
+    /// What is directed must come at once: what is compressed leaves hardly a block of the kernel's own choice free as a whole.
+    pub(super) fn directed(&mut self, reason: Reason) {
+        self.directed = Some(reason);
     }
 
     /// Nobody waits for it any more.
@@ -118,21 +129,29 @@ impl Law {
     /// Finer for some seconds at the start, of what the guest's kernel freed when it had booted and nothing has scattered
     /// yet. Then coarse while busy. Fine, after compaction, for some seconds when the guest has been idle for half an age and
     /// has more free memory than the last time, when the host holds much that the guest has free, or when what was freed did
-    /// not come.
+    /// not come; and, without compaction, while memory is directed.
     fn report(&mut self, now_ms: u64, idle_ms: u64, free_bytes: u64, reason: Reason, orders: &mut Orders) {
         let tuning = self.tuning;
         let Some(capabilities) = self.capabilities.filter(|can| can.reporting_order) else { return };
+        if let Some(directed) = self.pace.directed.take() {
+            self.pace.fine_since_ms = Some(now_ms);
+            (self.pace.last_fine_ms, self.pace.last_free_bytes) = (now_ms, free_bytes);
+            if self.pace.order != Some(tuning.fine_order) {
+                self.order_reporting(now_ms, tuning.fine_order, false, directed, orders);
+            }
+            return;
+        }
         if let Some(since_ms) = self.pace.fine_since_ms {
             if now_ms.saturating_sub(since_ms) >= tuning.fine_ms {
                 self.pace.fine_since_ms = None;
-                orders.push(now_ms, Order::Reporting { order: tuning.coarse_order, compact: false }, reason);
+                self.order_reporting(now_ms, tuning.coarse_order, false, reason, orders);
             }
             return;
         }
         if std::mem::replace(&mut self.pace.is_new, false) {
             self.pace.fine_since_ms = Some(now_ms);
             let started = Reason::Started { until_ms: self.start_until_ms };
-            orders.push(now_ms, Order::Reporting { order: tuning.start_order, compact: false }, started);
+            self.order_reporting(now_ms, tuning.start_order, false, started, orders);
             return;
         }
         let age_ms = self.age_ms(now_ms);
@@ -153,8 +172,20 @@ impl Law {
             self.pace.fine_since_ms = Some(now_ms);
             (self.pace.last_fine_ms, self.pace.last_free_bytes) = (now_ms, free_bytes);
             let compact = capabilities.compaction;
-            orders.push(now_ms, Order::Reporting { order: tuning.fine_order, compact }, reason);
+            self.order_reporting(now_ms, tuning.fine_order, compact, reason, orders);
         }
         self.pace.last_free_bytes = self.pace.last_free_bytes.min(free_bytes);
+    }
+
+    fn order_reporting(
+        &mut self,
+        now_ms: u64,
+        order: u8,
+        compact: bool,
+        reason: Reason,
+        orders: &mut Orders,
+    ) {
+        self.pace.order = Some(order);
+        orders.push(now_ms, Order::Reporting { order, compact }, reason);
     }
 }

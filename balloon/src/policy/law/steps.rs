@@ -95,6 +95,7 @@ impl Law {
             floor_bytes: self.left_bytes(),
         };
         self.reclaim(now_ms, bytes, self.memory(), None, reason, orders);
+        self.pace.directed(reason);
     }
 
     /// Takes what a stream has brought, if there is one: once a sample, as what was taken shows in the next.

@@ -226,15 +226,16 @@ fn what_lies_scattered_is_compacted_before_trimming_is_called_vain() {
     }
 }
 
+fn reporting(decisions: Vec<Decision>) -> Vec<(u8, bool)> {
+    let order = |decision: &Decision| match decision.order {
+        Order::Reporting { order, compact } => Some((order, compact)),
+        _ => None,
+    };
+    decisions.iter().filter_map(order).collect()
+}
+
 #[test]
 fn what_booting_left_free_is_reported_in_small_blocks_for_some_seconds() {
-    let reporting = |decisions: Vec<Decision>| -> Vec<(u8, bool)> {
-        let order = |decision: &Decision| match decision.order {
-            Order::Reporting { order, compact } => Some((order, compact)),
-            _ => None,
-        };
-        decisions.iter().filter_map(order).collect()
-    };
     let mut guest = Guest::new();
     assert_eq!(reporting(guest.seconds(3)), [], "it cannot");
     let capabilities = Capabilities { psi: true, reporting_order: true, ..Capabilities::default() };
@@ -268,6 +269,23 @@ fn envelope(sequence: u64, take_bytes: u64) -> Observation {
         grant_bytes: 0,
         take_bytes,
     })
+}
+
+#[test]
+fn what_is_directed_is_reported_as_it_is_freed() {
+    let mut guest = Guest::new();
+    let capabilities = Capabilities { psi: true, reporting_order: true, ..Capabilities::default() };
+    let _ = guest.tell(&Observation::Capabilities(capabilities));
+    let _ = guest.seconds(2);
+    assert_eq!(
+        reporting(guest.tell(&envelope(1, 90 * MIB))),
+        [(0, false)],
+        "at once, finer than at the start"
+    );
+    assert_eq!(reporting(guest.seconds(8)), []);
+    assert_eq!(reporting(guest.tell(&envelope(2, 90 * MIB))), [], "it is");
+    assert_eq!(reporting(guest.seconds(8)), []);
+    assert_eq!(reporting(guest.seconds(4)), [(9, false)]);
 }
 
 #[test]
