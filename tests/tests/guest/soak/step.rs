@@ -1,5 +1,5 @@
-//! A pool that loses three tenths at once: what all hold comes down to it within ten seconds, who is protected keeps what it is
-//! promised, and nobody is killed for it.
+//! A pool that loses three tenths at once, all of it memory that guests have to compress: what they hold comes down to it, who is
+//! protected keeps what it is promised, and nobody is killed for it.
 
 use super::charge;
 use std::thread::sleep;
@@ -13,14 +13,16 @@ const GUESTS: usize = 6;
 const PROMISED: u64 = 320 * MIB;
 /// What each takes, half of it alike.
 const TAKEN_MIB: u64 = 280;
-/// In which the limit must be met.
-const SOON: Duration = Duration::from_secs(10);
+/// In which the limit must be met by six guests that share one CPU of a GHz.
+const SOON: Duration = Duration::from_secs(20);
+/// What of a promise its guest may have free: that is not taken from it, and goes.
+const FREE: u64 = 4 * MIB;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
 
 #[test]
-#[ignore = "by ci/soak: ten seconds are some only in virtual time"]
-fn a_pool_that_loses_three_tenths_is_followed_within_ten_seconds_and_hurts_nobody() {
+#[ignore = "by ci/soak: seconds are some only in virtual time"]
+fn a_pool_that_loses_three_tenths_is_followed_and_hurts_nobody() {
     let ballast = setup();
     let daemon = Daemon::start(&ballast, "[pool]\ncapacity = '3g'\n");
     let mut guests: Vec<Guest> = (0..GUESTS)
@@ -45,12 +47,16 @@ fn a_pool_that_loses_three_tenths_is_followed_within_ten_seconds_and_hurts_nobod
 
     let start = Instant::now();
     daemon.reload(&ballast, &format!("[pool]\ncapacity = '{less}'\n"));
-    let mut was_short = false;
+    let (mut was_short, mut said) = (false, 0);
     let after = loop {
         let tree = daemon.tree();
         let protected = charge(&tree, &name_of(0));
-        assert!(protected >= PROMISED - MIB, "{} of {PROMISED}: {tree:#?}", protected);
+        assert!(protected >= PROMISED - FREE, "{protected} of {PROMISED}: {tree:#?}");
         was_short |= tree.host.main_bytes < 0;
+        if tree.host.main_bytes != said {
+            said = tree.host.main_bytes;
+            eprintln!("{:4.1} s: {:5} MiB are free", start.elapsed().as_secs_f64(), said / MIB as i64);
+        }
         if was_short && tree.host.main_bytes >= 0 {
             break tree;
         }
