@@ -4,10 +4,9 @@
 //! ([`working_set`]), and pages by number ([`pages`]);
 //! the virtio-balloon ([`device`]), the page books of a VM ([`frames`]), what releases its memory ([`backing`]),
 //! what of it the host really holds ([`resident`]) and on which of its nodes ([`numa`]), what has the host swap it out
-//! ([`page_out`]), and how a host's memory is divided among VMs ([`zone`]); and the
-//! sockets by which people and programs hear of it and say what is to be ([`control`]); and files that it is recorded to
-//! ([`recording_file`]). Used by the VMM and by the
-//! command line.
+//! ([`page_out`]), and how a host's memory is divided among VMs ([`zone`]); the sockets by which people and programs hear of
+//! it and say what is to be ([`control`]), and the files that it is recorded to ([`recording_file`]). Used by the VMM and by
+//! the command line.
 //!
 //! ```text
 //! driver's requests -> device -> runs -> backing -> receipt -> books      residency (slow) -> books corrected

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use super::link::is_nothing;
 use crate::policy::fleet::Host;
 use crate::zone::Kind;
 use serde::de::DeserializeOwned;
@@ -80,7 +81,7 @@ pub struct Moment {
     /// The zone tree, each node before those in it; the pool first.
     pub nodes: Vec<Node>,
     /// How many nodes were too many for the line.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_nothing")]
     pub left_out: u64,
 }
 
@@ -117,7 +118,7 @@ pub struct PoolState {
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// How many it lies in.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_nothing")]
     pub depth: u64,
     /// What it is.
     pub kind: Kind,
@@ -128,10 +129,10 @@ pub struct Node {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub orphan: bool,
     /// What it holds, with all that is in it.
-    #[serde(default, rename = "charge", skip_serializing_if = "is_zero")]
+    #[serde(default, rename = "charge", skip_serializing_if = "is_nothing")]
     pub charge_bytes: u64,
     /// What of that is never taken.
-    #[serde(default, rename = "protected", skip_serializing_if = "is_zero")]
+    #[serde(default, rename = "protected", skip_serializing_if = "is_nothing")]
     pub protected_bytes: u64,
     /// Its limit of that name.
     #[serde(default, rename = "min", skip_serializing_if = "Option::is_none")]
@@ -178,25 +179,20 @@ pub struct Guest {
     #[serde(default, rename = "target", skip_serializing_if = "Option::is_none")]
     pub target_bytes: Option<u64>,
     /// What its balloon leaves it; zero before its first report.
-    #[serde(default, rename = "ceiling", skip_serializing_if = "is_zero")]
+    #[serde(default, rename = "ceiling", skip_serializing_if = "is_nothing")]
     pub ceiling_bytes: u64,
     /// What of its VMM the host has swapped out.
-    #[serde(default, rename = "swapped", skip_serializing_if = "is_zero")]
+    #[serde(default, rename = "swapped", skip_serializing_if = "is_nothing")]
     pub swapped_bytes: u64,
     /// The pressure on it, in thousandths: 1000 is none.
-    #[serde(default, rename = "lambda", skip_serializing_if = "is_zero")]
+    #[serde(default, rename = "lambda", skip_serializing_if = "is_nothing")]
     pub lambda_permille: u64,
     /// Pages that its kernel evicted and needed again, since its VMM began.
-    #[serde(default, rename = "refaults", skip_serializing_if = "is_zero")]
+    #[serde(default, rename = "refaults", skip_serializing_if = "is_nothing")]
     pub refault_pages: u64,
     /// Time in which some task of it waited for memory, since then.
-    #[serde(default, rename = "stalled", skip_serializing_if = "is_zero")]
+    #[serde(default, rename = "stalled", skip_serializing_if = "is_nothing")]
     pub stall_us: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// A line is none of a host's recording.

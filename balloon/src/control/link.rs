@@ -191,7 +191,7 @@ pub struct Inherited {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
-fn is_nothing(bytes: &u64) -> bool {
+pub(super) fn is_nothing(bytes: &u64) -> bool {
     *bytes == 0
 }
 
