@@ -19,7 +19,8 @@ use std::time::Instant;
 pub const MIB: u64 = 1 << 20;
 
 /// Does what each line of standard input says and answers `did NUMBER`. Memory is taken by files of a tmpfs, which
-/// never leaves the guest's memory. `/sys` is the guest's whole.
+/// never leaves the guest's memory: of zeroes, of a pattern that is compressed to next to nothing, or of what cannot be.
+/// `/sys` is the guest's whole.
 const SCRIPT: &str = r#"
 mkdir /tmp/taken && mount -t tmpfs -o size=100% taken /tmp/taken || exit 1
 [ -e /sys/kernel ] || mount -t sysfs sysfs /sys
@@ -28,7 +29,7 @@ number=0
 while read -r what name mib; do
     case $what in
         zero) dd if=/dev/zero of=/tmp/taken/$name bs=1M count=$mib 2> /dev/null ;;
-        pattern) yes BALLAST-PATTERN | head -c 1048576 > /tmp/mib
+        pattern | random) if [ $what = random ]; then cat /dev/urandom; else yes BALLAST-PATTERN; fi | head -c 1048576 > /tmp/mib
             while [ $((mib -= 1)) -ge 0 ]; do cat /tmp/mib; done > /tmp/taken/$name ;;
         free) rm /tmp/taken/$name ;;
         insert) head -c $name /dev/vda > /tmp/module.ko && insmod /tmp/module.ko ;;
