@@ -28,8 +28,8 @@ pub enum Error {
         /// The usual variable.
         usual: &'static str,
     },
-    /// The directory cannot be made.
-    #[error("cannot make the directory {}: set {variable} to one that you may write", path.display())]
+    /// The directory cannot be made, or is not for its owner alone.
+    #[error("cannot have the directory {}: set {variable} to one of your own", path.display())]
     Make {
         /// Which.
         path: PathBuf,

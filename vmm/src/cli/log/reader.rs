@@ -80,14 +80,19 @@ impl Reader {
         loop {
             self.read(&mut emit)?;
             let newest = open(&self.directory.join(NEWEST))?;
-            let is_other =
-                |newest: &File| self.file.as_ref().is_none_or(|file| !is_same(file.get_ref(), newest));
-            let Some(newest) = newest.filter(is_other) else { return Ok(()) };
+            let Some(newest) = newest.filter(|newest| self.is_another(newest)) else { return Ok(()) };
             // It was rotated: nothing is appended to the old file any more, and its end may have come since.
             self.read(&mut emit)?;
             self.partial.clear();
-            self.file = Some(BufReader::new(newest));
+            // Twice, if what is older is another, too. Who reads so slowly that it was thrice misses what was between.
+            let older = open(&self.directory.join(OLDER))?;
+            let older = older.filter(|older| self.is_another(older) && !is_same(older, &newest));
+            self.file = Some(BufReader::new(older.unwrap_or(newest)));
         }
+    }
+
+    fn is_another(&self, file: &File) -> bool {
+        self.file.as_ref().is_none_or(|read| !is_same(read.get_ref(), file))
     }
 
     /// Reads to the end of the file.
@@ -208,6 +213,15 @@ mod tests {
             write(&mut journal, first..first + 10);
             assert_eq!(all(&mut reader), (first..first + 10).collect::<Vec<_>>());
         }
+        // As much as both files hold, so that each has begun anew since.
+        let inode = |name| std::fs::metadata(dir.path().join(name)).unwrap().ino();
+        let newest = inode(NEWEST);
+        let mut next = 300;
+        while inode(NEWEST) == newest || inode(OLDER) == newest {
+            write(&mut journal, next..next + 1);
+            next += 1;
+        }
+        assert_eq!(all(&mut reader), (300..next).collect::<Vec<_>>());
     }
 
     #[test]
