@@ -14,8 +14,8 @@
 
 use super::link::is_nothing;
 use crate::policy::fleet::Host;
+use crate::recording_line::{self, Error};
 use crate::zone::Kind;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format.
@@ -57,8 +57,9 @@ impl Header {
     /// It is no first line of a host's recording, or of another version's.
     pub fn read(bytes: &[u8]) -> Result<Self, Error> {
         // Alone: of another version the rest may be anything.
-        let Version { version } = read(1, bytes)?;
-        if version == VERSION { read(1, bytes) } else { Err(Error::Version(version)) }
+        let Version { version } = recording_line::read(1, bytes, LINE_BYTES)?;
+        recording_line::expect_version(version, VERSION)?;
+        recording_line::read(1, bytes, LINE_BYTES)
     }
 }
 
@@ -91,7 +92,7 @@ impl Moment {
     /// # Errors
     /// It is none.
     pub fn read(line: u64, bytes: &[u8]) -> Result<Self, Error> {
-        read(line, bytes)
+        recording_line::read(line, bytes, LINE_BYTES)
     }
 }
 
@@ -195,37 +196,6 @@ pub struct Guest {
     pub stall_us: u64,
 }
 
-/// A line is none of a host's recording.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// It is longer than any.
-    #[error("line {line} has more than {LINE_BYTES} bytes: this is no recording of a host")]
-    TooLong {
-        /// Which, from one.
-        line: u64,
-    },
-    /// It says nothing.
-    #[error("line {line} cannot be understood: {problem}")]
-    Garbled {
-        /// Which, from one.
-        line: u64,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The recording is of another format.
-    #[error(
-        "the recording is of version {0}, and this program reads version {VERSION}: use the one that made it"
-    )]
-    Version(u32),
-}
-
-fn read<T: DeserializeOwned>(line: u64, bytes: &[u8]) -> Result<T, Error> {
-    if bytes.len() > LINE_BYTES {
-        return Err(Error::TooLong { line });
-    }
-    serde_json::from_slice(bytes).map_err(|error| Error::Garbled { line, problem: error.to_string() })
-}
-
 /// A line with its end; nothing of what would be too long.
 #[must_use]
 pub fn line(document: &impl Serialize) -> Option<Vec<u8>> {
@@ -270,7 +240,10 @@ mod tests {
         let line = line(&moment).unwrap();
         assert!(line.len() < LINE_BYTES, "{}", line.len());
         assert_eq!(Moment::read(2, line.trim_ascii_end()), Ok(moment));
-        assert_eq!(Moment::read(2, &vec![b' '; LINE_BYTES + 1]), Err(Error::TooLong { line: 2 }));
+        assert_eq!(
+            Moment::read(2, &vec![b' '; LINE_BYTES + 1]),
+            Err(Error::TooLong { line: 2, most: LINE_BYTES })
+        );
     }
 
     #[test]
@@ -286,7 +259,10 @@ mod tests {
         let first = line(&Header::new(7)).unwrap();
         assert!(first.starts_with(BEGINNING));
         assert_eq!(Header::read(first.trim_ascii_end()), Ok(Header::new(7)));
-        assert_eq!(Header::read(b"{\"ballast-host-trace\":9,\"new\":0}"), Err(Error::Version(9)));
+        assert_eq!(
+            Header::read(b"{\"ballast-host-trace\":9,\"new\":0}"),
+            Err(Error::Version { found: 9, read: VERSION })
+        );
         assert!(matches!(Header::read(b"{\"ballast-trace\":3}"), Err(Error::Garbled { line: 1, .. })));
     }
 

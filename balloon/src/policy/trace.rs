@@ -11,7 +11,7 @@
 //! that was cut off, as when its disk was full, replays up to there.
 
 use super::{Decision, Law, Observation, Orders, Settings, Tuning};
-use serde::de::DeserializeOwned;
+use crate::recording_line;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format.
@@ -51,10 +51,11 @@ impl Header {
     ///
     /// # Errors
     /// It is no first line of a recording, or of another version's.
-    pub fn read(bytes: &[u8]) -> Result<Self, Error> {
+    pub fn read(bytes: &[u8]) -> Result<Self, recording_line::Error> {
         // Alone: of another version the rest may be anything.
-        let Version { version } = read(1, bytes)?;
-        if version == VERSION { read(1, bytes) } else { Err(Error::Version(version)) }
+        let Version { version } = recording_line::read(1, bytes, LINE_BYTES)?;
+        recording_line::expect_version(version, VERSION)?;
+        recording_line::read(1, bytes, LINE_BYTES)
     }
 
     fn law(&self) -> Law {
@@ -102,33 +103,17 @@ impl Line {
     ///
     /// # Errors
     /// It is none.
-    pub fn read(line: u64, bytes: &[u8]) -> Result<Self, Error> {
-        read(line, bytes)
+    pub fn read(line: u64, bytes: &[u8]) -> Result<Self, recording_line::Error> {
+        recording_line::read(line, bytes, LINE_BYTES)
     }
 }
 
 /// A recording does not replay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// A line is longer than any.
-    #[error("line {line} has more than {LINE_BYTES} bytes: this is no recording of a law")]
-    TooLong {
-        /// Which, from one.
-        line: u64,
-    },
-    /// A line says nothing.
-    #[error("line {line} cannot be understood: {problem}")]
-    Garbled {
-        /// Which, from one.
-        line: u64,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The recording is of another format.
-    #[error(
-        "the recording is of version {0}, and this program reads version {VERSION}: use the one that made it"
-    )]
-    Version(u32),
+    /// A line is none of a law's recording.
+    #[error(transparent)]
+    Line(#[from] recording_line::Error),
     /// The law decides differently.
     #[error("line {line}: recorded was {recorded}, and the law decides {decided}")]
     Diverged {
@@ -139,13 +124,6 @@ pub enum Error {
         /// What the law decides now.
         decided: String,
     },
-}
-
-fn read<T: DeserializeOwned>(line: u64, bytes: &[u8]) -> Result<T, Error> {
-    if bytes.len() > LINE_BYTES {
-        return Err(Error::TooLong { line });
-    }
-    serde_json::from_slice(bytes).map_err(|error| Error::Garbled { line, problem: error.to_string() })
 }
 
 /// Appends a line to `output`.
@@ -228,8 +206,7 @@ impl Replay {
     /// # Errors
     /// There is no first line.
     pub fn end(&self) -> Result<(), Error> {
-        let problem = || "there is nothing in it".into();
-        self.law.as_ref().map(|_| ()).ok_or_else(|| Error::Garbled { line: 1, problem: problem() })
+        Ok(self.law.as_ref().map(|_| ()).ok_or_else(recording_line::Error::empty)?)
     }
 
     /// The decision that the recording must have next, as it is written.
@@ -264,8 +241,8 @@ mod tests {
         assert!(recording.starts_with(BEGINNING));
         let of_version =
             |version: u32| Header::read(format!("{{\"ballast-trace\":{version},\"new\":0}}").as_bytes());
-        assert_eq!(of_version(1), Err(Error::Version(1)));
-        assert!(matches!(of_version(VERSION), Err(Error::Garbled { line: 1, .. })));
+        assert_eq!(of_version(1), Err(recording_line::Error::Version { found: 1, read: VERSION }));
+        assert!(matches!(of_version(VERSION), Err(recording_line::Error::Garbled { line: 1, .. })));
     }
 
     fn record() -> Vec<u8> {
@@ -326,7 +303,7 @@ mod tests {
         let end = first + text[first..].find('\n').unwrap();
         let missing = format!("{}{}", &text[..first], &text[end + 1..]);
         assert!(matches!(replay(missing.as_bytes()), Err(Error::Diverged { .. })), "missing");
-        assert!(matches!(replay(b""), Err(Error::Garbled { .. })), "empty");
+        assert!(matches!(replay(b""), Err(Error::Line(recording_line::Error::Garbled { .. }))), "empty");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::beat::{Beat, Phase};
 use super::kept::Kept;
 use super::lifts::Lift;
 use super::recorded::{Deed, Recorded};
-use balloon::policy::trace;
+use balloon::recording_line::Error;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::de::DeserializeOwned;
 
@@ -61,7 +61,7 @@ impl Run {
     ///
     /// # Errors
     /// The recording is none.
-    pub fn parse(arm: &str, load: &str, recording: &str) -> Result<Self, trace::Error> {
+    pub fn parse(arm: &str, load: &str, recording: &str) -> Result<Self, Error> {
         let recorded = Recorded::parse(recording)?;
         let (beats, kept, lifts) = (lines(load), lines(load), lines(load));
         Ok(Self { arm: arm.into(), beats, recorded, kept, lifts })

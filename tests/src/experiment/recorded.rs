@@ -1,7 +1,8 @@
 //! What a recording says of a microVM's memory over time. Pure.
 
-use balloon::policy::trace::{self, Did, Header, Line, Saw};
+use balloon::policy::trace::{Did, Header, Line, Saw};
 use balloon::policy::{Cause, Observation, Order};
+use balloon::recording_line;
 
 /// What the host held and allowed at a time, about once a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,7 +51,7 @@ impl Recorded {
     ///
     /// # Errors
     /// It is none, or has a line that is none of one.
-    pub fn parse(text: &str) -> Result<Self, trace::Error> {
+    pub fn parse(text: &str) -> Result<Self, recording_line::Error> {
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let mut lines = (1..).zip(whole.lines());
         let header = Header::read(lines.next().map_or("", |(_, line)| line).as_bytes())?;
@@ -114,7 +115,7 @@ impl Recorded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use balloon::policy::{HostReading, Law, Mode, Orders, Settings, Tuning};
+    use balloon::policy::{HostReading, Law, Mode, Orders, Settings, Tuning, trace};
 
     fn host(mib: u64) -> Observation {
         let resident_bytes = Some(mib << 20);

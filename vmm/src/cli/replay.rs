@@ -52,6 +52,7 @@ mod tests {
     use super::*;
     use balloon::policy::trace::{Header, write};
     use balloon::policy::{Settings, Tuning};
+    use balloon::recording_line::Error;
 
     #[test]
     fn whole_lines_replay_and_others_are_named() {
@@ -62,11 +63,11 @@ mod tests {
             |text: &[u8]| replay(text).unwrap().map(|(replay, is_cut_off)| (replay.lines(), is_cut_off));
         assert_eq!(lines(&recording), Ok((2, false)));
         assert_eq!(lines(&[&recording[..], b"{\"now_ms\":20"].concat()), Ok((2, true)));
-        assert!(matches!(lines(b""), Err(trace::Error::Garbled { line: 1, .. })));
+        assert!(matches!(lines(b""), Err(trace::Error::Line(Error::Garbled { line: 1, .. }))));
         assert!(matches!(
             lines(&[&recording[..], b"x\n"].concat()),
-            Err(trace::Error::Garbled { line: 3, .. })
+            Err(trace::Error::Line(Error::Garbled { line: 3, .. }))
         ));
-        assert!(matches!(lines(&[b'x'; 9000]), Err(trace::Error::TooLong { line: 1 })));
+        assert!(matches!(lines(&[b'x'; 9000]), Err(trace::Error::Line(Error::TooLong { line: 1, .. }))));
     }
 }

@@ -5,8 +5,9 @@
 use super::curve::{Curve, Moments};
 use crate::reclaim::words;
 use balloon::policy::meter::{Delta, Meter, Taken};
-use balloon::policy::trace::{self, Header, Line};
+use balloon::policy::trace::{Header, Line};
 use balloon::policy::{Decision, HostReading, Observation, Order, Sample};
+use balloon::recording_line::Error;
 
 /// A recording as it is read.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +55,7 @@ impl Reader {
     ///
     /// # Errors
     /// It is no line of a recording.
-    pub fn line(&mut self, bytes: &[u8]) -> Result<(), trace::Error> {
+    pub fn line(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.lines = self.lines.saturating_add(1);
         match &mut self.history {
             None => self.history = Some(History::new(Header::read(bytes)?)),
@@ -70,9 +71,8 @@ impl Reader {
     ///
     /// # Errors
     /// There is no first line.
-    pub fn end(self) -> Result<History, trace::Error> {
-        let problem = || "there is nothing in it".into();
-        self.history.ok_or_else(|| trace::Error::Garbled { line: 1, problem: problem() })
+    pub fn end(self) -> Result<History, Error> {
+        self.history.ok_or_else(Error::empty)
     }
 }
 
@@ -164,7 +164,7 @@ impl History {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use balloon::policy::trace::{Did, Saw, write};
+    use balloon::policy::trace::{Did, Saw, VERSION, write};
     use balloon::policy::{
         Capabilities, Envelope, Law, Memory, Orders, Reason, Reclaimed, Settings, Source, Tuning,
     };
@@ -240,7 +240,7 @@ pub(super) mod tests {
         recording
     }
 
-    fn read(recording: &[u8]) -> Result<History, trace::Error> {
+    fn read(recording: &[u8]) -> Result<History, Error> {
         let mut reader = Reader::default();
         for line in recording.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             reader.line(line)?;
@@ -266,15 +266,13 @@ pub(super) mod tests {
     #[test]
     fn a_recording_that_is_none_is_named_by_its_line() {
         let whole = recording();
-        assert!(matches!(read(b""), Err(trace::Error::Garbled { line: 1, .. })));
-        assert!(matches!(read(b"<html>\n"), Err(trace::Error::Garbled { line: 1, .. })));
-        assert!(matches!(read(&[&whole[..], b"x\n"].concat()), Err(trace::Error::Garbled { .. })));
+        assert!(matches!(read(b""), Err(Error::Garbled { line: 1, .. })));
+        assert!(matches!(read(b"<html>\n"), Err(Error::Garbled { line: 1, .. })));
+        assert!(matches!(read(&[&whole[..], b"x\n"].concat()), Err(Error::Garbled { .. })));
         let version = |version: u32| format!("\"ballast-trace\":{version}");
-        let (ours, others) = (version(trace::VERSION), version(trace::VERSION + 1));
+        let (ours, others) = (version(VERSION), version(VERSION + 1));
         let text = String::from_utf8(whole).unwrap().replacen(&ours, &others, 1);
-        assert!(
-            matches!(read(text.as_bytes()), Err(trace::Error::Version(version)) if version == trace::VERSION + 1)
-        );
+        assert!(matches!(read(text.as_bytes()), Err(Error::Version { found, .. }) if found == VERSION + 1));
     }
 
     #[test]

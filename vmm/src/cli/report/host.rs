@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::curve::Curve;
-use balloon::control::host_trace::{Error, Guest, Header, Moment};
+use balloon::control::host_trace::{Guest, Header, Moment};
+use balloon::recording_line::Error;
 use balloon::zone::Kind;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -81,8 +82,7 @@ impl Reader {
     /// # Errors
     /// There is no first line.
     pub fn end(self) -> Result<HostHistory, Error> {
-        let problem = || "there is nothing in it".into();
-        self.history.ok_or_else(|| Error::Garbled { line: 1, problem: problem() })
+        self.history.ok_or_else(Error::empty)
     }
 }
 
@@ -297,6 +297,6 @@ pub(super) mod tests {
         assert!(matches!(read(b""), Err(Error::Garbled { line: 1, .. })));
         assert!(matches!(read(&[&whole[..], b"x\n"].concat()), Err(Error::Garbled { line: 302, .. })));
         let other = [b"{\"ballast-host-trace\":2}\n", &whole[..]].concat();
-        assert!(matches!(read(&other), Err(Error::Version(2))));
+        assert!(matches!(read(&other), Err(Error::Version { found: 2, .. })));
     }
 }

@@ -14,6 +14,7 @@ use super::recording::each_line;
 use crate::plot;
 use balloon::control::host_trace;
 use balloon::policy::trace;
+use balloon::recording_line;
 use clap::Args;
 use history::History;
 use host::HostHistory;
@@ -49,9 +50,9 @@ enum Failure {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is no whole recording: give a file that `ballast run --record` or `ballastd --record` has made", path.display())]
-    Recording { path: PathBuf, source: trace::Error },
+    Recording { path: PathBuf, source: recording_line::Error },
     #[error("{} is no whole recording of a host: give a file that `ballastd --record` has made", path.display())]
-    Host { path: PathBuf, source: host_trace::Error },
+    Host { path: PathBuf, source: recording_line::Error },
     #[error("nobody reads a page in a terminal: name a file with -o, or redirect the output")]
     Terminal,
     #[error("{} is a recording that the page is made of: name another file with -o", path.display())]
@@ -128,8 +129,8 @@ fn read(path: &Path) -> Result<Recording, Failure> {
 /// Why a recording is none.
 #[derive(Debug)]
 enum Problem {
-    Host(host_trace::Error),
-    Vm(trace::Error),
+    Host(recording_line::Error),
+    Vm(recording_line::Error),
 }
 
 /// Reads what is a host's recording if it begins as one.
