@@ -6,10 +6,18 @@ use serde::Deserialize;
 use std::fmt;
 use std::str::FromStr;
 
-/// A number of bytes. In documents it is written as people write it.
+/// A number of bytes. In documents it is written as people write it, or as a plain number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(try_from = "Written")]
 pub struct Size(u64);
+
+/// What stands in a document.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a size: a text such as \"512m\", or a number of bytes")]
+enum Written {
+    Bytes(u64),
+    Text(String),
+}
 
 /// A text that is not a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,11 +99,14 @@ impl FromStr for Size {
     }
 }
 
-impl TryFrom<String> for Size {
+impl TryFrom<Written> for Size {
     type Error = ParseSizeError;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        match written {
+            Written::Bytes(bytes) => Ok(Self(bytes)),
+            Written::Text(text) => text.parse(),
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 /// Divide this host's memory among the microVMs that run on it
 ///
 /// Serves the state directory ($BALLAST_STATE, else /run/ballast for root, else $XDG_RUNTIME_DIR/ballast) until it is
-/// ended. It can be ended and started again at any time: microVMs go on without it.
+/// ended; its socket there, ballastd.sock, speaks HTTP, with metrics at /metrics. SIGHUP has it read its configuration anew.
+/// What `ballast events` tells it logs, too, with BALLAST_LOG=info. It can be ended and started again at any time: microVMs go on without it.
 #[derive(Parser, Debug)]
 #[command(version)]
 struct Arguments {

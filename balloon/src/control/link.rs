@@ -97,7 +97,7 @@ pub struct Usage {
     pub reported_bytes: u64,
     /// The footprint that its law wants it to have; null without a law.
     pub target_bytes: Option<u64>,
-    /// What its guest's kernel does not call available; null while its agent has not said.
+    /// What neither its balloon has nor its guest's kernel calls available; null while its agent has not said.
     pub guest_used_bytes: Option<u64>,
     /// How long ago its agent last said something; null as above.
     pub sample_age_ms: Option<u64>,

@@ -30,7 +30,7 @@ pub struct ReclaimDocument {
     pub samples_total: u64,
     /// How long ago the last one came; null if none has.
     pub sample_age_ms: Option<u64>,
-    /// Memory that the guest's kernel does not call available, by the last sample; null if none has come.
+    /// Memory that neither the balloon has nor the guest's kernel calls available, by the last sample; null if none has come.
     pub guest_used_bytes: Option<u64>,
     /// The last decision; null if there was none.
     pub last: Option<DecisionDocument>,

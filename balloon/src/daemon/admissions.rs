@@ -12,7 +12,7 @@ pub struct Admissions {
     pub admitted: u64,
     /// The host is short of memory.
     pub host_short: u64,
-    /// The sum of protected minimums would exceed the pool.
+    /// The sum of protected minimums would exceed the pool, or a group's maximum.
     pub protected: u64,
     /// The sum of maximums would exceed the pool, which may not be overcommitted.
     pub committed: u64,
@@ -26,7 +26,7 @@ impl Admissions {
         let counter = match outcome {
             Ok(_) => &mut self.admitted,
             Err(Error::Short { .. }) => &mut self.host_short,
-            Err(Error::Protected { .. }) => &mut self.protected,
+            Err(Error::Protected { .. } | Error::Crowded { .. }) => &mut self.protected,
             Err(Error::Committed { .. } | Error::Unbounded { .. }) => &mut self.committed,
             Err(_) => &mut self.request,
         };

@@ -20,16 +20,13 @@ impl Fleet {
         Ok(())
     }
 
-    /// Changes the limits of a living microVM, all or none.
+    /// Changes the limits of a living microVM, all or none. It is told when the microVM has them, too: it may refuse.
     ///
     /// # Errors
     /// There is no such microVM, the limits contradict each other, or the pool does not admit them.
     pub fn change(&mut self, name: &str, limits: Limits) -> Result<(), Error> {
         let id = self.tree.vm(name).ok_or(Error::Gone)?;
-        let before = self.limits_of(id);
-        self.tree.change(&[(id, limits)])?;
-        self.tell_limits(name, id, &before);
-        Ok(())
+        self.tree.change(&[(id, limits)])
     }
 
     /// Changes the limits of a group, all or none, until it is configured anew or goes with its last member.

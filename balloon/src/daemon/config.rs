@@ -240,6 +240,8 @@ mod tests {
         let limits = |path| *tree.get(tree.group(path).unwrap()).unwrap().limits();
         assert_eq!(limits("ci"), Limits { max: Some(4 * GIB), weight: 7, ..Limits::default() });
         assert_eq!(limits("ci/linux").min, Some(GIB));
+        let plain = Config::parse("[groups.ci]\nmax = 4096\n").unwrap();
+        assert_eq!(plain.groups["ci"].max, Some(Size::from_bytes(4096)));
         assert_eq!(tree.charging(tree.group("ci/linux").unwrap()), Charging::Common);
         assert_eq!(tree.charging(tree.group("ci").unwrap()), Charging::Proportional);
     }
@@ -300,6 +302,8 @@ mod tests {
             ("[pool]\novercomit = true\n", "line 2"),
             ("[groups.ci]\nmax = '4 apples'\n", "line 2"),
             ("[groups.ci]\nmax = \n", "line 2"),
+            ("[groups.ci]\nmax = -1\n", "line 2"),
+            ("[groups.ci]\nmax = true\n", "line 2"),
             ("\nmetrics = '9753'\n", "line 2"),
             ("[pool]\nkill = 'always'\n", "line 2"),
             ("[groups.ci]\nmax = '1g'\nworking-set-age = '0s'\n", "line 3"),

@@ -19,8 +19,10 @@ pub fn describe(config: &Config, memory_bytes: u64) -> Result<String, Error> {
     let tree = config.tree(memory_bytes)?;
     let (sharing, policies) = (config.sharing(), config.policies());
     let pool = tree.pool();
+    // It is there for whom swap is: but who mistyped it should see that.
+    let beyond = if pool.capacity_bytes > memory_bytes { " (more than it has)" } else { "" };
     let mut text = format!(
-        "pool: {} of the host's {}, overcommit {}",
+        "pool: {} of the host's {}{beyond}, overcommit {}",
         Size::from_bytes(pool.capacity_bytes),
         Size::from_bytes(memory_bytes),
         if pool.overcommit { "on" } else { "off" }
@@ -103,6 +105,8 @@ mod tests {
              group ci/linux: min 1 GiB, weight 7; working-set age 60 s (group ci), stall budget 0.3 %; image layers \
              are shared with nobody, charged common\n"
         );
+        let large = describe(&Config::parse("[pool]\ncapacity = '17g'\n").unwrap(), 16 << 30).unwrap();
+        assert!(large.starts_with("pool: 17 GiB of the host's 16 GiB (more than it has), "), "{large}");
         let text = "[pool]\ncapacity = '1g'\n[groups.ci]\nmin = '2g'\n";
         assert!(describe(&Config::parse(text).unwrap(), 16 << 30).is_err());
     }

@@ -68,6 +68,8 @@ pub(super) struct Member {
     pub(super) ceiling_bytes: u64,
     /// The same if a user chose it; nothing before its first report.
     manual: Option<Option<u64>>,
+    /// The limits that were told last.
+    told_limits: Limits,
     /// What it can give back, by the same.
     pub(super) offer: Offer,
     /// How else it does, by the same.
@@ -95,6 +97,7 @@ impl Member {
             size_bytes: None,
             ceiling_bytes: 0,
             manual: None,
+            told_limits: Limits::default(),
             offer: Offer::default(),
             usage: Usage::default(),
             allotment: None,
@@ -141,7 +144,10 @@ impl Fleet {
     /// # Errors
     /// They cannot be had, or what has been promised does not fit.
     pub fn configure(&mut self, config: &Config, memory_bytes: u64) -> Result<(), Error> {
+        let before: Vec<_> =
+            self.tree.groups().map(|(path, id)| (path.to_owned(), self.limits_of(id))).collect();
         config.configure(memory_bytes, &mut self.tree)?;
+        self.tell_configured(&before);
         self.sharing = config.sharing();
         self.policies = config.policies();
         self.tune(config.tuning());
@@ -203,7 +209,10 @@ impl Fleet {
             }
         }
         if is_new {
-            self.tell_greeted(hello, id, admitted);
+            let told = self.tell_greeted(hello, id, admitted);
+            if let Some(member) = self.vms.get_mut(&hello.name) {
+                member.told_limits = told;
+            }
         }
         Ok(())
     }
@@ -235,10 +244,11 @@ impl Fleet {
         if let Some(before) = member.manual.replace(report.manual.then_some(report.ceiling_bytes)) {
             self.tell_ceiling(name, id, before, report);
         }
-        let before = self.limits_of(id);
         // They hold there already: nobody can refuse them.
         self.tree.adopt_limits(id, report.limits)?;
-        self.tell_limits(name, id, &before);
+        let told =
+            self.vms.get_mut(name).map(|member| std::mem::replace(&mut member.told_limits, report.limits));
+        self.tell_limits(name, id, &told.unwrap_or_default());
         let claims = |name: &str| {
             let zone = report.zones.iter().find(|zone| zone.name == name);
             zone.and_then(|zone| zone.resident_bytes).unwrap_or(0)

@@ -340,8 +340,11 @@ fn what_operators_change_is_told_if_it_changes() {
     // The law's own steps are no user's.
     observe(&mut fleet, &Report { ceiling_bytes: GIB / 8, ..report(&[]) }, 0);
     assert_eq!(told(&mut fleet), [of(VmCeiling, "a", "ci"), of(VmCeiling, "a", "ci")]);
+    // Not before the VMM has them, too, and says so: it may refuse.
+    fleet.change("a", limits(0, 3 * GIB)).unwrap();
+    observe(&mut fleet, &Report { limits: limits(0, GIB), ..report(&[]) }, 0);
     fleet.change("a", limits(0, 2 * GIB)).unwrap();
-    // The VMM has them, too, and says so.
+    assert_eq!(told(&mut fleet), []);
     observe(&mut fleet, &Report { limits: limits(0, 2 * GIB), ..report(&[]) }, 0);
     assert_eq!(told(&mut fleet), [of(VmLimits, "a", "ci")]);
     fleet.move_vm("a", "").unwrap();
@@ -351,5 +354,9 @@ fn what_operators_change_is_told_if_it_changes() {
     fleet.change_group(&group).unwrap();
     fleet.change_group(&group).unwrap();
     fleet.change_group(&GroupLimitsRequest { weight: Some(0), ..group }).unwrap_err();
+    assert_eq!(told(&mut fleet), [of(GroupLimits, "", "web")]);
+    let config = Config::parse("[groups.web]\nmax = '1g'\n[groups.new]\nmax = '1g'\n").unwrap();
+    fleet.configure(&config, 16 * GIB).unwrap();
+    fleet.configure(&config, 16 * GIB).unwrap();
     assert_eq!(told(&mut fleet), [of(GroupLimits, "", "web")]);
 }

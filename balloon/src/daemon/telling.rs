@@ -41,18 +41,22 @@ impl Fleet {
         self.tell(event.vm(&request.name).group(&request.group).limits(&request.limits));
     }
 
-    pub(super) fn tell_greeted(&mut self, hello: &Hello, id: Id, admitted: bool) {
+    /// Returns the limits that were told.
+    pub(super) fn tell_greeted(&mut self, hello: &Hello, id: Id, admitted: bool) -> Limits {
         let size = Size::from_bytes(hello.memory_bytes);
         let event = if admitted {
             let reason = format!("it was admitted and runs, with {size} of memory");
             self.of_vm(EventKind::VmStarted, &hello.name, id, reason)
         } else {
-            let reason =
-                format!("it runs, with {size} of memory, and was started without asking this ballastd");
+            let reason = format!(
+                "it runs, with {size} of memory, and was started before this ballastd or without asking it"
+            );
             self.of_vm(EventKind::VmFound, &hello.name, id, reason)
         };
         let event = event.figure("pid", u64::from(hello.pid)).figure("memory_bytes", hello.memory_bytes);
-        self.tell(event.limits(&self.limits_of(id)));
+        let limits = self.limits_of(id);
+        self.tell(event.limits(&limits));
+        limits
     }
 
     /// To be told before its node is retired.
@@ -80,6 +84,15 @@ impl Fleet {
         let after = self.limits_of(id);
         if let Some(reason) = difference(before, &after) {
             self.tell(Event::new(EventKind::GroupLimits, reason).group(path).limits(&after));
+        }
+    }
+
+    /// What a configuration that was read anew has changed of the groups that there are, and were `before`.
+    pub(super) fn tell_configured(&mut self, before: &[(String, Limits)]) {
+        for (path, limits) in before {
+            if let Some(id) = self.tree.group(path) {
+                self.tell_group_limits(path, id, limits);
+            }
         }
     }
 

@@ -267,7 +267,7 @@ impl fmt::Display for Reason {
             ),
             Self::Directed { take_bytes, resident_bytes, floor_bytes } => write!(
                 f,
-                "the host is short and takes {} back: it holds {} and leaves at least {}",
+                "ballastd takes {} back (`ballast events` says for whom): it holds {} and leaves at least {}",
                 size(take_bytes),
                 size(resident_bytes),
                 size(floor_bytes)

@@ -27,8 +27,12 @@ impl Pool {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Sum of the protected minimums as they count at the pool: of a node with a `min` its own, of one without
-    /// those in it.
+    /// those in it, of neither more than its `max`.
     pub protected_bytes: u64,
+    /// What minimums within groups come to beyond the groups' `max`: nobody can keep that promise.
+    pub crowded_bytes: u64,
+    /// A group of those, and its part.
+    pub crowded: Option<(Id, u64)>,
     /// Sum of the maximums as they count at the pool: of a group no more than its own `max`, of an orphan what it
     /// still holds. VMs without any are left out.
     pub committed_bytes: u64,
@@ -97,8 +101,12 @@ impl Tree {
         for (position, id) in order.upward() {
             let Some(node) = self.nodes.get(id) else { continue };
             let within = sums.get_mut(position).map(std::mem::take).unwrap_or_default();
+            let max = node.limits.max.filter(|_| matches!(node.role, Role::Group { .. })).unwrap_or(u64::MAX);
+            let excess = within.protected_bytes.saturating_sub(max);
             let claims = Claims {
-                protected_bytes: node.limits.min.unwrap_or(within.protected_bytes),
+                protected_bytes: node.limits.min.unwrap_or(within.protected_bytes).min(max),
+                crowded_bytes: within.crowded_bytes.saturating_add(excess),
+                crowded: within.crowded.or((excess > 0).then_some((id, excess))),
                 ..match (&node.role, node.limits.max) {
                     (Role::Vm { .. }, _) if node.orphan => Claims::of(node.charge_bytes),
                     (Role::Vm { .. }, Some(max)) => Claims::of(max),
@@ -113,6 +121,8 @@ impl Tree {
                 return claims;
             };
             sum.protected_bytes = sum.protected_bytes.saturating_add(claims.protected_bytes);
+            sum.crowded_bytes = sum.crowded_bytes.saturating_add(claims.crowded_bytes);
+            sum.crowded = claims.crowded.or(sum.crowded);
             sum.committed_bytes = sum.committed_bytes.saturating_add(claims.committed_bytes);
             sum.unbounded = claims.unbounded.or(sum.unbounded);
         }
@@ -177,6 +187,11 @@ impl Tree {
         if after.protected_bytes > capacity_bytes.max(before.protected_bytes) {
             let (bytes, before_bytes) = (after.protected_bytes, before.protected_bytes);
             return Err(Error::Protected { bytes, before_bytes, capacity_bytes });
+        }
+        let crowded = after.crowded.filter(|_| after.crowded_bytes > before.crowded_bytes);
+        if let Some((node, excess)) = crowded.and_then(|(id, excess)| Some((self.nodes.get(id)?, excess))) {
+            let (group, max_bytes) = (node.name.clone(), node.limits.max.unwrap_or_default());
+            return Err(Error::Crowded { group, bytes: max_bytes.saturating_add(excess), max_bytes });
         }
         let before_bytes = before.committed_bytes;
         if self.pool.overcommit {

@@ -132,6 +132,22 @@ pub enum Error {
         /// The pool's capacity.
         capacity_bytes: u64,
     },
+    /// Protected memory that a group may not hold.
+    #[error(
+        "protected minimums in group '{group}' would be {} in sum, {} more than its max of {}: lower a min, raise the max or \
+         end a VM",
+        Size::from_bytes(*bytes),
+        Size::from_bytes(bytes.saturating_sub(*max_bytes)),
+        Size::from_bytes(*max_bytes)
+    )]
+    Crowded {
+        /// The group's path.
+        group: String,
+        /// The sum as it would be.
+        bytes: u64,
+        /// What the group may hold.
+        max_bytes: u64,
+    },
     /// Maximums that exceed the pool, which may not be overcommitted.
     #[error(
         "maximums would be {} in sum, {} more than the pool's {} ({} before), and overcommit is off: lower a max, end \

@@ -83,6 +83,11 @@ impl Tree {
         if path.is_empty() { Some(self.root) } else { self.groups.get(path).copied() }
     }
 
+    /// All groups, by their paths.
+    pub fn groups(&self) -> impl Iterator<Item = (&str, Id)> {
+        self.groups.iter().map(|(path, id)| (path.as_str(), *id))
+    }
+
     /// The living VM of that name.
     #[must_use]
     pub fn vm(&self, name: &str) -> Option<Id> {

@@ -100,11 +100,13 @@ fn show(page: &EventsDocument, args: &EventsArgs) -> io::Result<()> {
 
 fn is_wanted(event: &EventDocument, args: &EventsArgs) -> bool {
     let is_late = args.since.is_none_or(|since| time(event) >= since);
-    let is_within = |name: &String| {
+    let is_within = |filter: &String| {
+        // As a group's name is shown, too.
+        let name = filter.strip_suffix('/').unwrap_or(filter);
         let is_in = |group: &String| {
             group.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        event.vm.as_ref() == Some(name) || event.group.as_ref().is_some_and(is_in)
+        event.vm.as_ref() == Some(filter) || event.group.as_ref().is_some_and(is_in)
     };
     is_late && (args.filter.is_empty() || args.filter.iter().any(is_within))
 }

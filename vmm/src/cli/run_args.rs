@@ -49,8 +49,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Memory of the guest: 512m, 1g, 1GiB
-    #[arg(short, long, value_name = "SIZE", default_value = "512m")]
+    /// Memory of the guest, its kernel's part included: 512m, 1g, 1GiB; --memory-max is the same
+    #[arg(short, long, value_name = "SIZE", default_value = "512m", alias = "memory-max")]
     pub memory: Size,
 
     /// Group whose limits hold for the microVM, such as ci/linux; needs ballastd
@@ -89,7 +89,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PERCENT")]
     pub stall_budget: Option<StallBudget>,
 
-    /// Write down what the reclaim law is told and what it decides, for `ballast replay`
+    /// Write down what the reclaim law is told and what it decides, for `ballast report` and `ballast replay`
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 

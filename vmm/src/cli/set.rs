@@ -27,6 +27,14 @@ use values::{Ceiling, Inherits, Limit, Node};
 
 /// Change a running microVM, or with --group and without its name the limits of a group
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ballast set web --working-set-age 60s      give back sooner what it does not use; auto as before
+  ballast set web --memory-high 200m         bring it back to that when it has more
+  ballast set web --memory-max 256m          never let it have more
+  ballast set web --group ci                 let the limits of a group hold for it
+  ballast set --group ci --memory-max 4g     change those
+A guest is left 96 MiB at least, or what its kernel has taken at its start and 16 MiB more.")]
 #[command(group(clap::ArgGroup::new("change").required(true).multiple(true)))]
 #[command(group(clap::ArgGroup::new("zone_change").args(["moved", "node", "memory_max"]).multiple(true)))]
 pub struct SetArgs {
@@ -37,7 +45,8 @@ pub struct SetArgs {
     /// configuration anew
     #[arg(required_unless_present = "group")]
     name: Option<String>,
-    /// Memory that the guest may have from now on: 512m, 1g, 1GiB; auto leaves it to Ballast again
+    /// Memory that the guest may have from now on: 512m, 1g, 1GiB; Ballast takes no more and gives none until auto leaves it
+    /// to it again
     #[arg(long, value_name = "SIZE|auto", group = "change")]
     memory_ceiling: Option<Ceiling>,
     /// Memory that the guest may ever have: at most what it was started with, which max stands for; with --zone, what its

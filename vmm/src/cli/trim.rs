@@ -84,7 +84,7 @@ fn row(Trimmed { vm, trim }: &Trimmed) -> [String; 6] {
         known(trim.before_bytes),
         known(trim.after_bytes),
         known(came_back(trim)),
-        why_not_more(trim),
+        why_not_more(vm, trim),
     ]
 }
 
@@ -92,7 +92,7 @@ fn came_back(trim: &TrimDocument) -> Option<u64> {
     Some(trim.before_bytes?.saturating_sub(trim.after_bytes?))
 }
 
-fn why_not_more(trim: &TrimDocument) -> String {
+fn why_not_more(vm: &str, trim: &TrimDocument) -> String {
     let size = Size::from_bytes;
     let guest = match trim.ended {
         TrimEnd::Reached => "the guest evicted all that was asked for".into(),
@@ -102,7 +102,10 @@ fn why_not_more(trim: &TrimDocument) -> String {
             size(trim.anonymous_bytes)
         ),
         TrimEnd::NoSwap => {
-            format!("{} is anonymous memory, which only the law may swap out", size(trim.anonymous_bytes))
+            format!(
+                "{} of its own memory goes only as it becomes unused: `ballast set {vm} --working-set-age` says when",
+                size(trim.anonymous_bytes)
+            )
         }
         TrimEnd::Ineffective => {
             "the guest's kernel says that it reclaims and does not: use another kernel".into()
@@ -114,7 +117,10 @@ fn why_not_more(trim: &TrimDocument) -> String {
         _ if !trim.settled => format!("{guest}; memory is still coming back"),
         Some(back) if back < trim.reclaimed_bytes / 2 => {
             let kept = size(trim.reclaimed_bytes.saturating_sub(back));
-            format!("{guest}; of {} that it freed {kept} lie between used pages", size(trim.reclaimed_bytes))
+            format!(
+                "{guest}; of {} that it freed {kept} lie between used pages and come back when those go",
+                size(trim.reclaimed_bytes)
+            )
         }
         _ => guest,
     }
@@ -140,8 +146,8 @@ mod tests {
     #[test]
     fn a_trim_is_a_line() {
         let trimmed = Trimmed { vm: "web".into(), trim: trim() };
-        let expected =
-            "web|-|300 MiB|100 MiB|200 MiB|40 MiB is anonymous memory, which only the law may swap out";
+        let expected = "web|-|300 MiB|100 MiB|200 MiB|40 MiB of its own memory goes only as it becomes unused: `ballast set web \
+             --working-set-age` says when";
         assert_eq!(row(&trimmed).join("|"), expected);
         let unknown = TrimDocument { before_bytes: None, zone: Some("a\x1b".into()), ..trim() };
         let line = row(&Trimmed { vm: "web".into(), trim: unknown }).join("|");
@@ -151,9 +157,14 @@ mod tests {
     #[test]
     fn what_the_host_did_not_get_is_explained() {
         let scattered = TrimDocument { after_bytes: Some(290 << 20), ..trim() };
-        let why = why_not_more(&scattered);
-        assert!(why.ends_with("; of 190 MiB that it freed 180 MiB lie between used pages"), "{why}");
+        let why = why_not_more("web", &scattered);
+        assert!(
+            why.ends_with(
+                "; of 190 MiB that it freed 180 MiB lie between used pages and come back when those go"
+            ),
+            "{why}"
+        );
         let moving = TrimDocument { settled: false, ..trim() };
-        assert!(why_not_more(&moving).ends_with("; memory is still coming back"));
+        assert!(why_not_more("web", &moving).ends_with("; memory is still coming back"));
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Usage {
     pub ceiling_bytes: Option<u64>,
     /// The footprint that the law wants.
     pub target_bytes: Option<u64>,
-    /// What the guest does not call available.
+    /// What neither the balloon has nor the guest calls available.
     pub guest_used_bytes: Option<u64>,
     pub resident_bytes: Option<u64>,
     pub saved_bytes: Option<u64>,

@@ -20,6 +20,11 @@ use std::time::Duration;
 
 /// List the zones of memory that running microVMs have
 #[derive(Args, Debug)]
+#[command(after_help = "\
+RESIDENT is what the host has of it in memory, SHARE its part of a layer that others map, too, BALLOONED what its balloon
+has, REPORTED what its guest reported free and gave back. In --tree, HELD is what it alone has in the host's memory, without
+the kernel and layers that it shares, FOOTPRINT is that with its part of the layers, and PROTECTED is what of it is never
+taken.")]
 pub struct ZonesArgs {
     /// Name of a microVM; without it, all are listed
     name: Option<String>,

@@ -153,7 +153,9 @@ impl Owner {
                 self.samples_total = self.samples_total.saturating_add(1);
                 self.sampled_ms = Some(now_ms);
                 let sample = translate::sample(boot_id, &sample);
-                self.guest_used_bytes = Some(sample.total_bytes.saturating_sub(sample.available_bytes));
+                // To its kernel what the balloon has is neither available nor gone.
+                let others = sample.available_bytes.saturating_add(self.law.ballooned_bytes());
+                self.guest_used_bytes = Some(sample.total_bytes.saturating_sub(others));
                 Observation::Sample(sample)
             }
         };

@@ -265,6 +265,12 @@ impl Law {
         }
     }
 
+    /// What the balloon has of the guest's memory, in bytes, by the last reading.
+    #[must_use]
+    pub fn ballooned_bytes(&self) -> u64 {
+        self.size_bytes.saturating_sub(self.guest_bytes())
+    }
+
     /// What the guest uses, if it is known. Ballooned pages count as used where the balloon deflates on OOM, so it is
     /// told by what is free of what the balloon leaves.
     fn used_bytes(&self) -> Option<u64> {

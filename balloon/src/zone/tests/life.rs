@@ -153,6 +153,34 @@ fn limits_change_together_or_not_at_all() {
 }
 
 #[test]
+fn a_group_promises_no_more_than_it_may_hold() {
+    let mut tree = tree(8 * GIB, true);
+    tree.create_group("web", max(400 * MIB)).unwrap();
+    let refusal = tree.create_vm("web/shop", "big", limits(450 * MIB, GIB)).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "protected minimums in group 'web' would be 450 MiB in sum, 50 MiB more than its max of 400 MiB: lower a min, \
+         raise the max or end a VM"
+    );
+    assert_eq!((tree.vm("big"), tree.group("web/shop")), (None, None), "nothing is left of it");
+    let big = tree.create_vm("web/shop", "big", limits(400 * MIB, GIB)).unwrap();
+    assert!(matches!(tree.change(&[(big, limits(401 * MIB, GIB))]), Err(Error::Crowded { .. })));
+    let web = tree.group("web").unwrap();
+    assert!(
+        matches!(tree.change(&[(web, max(399 * MIB))]), Err(Error::Crowded { bytes, .. }) if bytes == 400 * MIB)
+    );
+    // Who is there already is taken in, promises the group no more than it may hold, and may only get better.
+    let found = tree.adopt_vm("web", "found", limits(100 * MIB, GIB)).unwrap();
+    assert_eq!((tree.claims().protected_bytes, tree.claims().crowded_bytes), (400 * MIB, 100 * MIB));
+    tree.change(&[(found, limits(50 * MIB, GIB))]).unwrap();
+    assert!(tree.change(&[(found, limits(51 * MIB, GIB))]).is_err());
+    let config = |min| [("web", max(400 * MIB), None), ("web/shop", limits(min, GIB), None)];
+    assert!(matches!(tree.configure(tree.pool(), &config(401 * MIB)), Err(Error::Crowded { .. })));
+    tree.move_vm(found, "").unwrap();
+    tree.configure(tree.pool(), &config(400 * MIB)).unwrap();
+}
+
+#[test]
 fn without_overcommit_the_maximums_fit() {
     let mut tree = tree(8 * GIB, false);
     tree.create_vm("", "one", max(5 * GIB)).unwrap();

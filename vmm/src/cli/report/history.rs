@@ -27,7 +27,7 @@ pub struct History {
     pub resident: Curve,
     /// What the balloon left the guest.
     pub ceiling: Curve,
-    /// What the guest's kernel did not call available.
+    /// What neither the balloon had nor the guest's kernel called available.
     pub used: Curve,
     /// Pages a second that were evicted and needed again.
     pub refaults: Curve,
@@ -47,6 +47,8 @@ pub struct History {
     pub refaulted: u64,
     /// Pages that were evicted by order.
     pub evicted: u64,
+    /// By the last reading.
+    ballooned_bytes: u64,
     meter: Meter,
 }
 
@@ -93,6 +95,7 @@ impl History {
             decisions: 0,
             refaulted: 0,
             evicted: 0,
+            ballooned_bytes: 0,
             meter: Meter::default(),
         }
     }
@@ -130,6 +133,7 @@ impl History {
         // Nothing is what a microVM without a balloon says.
         let ceiling_bytes = if reading.ceiling_bytes == 0 { size_bytes } else { reading.ceiling_bytes };
         self.ceiling.add(at_ms, ceiling_bytes.min(size_bytes) as f64, 1.0);
+        self.ballooned_bytes = size_bytes.saturating_sub(ceiling_bytes);
     }
 
     fn sample(&mut self, at_ms: u64, sample: &Sample) {
@@ -138,7 +142,9 @@ impl History {
         if taken == Taken::Dropped {
             return;
         }
-        self.used.add(at_ms, sample.total_bytes.saturating_sub(sample.available_bytes) as f64, 1.0);
+        // To its kernel what the balloon has is neither available nor gone.
+        let others = sample.available_bytes.saturating_add(self.ballooned_bytes);
+        self.used.add(at_ms, sample.total_bytes.saturating_sub(others) as f64, 1.0);
         let Taken::Delta(delta) = taken else { return };
         let Delta { elapsed_us, stall_us, .. } = delta;
         let seconds = elapsed_us as f64 / 1e6;
@@ -261,6 +267,17 @@ pub(super) mod tests {
         let last = history.evictions.iter().last().unwrap();
         assert!(last.words.starts_with("evict 4 MiB of page cache: "), "{}", last.words);
         assert!(history.states.iter().any(|moment| moment.words.starts_with("now trimming")));
+    }
+
+    #[test]
+    fn what_the_balloon_has_is_not_used() {
+        let mut history =
+            History::new(Header::new(0, 1024 * MIB, Settings::new(1024 * MIB), Tuning::default()));
+        history.host(1000, &HostReading { ceiling_bytes: 512 * MIB, ..HostReading::default() });
+        let (total_bytes, available_bytes) = (1000 * MIB, 100 * MIB);
+        let sample = Sample { monotonic_us: 1, total_bytes, available_bytes, ..Sample::default() };
+        history.sample(2000, &sample);
+        assert_eq!(history.used.mean(), Some((388 * MIB) as f64));
     }
 
     #[test]

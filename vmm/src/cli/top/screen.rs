@@ -34,7 +34,7 @@ const HELP: &[&str] = &[
     "",
     "STATE     what the reclaim law does",
     "CPU%      of one CPU, by the VMM: the guest's work and its own",
-    "USED      what the guest does not call available",
+    "USED      what neither the balloon has nor the guest calls available",
     "TARGET    the footprint that the law wants",
     "RESIDENT  what the host holds of it",
     "SAVED     what the host does not hold of its size",
