@@ -76,6 +76,13 @@ pub enum Reason {
         /// What the daemon lets it rise by.
         grant_bytes: u64,
     },
+    /// The balloon fetches what the guest has free and its kernel is slow to report.
+    Gather {
+        /// So much of what the host holds.
+        free_bytes: u64,
+        /// What the guest uses.
+        used_bytes: u64,
+    },
     /// Limits are these.
     Limits {
         /// Lowest max.
@@ -271,6 +278,13 @@ impl fmt::Display for Reason {
                 size(take_bytes),
                 size(resident_bytes),
                 size(floor_bytes)
+            ),
+            Self::Gather { free_bytes, used_bytes } => write!(
+                f,
+                "the balloon fetches for a moment what the guest has freed and is slow to report: the host holds {} that are \
+                 free, {} are used",
+                size(free_bytes),
+                size(used_bytes)
             ),
             Self::Aging { age_ms, since_ms } => write!(
                 f,

@@ -1,7 +1,7 @@
 //! Recordings: what a law was told and what it ordered, one JSON document a line; and their replay.
 //!
 //! ```text
-//! {"ballast-trace":3,"now_ms":0,"size_bytes":1073741824,"settings":{...},"tuning":{...}}
+//! {"ballast-trace":4,"now_ms":0,"size_bytes":1073741824,"settings":{...},"tuning":{...}}
 //! {"now_ms":1000,"saw":{"sample":{...}}}
 //! {"did":{"now_ms":1000,"order":{"reclaim":{...}},"reason":{"step":{...}}}}
 //! ```
@@ -15,7 +15,7 @@ use crate::recording_line;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// How each recording begins, whatever its version.
 pub const BEGINNING: &[u8] = b"{\"ballast-trace\":";

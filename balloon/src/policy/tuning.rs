@@ -164,6 +164,11 @@ pub struct Tuning {
     /// Least time from one fine phase of a busy guest to the next, as what was freed did not come: 10 s in 150 s cost
     /// 1.2 % at the price of fine reporting.
     pub busy_fine_ms: u64,
+    /// Longest time for which the balloon fetches what a guest has freed when memory was directed, and least time to the
+    /// next: two ticks of the daemon's, in which it has a GiB.
+    pub gather_ms: u64,
+    /// Room that a guest is left above its use meanwhile: above the kernel's watermarks by several times.
+    pub gather_room_bytes: u64,
     /// Room that a guest without an agent is left above its use: share of that. As for lifted ceilings.
     pub headroom_permille: u64,
     /// Room that a guest without an agent is left above its use: at least. What it allocates until the next
@@ -238,6 +243,8 @@ impl Default for Tuning {
             coarse_order: 9,
             fine_ms: 10_000,
             busy_fine_ms: 150_000,
+            gather_ms: 4000,
+            gather_room_bytes: 16 * MIB,
             headroom_permille: 50,
             headroom_bytes: 64 * MIB,
             cache_permille: 500,

@@ -23,7 +23,8 @@ impl Law {
             _ if self.is_by_statistics() => by_statistics = self.follow_statistics(now_ms, &bounds),
             _ => self.rest(now_ms, &bounds),
         }
-        let bytes = self.ceiling.bytes();
+        let gathered = self.gathered(now_ms).filter(|(bytes, _)| *bytes < self.ceiling.bytes());
+        let bytes = gathered.map_or(self.ceiling.bytes(), |(bytes, _)| bytes);
         if bytes == self.ordered_ceiling_bytes {
             return;
         }
@@ -33,10 +34,11 @@ impl Law {
             high_bytes: bounds.high_bytes,
             floor_bytes: bounds.floor_bytes,
         };
-        let reason = match (self.pause(now_ms), by_statistics) {
-            (Some((State::Manual | State::Safe, _, reason)), _) => reason,
-            (Some((State::Hold, _, reason)), _) if rises => reason,
-            (_, Some(reason)) => reason,
+        let reason = match (gathered, self.pause(now_ms), by_statistics) {
+            (Some((_, reason)), _, _) => reason,
+            (_, Some((State::Manual | State::Safe, _, reason)), _) => reason,
+            (_, Some((State::Hold, _, reason)), _) if rises => reason,
+            (_, _, Some(reason)) => reason,
             _ => limits,
         };
         self.ordered_ceiling_bytes = bytes;

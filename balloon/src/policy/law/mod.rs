@@ -16,6 +16,7 @@
 mod ceiling;
 mod ceilings;
 mod gain;
+mod gather;
 mod harm;
 mod pace;
 mod pause;
@@ -46,6 +47,7 @@ use crate::PAGE_BYTES;
 use crate::device::LEAST_FLOOR_BYTES;
 use ceiling::{Bounds, Ceiling};
 use gain::Gain;
+use gather::Gather;
 use harm::Harm;
 use pace::Pace;
 use pause::Pause;
@@ -69,6 +71,7 @@ pub struct Law {
     harm: Harm,
     stream: Stream,
     gain: Gain,
+    gather: Gather,
     pace: Pace,
     ceiling: Ceiling,
     /// The ceiling that the balloon was last told.
@@ -119,6 +122,7 @@ impl Law {
             harm: Harm::default(),
             stream: Stream::default(),
             gain: Gain::default(),
+            gather: Gather::default(),
             pace: Pace::new(&tuning),
             ceiling: Ceiling::new(max_bytes),
             ordered_ceiling_bytes: max_bytes,

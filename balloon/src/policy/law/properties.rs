@@ -139,6 +139,13 @@ fn run(steps: &[(u64, Observation)]) -> Vec<Decision> {
                 let is_directed = matches!(decision.reason, Reason::Directed { .. });
                 assert!(is_directed || law.state == State::Trimming, "trims in {:?}", law.state);
             }
+            if let (Order::Ceiling { bytes }, Reason::Gather { .. }) = (decision.order, decision.reason) {
+                assert!(
+                    bytes >= bounds.floor_bytes.max(law.used_bytes().unwrap_or(0)),
+                    "fetches what is used"
+                );
+                assert!(bytes < ceiling, "raises to fetch");
+            }
             assert!(!decision.reason.to_string().is_empty());
             all.push(*decision);
         }

@@ -1,6 +1,7 @@
 //! What samples say, and when a guest suffers.
 
 use super::Law;
+use super::gather::Gather;
 use crate::PAGE_BYTES;
 use crate::policy::arithmetic::scale;
 use crate::policy::meter::{Delta, Taken};
@@ -56,7 +57,7 @@ impl Law {
 
     /// How the guest suffers, if it does.
     fn signal(&self, now_ms: u64, sample: &Sample, delta: &Delta, is_scarce: bool) -> Option<Signal> {
-        let is_bound = self.ceiling.bytes() < self.bounds(now_ms).max_bytes;
+        let is_bound = self.ordered_ceiling_bytes < self.bounds(now_ms).max_bytes;
         let lists_pages = sample.file_bytes().saturating_add(sample.anon_bytes()).div_euclid(PAGE_BYTES);
         let no_trigger = self.capabilities.is_some_and(|can| can.psi && !can.psi_trigger);
         let stall_ppm = scale(delta.stall_us, 1_000_000, delta.elapsed_us);
@@ -102,6 +103,7 @@ impl Law {
         if !is_short {
             return;
         }
+        self.gather = Gather::default();
         // Beyond the grant only as the host allows.
         let most_bytes = self
             .host_is_short()

@@ -192,6 +192,7 @@ impl Law {
             self.harm.evicted(pages, pending.is_cold);
         }
         if pending.is_directed {
+            self.gather.freed(now_ms, self.tuning.gather_ms);
             let compressed = permille(reclaimed.anon_pages.min(pages), self.tuning.compressed_permille);
             self.short_bytes = self.short_bytes.saturating_add(compressed.saturating_mul(PAGE_BYTES));
         }

@@ -288,6 +288,50 @@ fn what_is_directed_is_reported_as_it_is_freed() {
     assert_eq!(reporting(guest.seconds(4)), [(9, false)]);
 }
 
+/// One that has carried out an order to give 90 MiB back, of which the host has got nothing, and what follows of it.
+fn scattered(settings: Settings) -> (Guest, Vec<Decision>) {
+    let mut guest = Guest::new();
+    guest.scatters = Some(false);
+    let _ = guest.tell(&Observation::Settings(settings));
+    guest.seconds(2);
+    assert_eq!(reclaimed_bytes(&guest.tell(&envelope(1, 90 * MIB))), 90 * MIB);
+    let file_pages = 90 * MIB / PAGE_BYTES;
+    let _ = guest.tell(&Observation::Reclaimed(Reclaimed { number: 1, file_pages, ..Reclaimed::default() }));
+    guest.sample.inactive_file_bytes -= 90 * MIB;
+    guest.sample.free_bytes += 90 * MIB;
+    guest.scattered_bytes += 90 * MIB;
+    let decisions = guest.second();
+    (guest, decisions)
+}
+
+fn ceilings(decisions: &[Decision]) -> Vec<u64> {
+    let bytes = |decision: &Decision| match decision.order {
+        Order::Ceiling { bytes } => Some(bytes),
+        _ => None,
+    };
+    decisions.iter().filter_map(bytes).collect()
+}
+
+#[test]
+fn what_is_directed_and_not_reported_the_balloon_fetches_and_gives_back() {
+    // Of 1024 MiB 190 are free.
+    let left = SIZE - 190 * MIB + Tuning::default().gather_room_bytes;
+    let (mut guest, decisions) = scattered(Settings::new(SIZE));
+    assert_eq!(ceilings(&decisions), [left]);
+    let reading = HostReading { ceiling_bytes: left, ..guest.law.host };
+    assert_eq!(ceilings(&guest.tell(&Observation::Host(reading))), [SIZE], "as soon as it is there");
+    assert_eq!(ceilings(&guest.seconds(10)), [0; 0], "once for what is freed once");
+    // A driver that does not get so far is not waited for.
+    let (mut guest, _) = scattered(Settings::new(SIZE));
+    assert_eq!((ceilings(&guest.seconds(3)), ceilings(&guest.second())), (vec![], vec![SIZE]));
+    // Whoever suffers meanwhile keeps what it has.
+    let (mut guest, _) = scattered(Settings::new(SIZE));
+    guest.sample.cause = Cause::OutOfMemory;
+    assert_eq!(ceilings(&guest.second()), [SIZE]);
+    let trim = Settings { mode: Mode::Trim, ..Settings::new(SIZE) };
+    assert_eq!(ceilings(&scattered(trim).1), [0; 0]);
+}
+
 #[test]
 fn what_is_compressed_instead_of_given_back_is_ordered_again() {
     let mut guest = Guest::new();

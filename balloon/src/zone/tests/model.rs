@@ -90,7 +90,22 @@ impl Model {
 
     fn protected(&self, of: usize) -> u64 {
         let within = || self.children(of).into_iter().map(|child| self.protected(child)).sum();
-        self.nodes[&of].limits.min.unwrap_or_else(within)
+        let sum = self.nodes[&of].limits.min.unwrap_or_else(within);
+        self.group_max(of).map_or(sum, |max| sum.min(max))
+    }
+
+    fn group_max(&self, of: usize) -> Option<u64> {
+        self.nodes[&of].limits.max.filter(|_| self.nodes[&of].kind == Kind::Group)
+    }
+
+    /// What groups promise beyond what they may hold.
+    fn crowded(&self) -> u64 {
+        let within = |of| self.children(of).into_iter().map(|child| self.protected(child)).sum::<u64>();
+        self.nodes.keys().filter_map(|of| Some(within(*of).saturating_sub(self.group_max(*of)?))).sum()
+    }
+
+    fn promised(&self) -> (u64, Option<u64>, u64) {
+        (self.protected(0), self.committed(0), self.crowded())
     }
 
     /// Without a bound it is none.
@@ -109,9 +124,10 @@ impl Model {
     }
 
     /// Whether the pool can keep what is promised, or no more is promised than `before`.
-    fn admits(&self, before: (u64, Option<u64>)) -> Result<(), Refused> {
+    fn admits(&self, before: (u64, Option<u64>, u64)) -> Result<(), Refused> {
         let capacity = self.pool.capacity_bytes;
         when(self.protected(0) <= capacity.max(before.0))?;
+        when(self.crowded() <= before.2)?;
         when(
             self.pool.overcommit
                 || self.committed(0).is_some_and(|sum| sum <= capacity.max(before.1.unwrap_or(0))),
@@ -120,7 +136,7 @@ impl Model {
 
     /// Changes a copy, and takes it if it may be.
     fn attempt<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, Refused>) -> Result<T, Refused> {
-        let before = (self.protected(0), self.committed(0));
+        let before = self.promised();
         let mut changed = self.clone();
         let value = change(&mut changed)?;
         changed.admits(before)?;
@@ -276,7 +292,7 @@ impl Model {
     pub(super) fn set_pool(&mut self, pool: Pool) -> Result<(), Refused> {
         let mut changed = self.clone();
         changed.pool = pool;
-        changed.admits((0, Some(0)))?;
+        changed.admits((0, Some(0), 0))?;
         self.pool = pool;
         Ok(())
     }

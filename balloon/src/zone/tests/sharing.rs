@@ -148,7 +148,7 @@ fn who_has_moved_away_pushes_nobody_left_behind() {
 #[test]
 fn a_move_that_is_refused_leaves_shared_zones_where_they_were() {
     let mut tree = tree(1000, true);
-    tree.create_group("ci", limits(100, 1000)).unwrap();
+    tree.create_group("ci", limits(100, 2000)).unwrap();
     let [ci, other] = ["a", "b"].map(|name| tree.create_vm("ci", name, limits(600, 1000)).unwrap());
     let home = tree.group("ci").unwrap();
     let [zone, next] = ["layer", "next"].map(|name| tree.map(ci, home, name).unwrap());
