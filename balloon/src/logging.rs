@@ -21,6 +21,9 @@ pub const WINDOW: Duration = Duration::from_secs(5);
 /// Longest message: whatever its characters, a line fits what a pipe has room for when it says that it is writable.
 const MESSAGE_CHARS: usize = 900;
 
+/// Longest error: some screens of it.
+const CHAIN_CHARS: usize = 8000;
+
 /// Text of somebody else, such as the guest, without what could change a terminal: its lines stay, and consoles end
 /// them with carriage returns, too. It also bounds a report: of a control character JSON makes six bytes, of its
 /// replacement three.
@@ -147,7 +150,10 @@ pub fn causes(error: &dyn std::error::Error) -> String {
 }
 
 fn chain(program: &str, error: &dyn std::error::Error) -> String {
-    readable(&format!("{program}: {}\n", causes(error)))
+    let causes = causes(error);
+    let shown = causes.char_indices().nth(CHAIN_CHARS).and_then(|(end, _)| causes.get(..end));
+    let (shown, rest) = shown.map_or((causes.as_str(), ""), |shown| (shown, " ..."));
+    readable(&format!("{program}: {shown}{rest}\n"))
 }
 
 #[cfg(test)]

@@ -39,7 +39,18 @@ const OTHERS_WRITE: u32 = 0o022;
 /// It cannot be made, or others own it or may write to it.
 pub fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let found = std::fs::metadata(directory)?;
+    check(directory)
+}
+
+/// That the state directory, if there is one, is nobody else's.
+///
+/// # Errors
+/// Others own it or may write to it.
+pub fn check(directory: &Path) -> io::Result<()> {
+    let found = match std::fs::metadata(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
     if found.uid() == rustix::process::geteuid().as_raw() && found.mode() & OTHERS_WRITE == 0 {
         return Ok(());
     }
@@ -60,7 +71,7 @@ mod tests {
         make(&state).unwrap();
         for (mode, is_fine) in [(0o700, true), (0o755, true), (0o770, false), (0o1777, false)] {
             set_permissions(&state, Permissions::from_mode(mode)).unwrap();
-            assert_eq!(make(&state).is_ok(), is_fine, "{mode:o}");
+            assert_eq!((make(&state).is_ok(), check(&state).is_ok()), (is_fine, is_fine), "{mode:o}");
         }
     }
 }

@@ -122,23 +122,21 @@ pub fn upgrade(
 /// Sends `request` and reads the head of the answer and no more; of a refusal all of it.
 fn begin_upgrade(socket: &Path, request: &[u8]) -> io::Result<(UnixStream, Vec<u8>)> {
     const HEAD_BYTES: usize = 4096;
+    let start = Instant::now();
     let mut stream = connect(socket, LIMIT)?;
     stream.write_all(request)?;
-    stream.set_read_timeout(Some(LIMIT))?;
     let mut answer = Vec::new();
     // Byte by byte: what is behind the head is the other protocol's.
     while answer.len() < HEAD_BYTES && !answer.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        match stream.read(&mut byte) {
-            Ok(0) => break,
-            Ok(_) => answer.extend(byte),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match read_within(&mut stream, &mut byte, start, LIMIT)? {
+            0 => break,
+            _ => answer.extend(byte),
         }
     }
     while !answer.starts_with(b"HTTP/1.1 101 ") && answer.len() < ANSWER_BYTES && parse(&answer).is_none() {
         let mut more = [0; 1024];
-        match stream.read(&mut more)? {
+        match read_within(&mut stream, &mut more, start, LIMIT)? {
             0 => break,
             length => answer.extend_from_slice(more.get(..length).unwrap_or_default()),
         }
@@ -215,17 +213,34 @@ fn exchange(socket: &Path, request: &[u8], limit: Duration, most_bytes: usize) -
     let mut answer = Vec::new();
     let mut buffer = vec![0; 16 << 10];
     while answer.len() < most_bytes {
-        let left = limit.saturating_sub(start.elapsed());
-        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        match stream.read(&mut buffer) {
+        match read_within(&mut stream, &mut buffer, start, limit) {
             Ok(0) => break,
             Ok(bytes) => answer.extend_from_slice(buffer.get(..bytes).unwrap_or_default()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset && !answer.is_empty() => break,
             Err(error) => return Err(error),
         }
     }
     Ok(answer)
+}
+
+/// Reads some, at most until `limit` after `start`: whoever sends a byte now and then gets no more time.
+fn read_within(
+    stream: &mut UnixStream,
+    buffer: &mut [u8],
+    start: Instant,
+    limit: Duration,
+) -> io::Result<usize> {
+    loop {
+        let left = limit.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }
 
 /// Status and content of a whole response.
@@ -243,6 +258,25 @@ fn parse(bytes: &[u8]) -> Option<(u16, &[u8])> {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_gets_no_more_time() {
+        let (mut stream, mut other) = UnixStream::pair().unwrap();
+        let serving = std::thread::spawn(move || {
+            while other.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let start = Instant::now();
+        let error = loop {
+            if let Err(error) = read_within(&mut stream, &mut [0], start, Duration::from_millis(100)) {
+                break error;
+            }
+        };
+        assert!(matches!(classify(error), Error::NoAnswer));
+        drop(stream);
+        serving.join().unwrap();
+    }
 
     #[test]
     fn a_list_may_be_longer_than_what_one_says_of_itself() {

@@ -26,7 +26,11 @@ impl Fleet {
     /// There is no such microVM, the limits contradict each other, or the pool does not admit them.
     pub fn change(&mut self, name: &str, limits: Limits) -> Result<(), Error> {
         let id = self.tree.vm(name).ok_or(Error::Gone)?;
-        self.tree.change(&[(id, limits)])
+        self.tree.change(&[(id, limits)])?;
+        if let Some(member) = self.vms.get_mut(name) {
+            member.admitted = limits;
+        }
+        Ok(())
     }
 
     /// Changes the limits of a group, all or none, until it is configured anew or goes with its last member.

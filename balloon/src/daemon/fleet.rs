@@ -68,6 +68,8 @@ pub(super) struct Member {
     pub(super) ceiling_bytes: u64,
     /// The same if a user chose it; nothing before its first report.
     manual: Option<Option<u64>>,
+    /// Limits that the pool has admitted, or that it had when this daemon found it.
+    pub(super) admitted: Limits,
     /// The limits that were told last.
     told_limits: Limits,
     /// What it can give back, by the same.
@@ -97,6 +99,7 @@ impl Member {
             size_bytes: None,
             ceiling_bytes: 0,
             manual: None,
+            admitted: Limits::default(),
             told_limits: Limits::default(),
             offer: Offer::default(),
             usage: Usage::default(),
@@ -175,7 +178,8 @@ impl Fleet {
         self.has_room()?;
         let scope = self.sharing.scope(&request.group, &request.name, request.share)?;
         let id = self.tree.create_vm(&request.group, &request.name, request.limits)?;
-        self.vms.insert(request.name.clone(), Member::new(id, starter, false));
+        let member = Member { admitted: request.limits, ..Member::new(id, starter, false) };
+        self.vms.insert(request.name.clone(), member);
         Ok(scope)
     }
 
@@ -195,8 +199,13 @@ impl Fleet {
                     // Another one had the name and has ended.
                     self.end(&hello.name);
                 }
-                let id = self.tree.adopt_vm(&hello.group, &hello.name, hello.limits)?;
-                self.vms.insert(hello.name.clone(), Member::new(id, process, true));
+                // Nobody is promised more than it or the pool has.
+                let most = Some(hello.memory_bytes.min(self.tree.pool().capacity_bytes));
+                let most =
+                    Limits { min: most, low: most, max: None, weight: hello.limits.weight, high: None };
+                let admitted = hello.limits.within(&most);
+                let id = self.tree.adopt_vm(&hello.group, &hello.name, admitted)?;
+                self.vms.insert(hello.name.clone(), Member { admitted, ..Member::new(id, process, true) });
                 (id, true, false)
             }
         };
@@ -240,14 +249,13 @@ impl Fleet {
         (member.silent_ticks, member.has_answered) = (0, true);
         (member.ceiling_bytes, member.offer, member.usage) =
             (report.ceiling_bytes, report.offer, report.usage);
-        let id = member.id;
+        let (id, limits) = (member.id, report.limits.within(&member.admitted));
         if let Some(before) = member.manual.replace(report.manual.then_some(report.ceiling_bytes)) {
             self.tell_ceiling(name, id, before, report);
         }
         // They hold there already: nobody can refuse them.
-        self.tree.adopt_limits(id, report.limits)?;
-        let told =
-            self.vms.get_mut(name).map(|member| std::mem::replace(&mut member.told_limits, report.limits));
+        self.tree.adopt_limits(id, limits)?;
+        let told = self.vms.get_mut(name).map(|member| std::mem::replace(&mut member.told_limits, limits));
         self.tell_limits(name, id, &told.unwrap_or_default());
         let claims = |name: &str| {
             let zone = report.zones.iter().find(|zone| zone.name == name);

@@ -181,6 +181,7 @@ fn an_envelope_says_what_binds() {
     fleet.greet(&hello("a", "ci/x", limits(0, GIB)), VMM).unwrap();
     // Its limits have changed since.
     let changed = Limits { high: Some(GIB), ..limits(GIB / 2, 2 * GIB) };
+    fleet.change("a", changed).unwrap();
     let report = Report { limits: changed, ..report(&[("ram", GIB / 4)]) };
     observe(&mut fleet, &report, GIB / 4);
     fleet.protect();
@@ -195,6 +196,23 @@ fn an_envelope_says_what_binds() {
     assert_eq!(fleet.tree().group("ci"), None, "a group goes with its last member");
     assert_eq!(fleet.move_vm("nobody", ""), Err(Error::Gone));
     assert!(matches!(fleet.change("a", limits(2, 1)), Err(Error::Order { .. })));
+}
+
+#[test]
+fn nobody_is_protected_by_its_own_word() {
+    let mut fleet = fleet(true);
+    let all =
+        Limits { low: Some(u64::MAX), high: Some(u64::MAX), weight: 10_000, ..limits(u64::MAX, u64::MAX) };
+    // Of one that was admitted, and of one that an earlier daemon admitted, nobody knows with what.
+    fleet.admit(&request("a", "ci", limits(GIB / 4, GIB)), VMM).unwrap();
+    fleet.greet(&hello("a", "ci", all), VMM).unwrap();
+    observe(&mut fleet, &Report { limits: all, ..report(&[]) }, 0);
+    let of = |fleet: &Fleet, name| *fleet.tree().get(fleet.tree().vm(name).unwrap()).unwrap().limits();
+    assert_eq!(of(&fleet, "a"), Limits { high: Some(GIB), ..limits(GIB / 4, GIB) });
+    fleet.greet(&hello("b", "ci", all), Process { pid: 9, start_ticks: 9 }).unwrap();
+    let found = hello("b", "ci", all).memory_bytes;
+    assert_eq!((of(&fleet, "b").min, of(&fleet, "b").low), (Some(found), Some(found)));
+    assert_eq!(fleet.host().protected_bytes, found + GIB / 4);
 }
 
 #[test]

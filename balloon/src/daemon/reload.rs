@@ -8,6 +8,7 @@ use super::fleet::Fleet;
 use super::journal::Journal;
 use crate::control::events::EventKind;
 use crate::logging;
+use crate::regular_file;
 use crate::size::Size;
 use std::cell::RefCell;
 use std::io;
@@ -24,6 +25,9 @@ pub struct Reload {
     fleet: Rc<RefCell<Fleet>>,
     journal: Rc<Journal>,
 }
+
+/// Longest configuration: some ten thousands of groups.
+const LONGEST_BYTES: u64 = 1 << 20;
 
 /// The configuration is not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +51,9 @@ pub enum Error {
 /// It cannot be read, or is none.
 pub fn read(path: Option<&Path>) -> Result<Config, Error> {
     let Some(path) = path else { return Ok(Config::default()) };
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    let unread = |source| Error::Read { path: path.into(), source };
+    let content = regular_file::read(path, LONGEST_BYTES).map_err(unread)?;
+    let text = String::from_utf8(content).map_err(|_| unread(io::Error::other("it is no text (UTF-8)")))?;
     Ok(Config::parse(&text)?)
 }
 
@@ -82,12 +88,12 @@ impl Reload {
                 Event::new(EventKind::ConfigReloaded, reason).figure("capacity_bytes", capacity_bytes)
             }
             Err(error) => {
-                log::error!("the configuration stays as it was:");
-                logging::print_chain("ballastd", &error);
                 let told = match &error {
                     Error::Config(config::Error::Text { told, .. }) => told.clone(),
                     error => logging::causes(error),
                 };
+                // As a message, which waits for no reader.
+                log::error!("the configuration stays as it was: {told}");
                 Event::new(EventKind::ConfigRefused, format!("the configuration stays as it was: {told}"))
             }
         };

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use crate::regular_file;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,8 +18,9 @@ const LOCK: &str = "ballastd.lock";
 /// The directory cannot be made or written.
 pub fn take(state: &Path) -> io::Result<Option<File>> {
     crate::state::make(state)?;
-    let open =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(state.join(LOCK))?;
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let open = regular_file::open_with(&state.join(LOCK), &mut options)?;
     match flock(&open, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(open)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

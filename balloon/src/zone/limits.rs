@@ -60,11 +60,36 @@ impl Limits {
         }
         Ok(())
     }
+
+    /// What of these holds of who was admitted with `admitted`: nobody protects itself more, or takes more, by its own word.
+    #[must_use]
+    pub fn within(&self, admitted: &Self) -> Self {
+        let protected = |own: Option<u64>, admitted: Option<u64>| Some(own?.min(admitted?));
+        let max = self.max.into_iter().chain(admitted.max).min();
+        Self {
+            min: protected(self.min, admitted.min),
+            low: protected(self.low, admitted.low),
+            high: self.high.map(|high| high.min(max.unwrap_or(high))),
+            max,
+            weight: self.weight.min(admitted.weight),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_was_admitted_may_want_less_and_never_more() {
+        let admitted = Limits { min: Some(2), low: Some(4), high: Some(6), max: Some(8), weight: 100 };
+        let less = Limits { min: Some(1), low: None, high: Some(5), max: Some(7), weight: 50 };
+        assert_eq!(less.within(&admitted), less);
+        let more = Limits { min: Some(3), low: Some(5), high: Some(9), max: None, weight: 10_000 };
+        assert_eq!(more.within(&admitted), Limits { high: Some(8), ..admitted });
+        let unprotected = Limits { min: None, low: None, ..Limits::default() };
+        assert_eq!(more.within(&unprotected), Limits { high: Some(9), ..unprotected });
+    }
 
     #[test]
     fn what_is_set_must_ascend() {

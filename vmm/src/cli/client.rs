@@ -48,7 +48,7 @@ pub enum Error {
         names: Vec<String>,
     },
     /// The state directory cannot be read.
-    #[error("cannot see which microVMs run in {}: are they another user's?", path.display())]
+    #[error("cannot see which microVMs run in {}", path.display())]
     State {
         /// The state directory.
         path: PathBuf,
@@ -93,7 +93,8 @@ fn others(running: &[String]) -> String {
 /// # Errors
 /// The state directory cannot be read.
 pub fn known(state: &Path) -> Result<Vec<Known>, Error> {
-    state::known(state).map_err(|source| Error::State { path: state.into(), source })
+    let known = balloon::state::check(state).and_then(|()| state::known(state));
+    known.map_err(|source| Error::State { path: state.into(), source })
 }
 
 /// All running microVMs.

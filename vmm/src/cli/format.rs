@@ -26,15 +26,15 @@ pub fn write_table<const N: usize>(
     rows: &[[String; N]],
     output: &mut impl Write,
 ) -> io::Result<()> {
-    let width = |column: usize| {
+    let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(headings.get(column).map(|heading| heading.len())).max().unwrap_or(0)
-    };
+    });
     let mut write_row = |cells: [&str; N]| -> io::Result<()> {
         let mut line = String::new();
-        for (column, cell) in cells.into_iter().enumerate() {
+        for (column, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
             let gap = if column == 0 { "" } else { "  " };
-            line.push_str(&format!("{gap}{cell:<width$}", width = width(column)));
+            line.push_str(&format!("{gap}{cell:<width$}"));
         }
         writeln!(output, "{}", line.trim_end())
     };

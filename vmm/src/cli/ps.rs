@@ -96,7 +96,7 @@ pub fn run(args: &PsArgs) -> Result<ExitCode, Box<dyn Error>> {
     known.retain(|vm| args.all || vm.exit.is_none());
     if args.quiet {
         let mut output = Output::lock();
-        known.iter().try_for_each(|vm| writeln!(output, "{}", vm.id()))?;
+        known.iter().try_for_each(|vm| writeln!(output, "{}", printable(vm.id())))?;
         return Ok(ExitCode::SUCCESS);
     }
     let listed: Vec<_> = client::ask_all(&known, look).into_iter().map(|(_, listed)| listed).collect();
@@ -155,7 +155,7 @@ fn row(listed: &Listed, now: Duration) -> [String; 7] {
         ),
         _ => (none(), none(), none()),
     };
-    [listed.name.clone(), listed.id.clone(), status, cpus, memory, resident, image]
+    [listed.name.clone(), printable(&listed.id), status, cpus, memory, resident, image]
 }
 
 #[cfg(test)]

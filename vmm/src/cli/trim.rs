@@ -4,6 +4,8 @@ use super::client;
 use super::dirs::Dirs;
 use super::format::{Format, write_list};
 use super::output::Output;
+use super::state::Known;
+use balloon::control::api::VmDocument;
 use balloon::control::orders::{TrimDocument, TrimEnd, TrimRequest};
 use balloon::size::Size;
 use clap::Args;
@@ -54,7 +56,12 @@ pub fn run(args: &TrimArgs) -> Result<ExitCode, Box<dyn Error>> {
         }
         None => {
             let running = client::running(&state)?;
-            let answers = client::ask_all(&running, |vm| client::order(vm, "/v1/trim", &request));
+            // One that does not even say who it is, is not waited for as long as a guest may take.
+            let trim = |vm: &Known| {
+                let _: VmDocument = client::get(vm, "/v1/vm")?;
+                client::order(vm, "/v1/trim", &request)
+            };
+            let answers = client::ask_all(&running, trim);
             let mut trimmed = Vec::new();
             for (vm, answer) in answers {
                 match answer {

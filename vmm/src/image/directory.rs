@@ -6,14 +6,14 @@
 #![forbid(unsafe_code)]
 
 use balloon::wall_clock;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Access, AtFlags, CWD};
+use rustix::fs::{Access, AtFlags, CWD, SeekFrom, seek};
 use sha2::{Digest as _, Sha256};
 
 use super::config::ImageConfig;
@@ -21,6 +21,7 @@ use super::digest::Digest;
 use super::erofs::Build;
 use super::error::Error;
 use super::import::Import;
+use super::limits::Limits;
 use super::progress::{Event, Stage};
 use super::records::ImageRecord;
 use super::workspace::KeyLock;
@@ -40,6 +41,8 @@ pub struct Fingerprint {
     newest: i64,
     /// Length of all files.
     bytes: u64,
+    /// What of it no file stores.
+    holes: u64,
 }
 
 /// Builds the image of a directory unless the store has it.
@@ -55,7 +58,7 @@ pub fn import(import: &Import<'_>, directory: &Path) -> Result<ImageRecord, Erro
     }
     let scan = || -> Result<Fingerprint, Error> {
         import.progress.report(Event::Begin { stage: Stage::Scan, total_bytes: None });
-        let fingerprint = fingerprint(directory);
+        let fingerprint = fingerprint(directory, import.store.limits());
         import.progress.report(Event::End);
         fingerprint
     };
@@ -106,11 +109,11 @@ fn open(path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| Error::Open { path: path.to_owned(), source }
 }
 
-fn fingerprint(root: &Path) -> Result<Fingerprint, Error> {
+fn fingerprint(root: &Path, limits: &Limits) -> Result<Fingerprint, Error> {
     let is_root_user = rustix::process::geteuid().is_root();
     let top = fs::symlink_metadata(root).map_err(open(root))?;
     let mut hasher = Sha256::new();
-    let mut total = Fingerprint { digest: Digest([0; 32]), changed_ns: 0, newest: 0, bytes: 0 };
+    let mut total = Fingerprint { digest: Digest([0; 32]), changed_ns: 0, newest: 0, bytes: 0, holes: 0 };
     let mut pending: Vec<(PathBuf, Metadata)> = vec![(root.to_owned(), top.clone())];
     while let Some((path, metadata)) = pending.pop() {
         hash(&mut hasher, path.strip_prefix(root).unwrap_or(&path), &metadata);
@@ -119,6 +122,17 @@ fn fingerprint(root: &Path) -> Result<Fingerprint, Error> {
         total.newest = total.newest.max(metadata.mtime());
         if metadata.is_file() {
             total.bytes = total.bytes.saturating_add(metadata.len());
+            total.holes = total.holes.saturating_add(holes(&path, &metadata));
+        }
+        let beyond = [
+            (total.bytes > limits.layer_bytes, "with it there is more than an image may hold"),
+            (
+                total.holes > limits.hole_bytes,
+                "an image holds the holes of sparse files as zeroes, and these are too many",
+            ),
+        ];
+        if let Some((_, reason)) = beyond.into_iter().find(|(is, _)| *is) {
+            return Err(Error::Directory { path, reason });
         }
         if !is_root_user && (metadata.is_file() || metadata.is_dir()) {
             let readable = rustix::fs::accessat(CWD, &path, Access::READ_OK, AtFlags::EACCESS);
@@ -149,6 +163,25 @@ fn fingerprint(root: &Path) -> Result<Fingerprint, Error> {
     Ok(total)
 }
 
+/// What of a file is not stored. Of one that cannot be read something else is said.
+fn holes(path: &Path, metadata: &Metadata) -> u64 {
+    const BLOCK: u64 = 512;
+    let length = metadata.len();
+    if metadata.blocks().saturating_mul(BLOCK) >= length {
+        return 0;
+    }
+    let Ok(file) = File::open(path) else { return 0 };
+    let (mut at, mut sum) = (0, 0u64);
+    // At the end of each file is a hole without length.
+    while let Ok(hole) = seek(&file, SeekFrom::Hole(at))
+        && hole < length
+    {
+        at = seek(&file, SeekFrom::Data(hole)).unwrap_or(length);
+        sum = sum.saturating_add(at.saturating_sub(hole));
+    }
+    sum
+}
+
 fn hash(hasher: &mut Sha256, path: &Path, metadata: &Metadata) {
     let path = path.as_os_str().as_bytes();
     hasher.update((path.len() as u64).to_le_bytes());
@@ -172,7 +205,7 @@ mod tests {
     use super::*;
 
     fn print(path: &Path) -> Digest {
-        fingerprint(path).unwrap().digest
+        fingerprint(path, &Limits::default()).unwrap().digest
     }
 
     #[test]
@@ -209,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_mount_inside_is_refused() {
-        let error = fingerprint(Path::new("/")).unwrap_err();
+        let error = fingerprint(Path::new("/"), &Limits::default()).unwrap_err();
         assert!(matches!(error, Error::Directory { .. }), "{error}");
     }
 }

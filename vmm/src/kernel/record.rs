@@ -6,8 +6,9 @@
 
 use super::error::{self, Error};
 use crate::config::ImagePart;
+use balloon::regular_file;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ impl Inputs {
         path: &Path,
         limit_bytes: u64,
     ) -> Result<Vec<u8>, Error> {
-        let file = File::open(path).map_err(error::read(what, path))?;
+        let file = regular_file::open(path).map_err(error::read(what, path))?;
         let metadata = file.metadata().map_err(error::read(what, path))?;
         self.note(path, &metadata);
         let too_large = || Error::TooLarge { what, path: path.to_owned(), limit_bytes };

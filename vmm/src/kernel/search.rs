@@ -6,7 +6,7 @@
 use super::error::{self, Error};
 use super::module_dir::is_module_dir;
 use super::{bzimage, image, version};
-use std::fs::File;
+use balloon::regular_file;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -138,7 +138,7 @@ struct Kernel {
 fn examine(path: &Path, origin: Origin) -> Result<Kernel, Error> {
     let read = |limit: u64| -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
-        let file = File::open(path).map_err(error::read("kernel", path))?;
+        let file = regular_file::open(path).map_err(error::read("kernel", path))?;
         file.take(limit).read_to_end(&mut bytes).map_err(error::read("kernel", path))?;
         Ok(bytes)
     };

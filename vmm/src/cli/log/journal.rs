@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::entry::{Entry, Stream};
-use balloon::wall_clock;
+use balloon::{regular_file, wall_clock};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -18,6 +18,8 @@ pub const NEWEST: &str = "log.json";
 pub const OLDER: &str = "log.json.1";
 /// Says whose log it is: the path of the microVM's directory in the state directory.
 const OWNER: &str = "owner";
+/// Longest path.
+const LONGEST_OWNER: u64 = 4096;
 
 /// A log that is being written.
 #[derive(Debug)]
@@ -108,6 +110,12 @@ impl Journal {
 
 fn open(directory: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(directory.join(NEWEST))
+}
+
+/// Whether the log in `log` is that of the microVM whose directory is `owner`.
+pub fn is_of(log: &Path, owner: &Path) -> bool {
+    regular_file::read(&log.join(OWNER), LONGEST_OWNER)
+        .is_ok_and(|text| text == owner.as_os_str().as_encoded_bytes())
 }
 
 /// Removes the logs in `logs` whose microVMs are not there any more, as after a restart of the host. Best effort.

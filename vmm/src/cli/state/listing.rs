@@ -2,13 +2,17 @@
 
 #![forbid(unsafe_code)]
 
-use super::record::{Exit, Record};
+use super::record::{EXIT_BYTES, Exit, Record};
 use super::registration::is_name;
-use super::{EXIT, LOCK, RECORD, SOCKET, vms};
+use super::{EXIT, LOCK, SOCKET, read_record, vms};
 use crate::volume::lock::is_locked;
+use balloon::regular_file;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+/// Longest number of a process, with its line's end.
+const PID_BYTES: u64 = 32;
 
 /// A microVM of the state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +41,9 @@ impl Known {
     /// The microVM in this directory; nothing if there is none.
     fn read(directory: PathBuf) -> Option<Self> {
         let name = directory.file_name()?.to_str().filter(|name| is_name(name))?.to_owned();
-        let lock = File::open(directory.join(LOCK)).ok()?;
+        let lock = regular_file::open(&directory.join(LOCK)).ok()?;
         let runs = is_locked(&lock).ok()?;
-        let record = match std::fs::read(directory.join(RECORD)) {
+        let record = match read_record(&directory) {
             Ok(text) => Record::parse(&text).ok(),
             // Its start is being prepared, or it is the leftover of one that was.
             Err(_) if runs => None,
@@ -48,7 +52,7 @@ impl Known {
         if !runs && record.as_ref().is_some_and(|record| !record.is_kept()) {
             return None;
         }
-        let pid = runs.then(|| io::read_to_string(lock).ok()?.trim().parse().ok()).flatten();
+        let pid = runs.then(|| io::read_to_string(lock.take(PID_BYTES)).ok()?.trim().parse().ok()).flatten();
         let exit = (!runs).then(|| read_exit(&directory).ok().flatten().unwrap_or_else(Exit::killed));
         let socket = directory.join(SOCKET);
         Some(Self { name, record, exit, pid, directory, socket })
@@ -91,6 +95,6 @@ pub fn known(state: &Path) -> io::Result<Vec<Known>> {
 }
 
 fn read_exit(directory: &Path) -> io::Result<Option<Exit>> {
-    let text = std::fs::read(directory.join(EXIT))?;
+    let text = regular_file::read(&directory.join(EXIT), EXIT_BYTES as u64)?;
     Exit::parse(&text).map_err(|_| io::ErrorKind::InvalidData.into())
 }

@@ -23,12 +23,22 @@ pub use record::{Exit, KILLED, Record, STOP_SIGNAL};
 pub use registration::{Error, Registration, forget};
 pub use selection::{NotOne, pick};
 
+use balloon::regular_file;
+use std::io;
 use std::path::{Path, PathBuf};
 
 const LOCK: &str = "lock";
 const RECORD: &str = "record.json";
 const EXIT: &str = "exit";
 const SOCKET: &str = "control.sock";
+
+/// Longest record: the longest command line of Linux, each of its bytes escaped.
+const RECORD_BYTES: u64 = 16 << 20;
+
+/// What the directory of a microVM says that it is.
+fn read_record(directory: &Path) -> io::Result<Vec<u8>> {
+    regular_file::read(&directory.join(RECORD), RECORD_BYTES)
+}
 
 /// The directory of all microVMs.
 fn vms(state: &Path) -> PathBuf {

@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::record::{EXIT_BYTES, Exit, Record};
-use super::{EXIT, LOCK, RECORD, SOCKET, vms};
+use super::{EXIT, LOCK, RECORD, SOCKET, read_record, vms};
+use crate::cli::log::journal;
 use crate::volume::lock::{Sharing, is_locked, try_lock};
 use balloon::control::listener;
+use balloon::regular_file;
 use balloon::state::KILLED;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -215,7 +217,7 @@ impl Drop for Registration {
 /// The host's.
 pub fn forget(directory: &Path) -> io::Result<bool> {
     let path = directory.join(LOCK);
-    let lock = match OpenOptions::new().write(true).open(&path) {
+    let lock = match regular_file::open_with(&path, OpenOptions::new().write(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         lock => lock?,
     };
@@ -232,8 +234,9 @@ pub fn forget(directory: &Path) -> io::Result<bool> {
 /// Removes a claimed directory. The lock's file goes last and while it is locked, so that nobody's claim can be
 /// in between.
 fn remove(directory: &Path) {
-    let record = std::fs::read(directory.join(RECORD)).ok().and_then(|text| Record::parse(&text).ok());
-    if let Some(log) = record.and_then(|record| record.log) {
+    let record = read_record(directory).ok().and_then(|text| Record::parse(&text).ok());
+    // Whoever damaged the record does not say what else goes.
+    if let Some(log) = record.and_then(|record| record.log).filter(|log| journal::is_of(log, directory)) {
         let _ = std::fs::remove_dir_all(log);
     }
     for name in [SOCKET, RECORD, UNFINISHED, EXIT, KILLED, LOCK] {
@@ -244,7 +247,7 @@ fn remove(directory: &Path) {
 
 /// Whether the microVM stays when it has ended. One that another version wrote down does.
 fn is_kept(directory: &Path) -> bool {
-    match std::fs::read(directory.join(RECORD)) {
+    match read_record(directory) {
         Ok(text) => Record::parse(&text).map_or(true, |record| record.is_kept()),
         Err(_) => false,
     }
