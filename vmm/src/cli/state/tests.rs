@@ -2,6 +2,7 @@
 
 use super::registration::*;
 use super::*;
+use crate::cli::log::journal::Journal;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
@@ -104,7 +105,7 @@ fn what_ran_in_the_background_is_kept_with_its_end_until_it_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let mut web = Registration::new(dir.path(), Some("web")).unwrap();
     let log = dir.path().join("log");
-    std::fs::create_dir(&log).unwrap();
+    Journal::create(&log, 1 << 20, web.directory()).unwrap();
     web.record(&Record { log: Some(log.clone()), ..record(&web, false) }).unwrap();
     let running = known(dir.path()).unwrap().remove(0);
     assert_eq!((running.exit.as_ref(), running.id()), (None, web.id()));
@@ -118,7 +119,15 @@ fn what_ran_in_the_background_is_kept_with_its_end_until_it_is_forgotten() {
     assert!(forget(&running.directory).unwrap() && !log.exists());
     assert!(forget(&running.directory).unwrap(), "twice is no fault");
     assert_eq!(std::fs::read_dir(dir.path().join("vms")).unwrap().count(), 0);
-    Registration::new(dir.path(), Some("web")).unwrap();
+    let mut web = Registration::new(dir.path(), Some("web")).unwrap();
+
+    // A directory that the record names goes only if it is this microVM's log.
+    let precious = dir.path().join("precious");
+    Journal::create(&precious, 1 << 20, &dir.path().join("vms/other")).unwrap();
+    web.record(&Record { log: Some(precious.clone()), ..record(&web, false) }).unwrap();
+    let running = known(dir.path()).unwrap().remove(0);
+    web.end(&Exit::new(0, None, ""));
+    assert!(forget(&running.directory).unwrap() && precious.exists());
 }
 
 #[test]
