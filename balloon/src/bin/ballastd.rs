@@ -44,7 +44,14 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let config = arguments.config.as_deref();
     if arguments.dry_run {
         let text = daemon::run::dry_run(config)?;
-        return Ok(io::stdout().write_all(text.as_bytes())?);
+        return match io::stdout().write_all(text.as_bytes()) {
+            // Whoever has read enough is told nothing.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => {
+                Ok(written
+                    .map_err(|error| format!("cannot write what the configuration comes to: {error}"))?)
+            }
+        };
     }
     let state = state::own_directory().ok_or_else(|| {
         format!("no place for Ballast's state: set {}, or {}", state::VARIABLE, state::USUAL_VARIABLE)

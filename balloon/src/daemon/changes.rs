@@ -28,7 +28,8 @@ impl Fleet {
         let id = self.tree.vm(name).ok_or(Error::Gone)?;
         self.tree.change(&[(id, limits)])?;
         if let Some(member) = self.vms.get_mut(name) {
-            member.admitted = limits;
+            member.admitted = member.admitted.widest(&limits);
+            member.wanted = Some(limits);
         }
         Ok(())
     }

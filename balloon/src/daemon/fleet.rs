@@ -68,8 +68,11 @@ pub(super) struct Member {
     pub(super) ceiling_bytes: u64,
     /// The same if a user chose it; nothing before its first report.
     manual: Option<Option<u64>>,
-    /// Limits that the pool has admitted, or that it had when this daemon found it.
+    /// Limits that the pool has admitted, or that it had when this daemon found it; while it may not have heard of the last,
+    /// those before, too.
     pub(super) admitted: Limits,
+    /// Those that it is to have, until it has.
+    pub(super) wanted: Option<Limits>,
     /// The limits that were told last.
     told_limits: Limits,
     /// What it can give back, by the same.
@@ -100,6 +103,7 @@ impl Member {
             ceiling_bytes: 0,
             manual: None,
             admitted: Limits::default(),
+            wanted: None,
             told_limits: Limits::default(),
             offer: Offer::default(),
             usage: Usage::default(),
@@ -249,6 +253,9 @@ impl Fleet {
         (member.silent_ticks, member.has_answered) = (0, true);
         (member.ceiling_bytes, member.offer, member.usage) =
             (report.ceiling_bytes, report.offer, report.usage);
+        if let Some(limits) = member.wanted.take_if(|wanted| *wanted == report.limits) {
+            member.admitted = limits;
+        }
         let (id, limits) = (member.id, report.limits.within(&member.admitted));
         if let Some(before) = member.manual.replace(report.manual.then_some(report.ceiling_bytes)) {
             self.tell_ceiling(name, id, before, report);

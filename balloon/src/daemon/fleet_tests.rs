@@ -361,8 +361,18 @@ fn what_operators_change_is_told_if_it_changes() {
     // Not before the VMM has them, too, and says so: it may refuse.
     fleet.change("a", limits(0, 3 * GIB)).unwrap();
     observe(&mut fleet, &Report { limits: limits(0, GIB), ..report(&[]) }, 0);
-    fleet.change("a", limits(0, 2 * GIB)).unwrap();
     assert_eq!(told(&mut fleet), []);
+    // Nor does what it refused bind it, or what another one wanted meanwhile.
+    let max = |fleet: &Fleet| fleet.tree().binding_max(fleet.tree().vm("a").unwrap());
+    fleet.change("a", limits(0, GIB / 4)).unwrap();
+    observe(&mut fleet, &Report { limits: limits(0, GIB), ..report(&[]) }, 0);
+    assert_eq!((told(&mut fleet), max(&fleet)), (vec![], GIB));
+    // What it took does.
+    fleet.change("a", limits(0, GIB / 2)).unwrap();
+    observe(&mut fleet, &Report { limits: limits(0, GIB / 2), ..report(&[]) }, 0);
+    observe(&mut fleet, &Report { limits: limits(0, GIB), ..report(&[]) }, 0);
+    assert_eq!((told(&mut fleet), max(&fleet)), (vec![of(VmLimits, "a", "ci")], GIB / 2));
+    fleet.change("a", limits(0, 2 * GIB)).unwrap();
     observe(&mut fleet, &Report { limits: limits(0, 2 * GIB), ..report(&[]) }, 0);
     assert_eq!(told(&mut fleet), [of(VmLimits, "a", "ci")]);
     fleet.move_vm("a", "").unwrap();

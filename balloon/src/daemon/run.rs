@@ -94,6 +94,10 @@ pub fn run(state: &Path, config: Option<&Path>, record: Option<&Path>) -> Result
     let _lock = state_lock::take(state)
         .map_err(state_error)?
         .ok_or_else(|| Error::Running { state: state.into() })?;
+    let metrics = content
+        .metrics
+        .map(|address| listen_for_metrics(address).map_err(|source| Error::Metrics { address, source }));
+    let metrics = metrics.transpose()?;
     let socket = state.join(SOCKET);
     // What is there was left by a daemon that is dead: the lock is ours.
     let listener = listener::bind(&socket).map_err(state_error)?;
@@ -110,8 +114,7 @@ pub fn run(state: &Path, config: Option<&Path>, record: Option<&Path>) -> Result
     let unheard = links.unheard();
     // It begins a thread, which must come after signals are blocked.
     events.add_subscriber(Box::new(links.recorded(record.and_then(recorder))));
-    if let Some(address) = content.metrics {
-        let listener = listen_for_metrics(address).map_err(|source| Error::Metrics { address, source })?;
+    if let Some(listener) = metrics {
         let server = Server::new(listener, Endpoint::new(Rc::clone(&fleet)));
         events.add_subscriber(Box::new(server.map_err(host_error("serve metrics"))?));
     }

@@ -167,7 +167,10 @@ pub struct Tuning {
     /// Longest time for which the balloon fetches what a guest has freed when memory was directed, and least time to the
     /// next: two ticks of the daemon's, in which it has a GiB.
     pub gather_ms: u64,
-    /// Room that a guest is left above its use meanwhile: above the kernel's watermarks by several times.
+    /// Room that a guest is left above its use meanwhile: share of its size. Kernels with transparent huge pages keep up to 5 %
+    /// free (`set_recommended_min_free_kbytes()` in mm/khugepaged.c).
+    pub gather_room_permille: u64,
+    /// And at least so much: above a small kernel's watermarks by several times.
     pub gather_room_bytes: u64,
     /// Room that a guest without an agent is left above its use: share of that. As for lifted ceilings.
     pub headroom_permille: u64,
@@ -244,6 +247,7 @@ impl Default for Tuning {
             fine_ms: 10_000,
             busy_fine_ms: 150_000,
             gather_ms: 4000,
+            gather_room_permille: 60,
             gather_room_bytes: 16 * MIB,
             headroom_permille: 50,
             headroom_bytes: 64 * MIB,

@@ -61,7 +61,8 @@ impl Limits {
         Ok(())
     }
 
-    /// What of these holds of who was admitted with `admitted`: nobody protects itself more, or takes more, by its own word.
+    /// What of these holds of who was admitted with `admitted`: nobody protects itself more, or may have more, by its own
+    /// word. That it is brought back to less, or no longer, is its own affair.
     #[must_use]
     pub fn within(&self, admitted: &Self) -> Self {
         let protected = |own: Option<u64>, admitted: Option<u64>| Some(own?.min(admitted?));
@@ -72,6 +73,20 @@ impl Limits {
             high: self.high.map(|high| high.min(max.unwrap_or(high))),
             max,
             weight: self.weight.min(admitted.weight),
+        }
+    }
+
+    /// Limits within which both of these are.
+    #[must_use]
+    pub fn widest(&self, other: &Self) -> Self {
+        // No limit is the least protection and the largest bound.
+        let bound = |one: Option<u64>, other: Option<u64>| Some(one?.max(other?));
+        Self {
+            min: self.min.max(other.min),
+            low: self.low.max(other.low),
+            high: bound(self.high, other.high),
+            max: bound(self.max, other.max),
+            weight: self.weight.max(other.weight),
         }
     }
 }
@@ -89,6 +104,10 @@ mod tests {
         assert_eq!(more.within(&admitted), Limits { high: Some(8), ..admitted });
         let unprotected = Limits { min: None, low: None, ..Limits::default() };
         assert_eq!(more.within(&unprotected), Limits { high: Some(9), ..unprotected });
+        for (one, other) in [(admitted, less), (less, more), (more, unprotected)] {
+            let widest = one.widest(&other);
+            assert_eq!((one.within(&widest), other.within(&widest)), (one, other), "{one:?} {other:?}");
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn limits_of_groups_change_while_the_daemon_runs() {
 fn who_would_share_more_widely_than_its_group_is_refused() {
     let ballast = Ballast::empty();
     let ended = ballast.run("nothing", &["true"]).options(["--share", "group"]).end();
-    let _ = ended.exits(125).says("--share group needs an arbiter");
+    let _ = ended.exits(125).says("--share group needs ballastd");
     let daemon = Daemon::start(&ballast, "[groups.ci]\nshare = 'vm'\n");
     let ended = ballast.run("nothing", &["true"]).options(["--group", "ci", "--share", "host"]).end();
     let _ = ended.exits(125).says("group 'ci' says share = \"vm\"");

@@ -53,13 +53,26 @@ fn what_happens_is_told_while_it_happens_and_afterwards() {
     follower.wait_for("vm-ended");
 
     let all = events(&ballast, &[]);
-    let expected =
-        [DaemonStarted, VmFound, StartRefused, GroupLimits, ConfigRefused, ConfigReloaded, VmEnded];
+    let expected = [
+        DaemonStarted,
+        VmFound,
+        StartRefused,
+        GroupLimits,
+        ConfigRefused,
+        GroupLimits,
+        ConfigReloaded,
+        VmEnded,
+    ];
     assert_eq!(kinds(&all), expected, "{all:#?}");
     assert!(all.windows(2).all(|two| two[0].number + 1 == two[1].number), "{all:#?}");
     assert!(all[4].reason.contains("line 2"), "{:?}", all[4]);
     assert_eq!(kinds(&events(&ballast, &["--filter", "web"])), [VmFound, VmEnded]);
-    assert_eq!(kinds(&events(&ballast, &["--filter", "ci", "--filter", "big"])), [StartRefused, GroupLimits]);
+    // The configuration says nothing of a weight: it is as usual again.
+    assert_eq!(all[5].reason, "weight from 7 to 100");
+    for group in ["ci", "ci/"] {
+        let told = events(&ballast, &["--filter", group, "--filter", "big"]);
+        assert_eq!(kinds(&told), [StartRefused, GroupLimits, GroupLimits], "{group}");
+    }
     assert_eq!(events(&ballast, &["--since", "2100-01-01T00:00:00Z"]), []);
 
     // Who follows goes on with the next daemon, whose numbers are greater.

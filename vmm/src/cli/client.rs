@@ -48,7 +48,7 @@ pub enum Error {
         names: Vec<String>,
     },
     /// The state directory cannot be read.
-    #[error("cannot see which microVMs run in {}", path.display())]
+    #[error("cannot see which microVMs run in {}: only its owner can ask for them", path.display())]
     State {
         /// The state directory.
         path: PathBuf,

@@ -15,7 +15,7 @@ use std::path::Path;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is none, and what is wanted needs one.
-    #[error("{0} needs ballastd, which divides memory among microVMs: start it first")]
+    #[error("{0} needs ballastd, which divides memory among microVMs: start ballastd first")]
     Missing(&'static str),
     /// It says no.
     #[error("{0}")]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use balloon::wall_clock;
+use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -114,13 +115,16 @@ fn fingerprint(root: &Path, limits: &Limits) -> Result<Fingerprint, Error> {
     let top = fs::symlink_metadata(root).map_err(open(root))?;
     let mut hasher = Sha256::new();
     let mut total = Fingerprint { digest: Digest([0; 32]), changed_ns: 0, newest: 0, bytes: 0, holes: 0 };
+    let mut linked = HashSet::new();
     let mut pending: Vec<(PathBuf, Metadata)> = vec![(root.to_owned(), top.clone())];
     while let Some((path, metadata)) = pending.pop() {
         hash(&mut hasher, path.strip_prefix(root).unwrap_or(&path), &metadata);
         let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
         total.changed_ns = total.changed_ns.max(changed);
         total.newest = total.newest.max(metadata.mtime());
-        if metadata.is_file() {
+        // A file of several names is held once.
+        let is_new = metadata.nlink() == 1 || linked.insert((metadata.dev(), metadata.ino()));
+        if metadata.is_file() && is_new {
             total.bytes = total.bytes.saturating_add(metadata.len());
             total.holes = total.holes.saturating_add(holes(&path, &metadata));
         }
@@ -203,6 +207,22 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn what_an_image_would_hold_of_it_is_bounded() {
+        const MIB: u64 = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("stored"), vec![7; 2 << 20]).unwrap();
+        File::create(path("sparse")).unwrap().set_len(3 * MIB).unwrap();
+        fs::hard_link(path("sparse"), path("another name")).unwrap();
+        let limits = |layer_bytes, hole_bytes| Limits { layer_bytes, hole_bytes, ..Limits::default() };
+        let found = fingerprint(dir.path(), &limits(5 * MIB, 3 * MIB)).unwrap();
+        assert_eq!((found.bytes, found.holes), (5 * MIB, 3 * MIB));
+        let refusal = |limits| fingerprint(dir.path(), &limits).unwrap_err().to_string();
+        assert!(refusal(limits(5 * MIB, 3 * MIB - 1)).contains("holes of sparse files"));
+        assert!(refusal(limits(5 * MIB - 1, 3 * MIB)).contains("more than an image may hold"));
+    }
 
     fn print(path: &Path) -> Digest {
         fingerprint(path, &Limits::default()).unwrap().digest

@@ -102,11 +102,16 @@ impl Law {
         let idle_ms = self.pace.idle_ms(now_ms);
         let idle = Reason::Idle { idle_ms, free_bytes };
         let busy = Reason::Busy { cpu_permille: self.pace.cpu_permille };
-        let is_idle = idle_ms >= self.tuning.window_ms;
+        let waits = self.gather.waits(now_ms);
+        let is_idle = idle_ms >= self.tuning.window_ms && waits.is_none();
         let sample_ms = if is_idle { self.tuning.idle_pace_ms } else { self.tuning.busy_pace_ms };
         if sample_ms != self.pace.sample_ms {
             self.pace.sample_ms = sample_ms;
-            orders.push(now_ms, Order::Pace { sample_ms }, if is_idle { idle } else { busy });
+            orders.push(
+                now_ms,
+                Order::Pace { sample_ms },
+                if is_idle { idle } else { waits.unwrap_or(busy) },
+            );
         }
         self.age_lists(now_ms, orders);
         self.report(now_ms, idle_ms, free_bytes, if idle_ms > 0 { idle } else { busy }, orders);

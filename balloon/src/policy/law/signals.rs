@@ -1,7 +1,6 @@
 //! What samples say, and when a guest suffers.
 
 use super::Law;
-use super::gather::Gather;
 use crate::PAGE_BYTES;
 use crate::policy::arithmetic::scale;
 use crate::policy::meter::{Delta, Taken};
@@ -19,6 +18,7 @@ impl Law {
                 self.gain.reset();
                 self.start_until_ms = now_ms.saturating_add(self.tuning.start_ms);
                 self.stream.accept(sample);
+                self.gather.end();
             }
             Taken::Rebased => {}
             Taken::Delta(delta) => {
@@ -83,6 +83,11 @@ impl Law {
     /// hold, and no more. If nothing that was trimmed came back either, it waits for something else.
     pub(super) fn suffers(&mut self, now_ms: u64, signal: Signal, is_scarce: bool, stall_ppm: u64) {
         let tuning = self.tuning;
+        // What it waits for because the balloon fetches is over when that ends.
+        let is_bound = self.ceiling.bytes() < self.bounds(now_ms).max_bytes;
+        if self.gather.end() && !is_bound && matches!(signal, Signal::Stall | Signal::Thrash) {
+            return;
+        }
         let is_short = is_scarce
             || self.harm.stolen() > 0
             || matches!(signal, Signal::OutOfMemory | Signal::Stall | Signal::Thrash | Signal::Scarce);
@@ -103,7 +108,6 @@ impl Law {
         if !is_short {
             return;
         }
-        self.gather = Gather::default();
         // Beyond the grant only as the host allows.
         let most_bytes = self
             .host_is_short()

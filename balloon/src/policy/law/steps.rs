@@ -96,6 +96,7 @@ impl Law {
         };
         self.reclaim(now_ms, bytes, self.memory(), None, reason, orders);
         self.pace.directed(reason);
+        self.gather.directed(now_ms, self.tuning.gather_ms, reason);
     }
 
     /// Takes what a stream has brought, if there is one: once a sample, as what was taken shows in the next.

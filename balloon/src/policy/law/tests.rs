@@ -314,8 +314,8 @@ fn ceilings(decisions: &[Decision]) -> Vec<u64> {
 
 #[test]
 fn what_is_directed_and_not_reported_the_balloon_fetches_and_gives_back() {
-    // Of 1024 MiB 190 are free.
-    let left = SIZE - 190 * MIB + Tuning::default().gather_room_bytes;
+    // Of 1024 MiB 190 are free, and 6 % of all are left so.
+    let left = SIZE - 190 * MIB + SIZE / 1000 * 60;
     let (mut guest, decisions) = scattered(Settings::new(SIZE));
     assert_eq!(ceilings(&decisions), [left]);
     let reading = HostReading { ceiling_bytes: left, ..guest.law.host };
@@ -324,12 +324,48 @@ fn what_is_directed_and_not_reported_the_balloon_fetches_and_gives_back() {
     // A driver that does not get so far is not waited for.
     let (mut guest, _) = scattered(Settings::new(SIZE));
     assert_eq!((ceilings(&guest.seconds(3)), ceilings(&guest.second())), (vec![], vec![SIZE]));
-    // Whoever suffers meanwhile keeps what it has.
+    // Whoever suffers meanwhile keeps what it has, and is not held for it if it only waited.
+    for (cause, is_held) in [(Cause::OutOfMemory, true), (Cause::Stall, false)] {
+        let (mut guest, _) = scattered(Settings::new(SIZE));
+        guest.sample.cause = cause;
+        assert_eq!(ceilings(&guest.second()), [SIZE], "{cause:?}");
+        assert_eq!(guest.law.hold.is_remembered(guest.now_ms, 1), is_held, "{cause:?}");
+    }
+    // A user's word and a silent agent end it, too.
     let (mut guest, _) = scattered(Settings::new(SIZE));
-    guest.sample.cause = Cause::OutOfMemory;
-    assert_eq!(ceilings(&guest.second()), [SIZE]);
+    let by_hand = Settings { ceiling_bytes: Some(SIZE / 2), ..Settings::new(SIZE) };
+    assert_eq!(ceilings(&guest.tell(&Observation::Settings(by_hand))), [SIZE / 2]);
     let trim = Settings { mode: Mode::Trim, ..Settings::new(SIZE) };
     assert_eq!(ceilings(&scattered(trim).1), [0; 0]);
+}
+
+#[test]
+fn what_a_guest_took_since_its_last_sample_is_not_fetched() {
+    let mut guest = Guest::new();
+    guest.seconds(2);
+    let _ = guest.tell(&envelope(1, 90 * MIB));
+    let _ = guest.tell(&Observation::Reclaimed(Reclaimed { number: 1, ..Reclaimed::default() }));
+    // Of the 100 MiB that were free it uses all, which the host tells first.
+    let reading = HostReading { resident_bytes: Some(SIZE), ..guest.law.host };
+    assert_eq!(ceilings(&guest.tell(&Observation::Host(reading))), [0; 0]);
+    guest.sample.free_bytes = 0;
+    assert_eq!(ceilings(&guest.second()), [0; 0]);
+}
+
+#[test]
+fn one_that_is_idle_tells_at_once_what_it_was_made_to_free() {
+    let pace = |decisions: &[Decision]| {
+        let ms = |decision: &Decision| match decision.order {
+            Order::Pace { sample_ms } => Some(sample_ms),
+            _ => None,
+        };
+        decisions.iter().filter_map(ms).collect::<Vec<_>>()
+    };
+    let mut guest = Guest::new();
+    guest.busy_us = 0;
+    assert_eq!(pace(&guest.seconds(60)), [10_000]);
+    assert_eq!(pace(&guest.tell(&envelope(1, 90 * MIB))), [1000]);
+    assert_eq!(pace(&guest.seconds(10)), [10_000]);
 }
 
 #[test]

@@ -7,9 +7,11 @@
 
 use super::entry::{Entry, Stream};
 use balloon::{regular_file, wall_clock};
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file that is written to.
@@ -114,16 +116,23 @@ fn open(directory: &Path) -> io::Result<File> {
 
 /// Whether the log in `log` is that of the microVM whose directory is `owner`.
 pub fn is_of(log: &Path, owner: &Path) -> bool {
-    regular_file::read(&log.join(OWNER), LONGEST_OWNER)
-        .is_ok_and(|text| text == owner.as_os_str().as_encoded_bytes())
+    let Some(said) = owner_of(log) else { return false };
+    let inode = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    // One path leads there in several ways.
+    said == owner || inode(&said).is_some_and(|said| inode(owner) == Some(said))
+}
+
+fn owner_of(log: &Path) -> Option<PathBuf> {
+    let text = regular_file::read(&log.join(OWNER), LONGEST_OWNER).ok()?;
+    Some(OsString::from_vec(text).into())
 }
 
 /// Removes the logs in `logs` whose microVMs are not there any more, as after a restart of the host. Best effort.
 pub fn sweep(logs: &Path) {
     let Ok(entries) = std::fs::read_dir(logs) else { return };
     for directory in entries.flatten().map(|entry| entry.path()) {
-        let Ok(owner) = std::fs::read_to_string(directory.join(OWNER)) else { continue };
-        if !Path::new(&owner).exists() {
+        let Some(owner) = owner_of(&directory) else { continue };
+        if !owner.exists() {
             let _ = std::fs::remove_dir_all(&directory);
         }
     }

@@ -7,6 +7,7 @@ use super::{EXIT, LOCK, RECORD, SOCKET, read_record, vms};
 use crate::cli::log::journal;
 use crate::volume::lock::{Sharing, is_locked, try_lock};
 use balloon::control::listener;
+use balloon::logging::printable;
 use balloon::regular_file;
 use balloon::state::KILLED;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -100,7 +101,7 @@ impl Registration {
             }
         };
         if !is_name(name) {
-            return Err(Error::Name(name.into()));
+            return Err(Error::Name(printable(name)));
         }
         let id = new_id().map_err(host(&vms))?;
         for _ in 0..LOOKS {
@@ -112,8 +113,9 @@ impl Registration {
             }
             std::thread::sleep(BETWEEN_LOOKS);
         }
-        let free =
-            File::open(vms.join(name).join(LOCK)).and_then(|lock| is_locked(&lock)).is_ok_and(|is| !is);
+        let free = regular_file::open(&vms.join(name).join(LOCK))
+            .and_then(|lock| is_locked(&lock))
+            .is_ok_and(|is| !is);
         Err(if free { Error::Kept(name.into()) } else { Error::Taken(name.into()) })
     }
 
@@ -170,7 +172,7 @@ impl Registration {
     pub fn why_killed(&self) -> Option<String> {
         const LONGEST_BYTES: u64 = 1024;
         let mut why = String::new();
-        let file = File::open(self.directory.join(KILLED)).ok()?;
+        let file = regular_file::open(&self.directory.join(KILLED)).ok()?;
         file.take(LONGEST_BYTES).read_to_string(&mut why).ok()?;
         Some(why)
     }
