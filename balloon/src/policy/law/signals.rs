@@ -26,6 +26,7 @@ impl Law {
                 self.passed(now_ms, sample, &delta);
             }
         }
+        self.gather.sampled();
         self.unseen_bytes =
             self.pending.map_or(0, |pending| pending.ordered_pages.saturating_mul(PAGE_BYTES));
         self.heard_ms = now_ms;

@@ -315,7 +315,7 @@ fn ceilings(decisions: &[Decision]) -> Vec<u64> {
 #[test]
 fn what_is_directed_and_not_reported_the_balloon_fetches_and_gives_back() {
     // Of 1024 MiB 190 are free, and 6 % of all are left so.
-    let left = SIZE - 190 * MIB + SIZE / 1000 * 60;
+    let left = SIZE - 190 * MIB + SIZE * 60 / 1000;
     let (mut guest, decisions) = scattered(Settings::new(SIZE));
     assert_eq!(ceilings(&decisions), [left]);
     let reading = HostReading { ceiling_bytes: left, ..guest.law.host };
