@@ -5,8 +5,9 @@
 //! the virtio-balloon ([`device`]), the page books of a VM ([`frames`]), what releases its memory ([`backing`]),
 //! what of it the host really holds ([`resident`]) and on which of its nodes ([`numa`]), what has the host swap it out
 //! ([`page_out`]), and how a host's memory is divided among VMs ([`zone`]); the sockets by which people and programs hear of
-//! it and say what is to be ([`control`]), and the files and lines that it is recorded to ([`recording_file`], [`recording_line`]), and how files are opened that others may have made ([`regular_file`]). Used by the VMM and by
-//! the command line.
+//! it and say what is to be ([`control`]), the files and lines that it is recorded to ([`recording_file`],
+//! [`recording_line`]), and how files are opened that others may have made ([`regular_file`]). Used by the VMM and by the
+//! command line.
 //!
 //! ```text
 //! driver's requests -> device -> runs -> backing -> receipt -> books      residency (slow) -> books corrected

@@ -19,9 +19,9 @@ use super::event::Event;
 use super::group_policy::GroupPolicies;
 use super::host::{Held, Process};
 use super::layers::{LayerUse, Layers};
+use super::member::Member;
 use crate::control::fleet::StartRequest;
-use crate::control::link::{Hello, Offer, Report, Usage};
-use crate::policy::fleet::Allotment;
+use crate::control::link::{Hello, Report};
 use crate::resident::FileId;
 use crate::zone::scope::Sharing;
 use crate::zone::{Error, Footprints, Id, Kind, Limits, MAX_ZONES, Protection, Scope, Tree};
@@ -45,74 +45,6 @@ pub struct Fleet {
     pub(super) footprints: Footprints,
     /// What has happened and was not taken yet.
     pub(super) told: Vec<Event>,
-}
-
-/// A microVM that lives, or is about to.
-#[derive(Clone, Debug)]
-pub(super) struct Member {
-    pub(super) id: Id,
-    /// Of its VMM; before that, of who starts it.
-    pub(super) process: Process,
-    pub(super) linked: bool,
-    /// Its law works with what its groups say.
-    pub(super) inherits: bool,
-    /// Number of the last envelope.
-    pub(super) sequence: u64,
-    /// Whether it has been answered.
-    pub(super) has_answered: bool,
-    /// Ticks since its last report.
-    pub(super) silent_ticks: u32,
-    /// Size of its guest's memory, once it has said.
-    pub(super) size_bytes: Option<u64>,
-    /// What its balloon leaves its guest, by its last report.
-    pub(super) ceiling_bytes: u64,
-    /// The same if a user chose it; nothing before its first report.
-    manual: Option<Option<u64>>,
-    /// Limits that the pool has admitted, or that it had when this daemon found it; while it may not have heard of the last,
-    /// those before, too.
-    pub(super) admitted: Limits,
-    /// Those that it is to have, until it has.
-    pub(super) wanted: Option<Limits>,
-    /// The limits that were told last.
-    told_limits: Limits,
-    /// What it can give back, by the same.
-    pub(super) offer: Offer,
-    /// How else it does, by the same.
-    pub(super) usage: Usage,
-    /// What the last tick allotted it.
-    pub(super) allotment: Option<Allotment>,
-    /// What of it the host has swapped out.
-    pub(super) swapped_bytes: u64,
-    /// Number of the last snapshot.
-    snapshot: u64,
-    /// How many of all looks at layers had been taken when its were looked at last.
-    looked: u64,
-}
-
-impl Member {
-    fn new(id: Id, process: Process, linked: bool) -> Self {
-        Self {
-            id,
-            process,
-            linked,
-            inherits: false,
-            sequence: 0,
-            has_answered: true,
-            silent_ticks: 0,
-            size_bytes: None,
-            ceiling_bytes: 0,
-            manual: None,
-            admitted: Limits::default(),
-            wanted: None,
-            told_limits: Limits::default(),
-            offer: Offer::default(),
-            usage: Usage::default(),
-            allotment: None,
-            swapped_bytes: 0,
-            snapshot: 0,
-            looked: 0,
-        }
-    }
 }
 
 /// What a microVM that ended has left.

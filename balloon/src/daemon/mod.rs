@@ -8,8 +8,8 @@
 //! [`fleet`], [`layers`] and [`arbitration`] are pure: who there is, what each holds, shares and may hold, and who gives
 //! back what when memory is short. What happens they tell as [`event`]s, which [`journal`] stamps and keeps.
 //! [`service`] answers on the daemon's own socket; [`links`] finds microVMs, keeps a link to each and looks at the host,
-//! [`page_cache`] at what they share. With `--record`, [`recorder`] writes each tick down. `signals` and `notify` make it a service. One daemon serves one state directory
-//! and its own user's microVMs. It needs none of what it knows: a daemon that starts anew asks the microVMs.
+//! [`page_cache`] at what they share. With `--record`, [`recorder`] writes each tick down. `signals` and `notify` make it a
+//! service. One daemon serves one state directory and its own user's microVMs. It needs none of what it knows: a daemon that starts anew asks the microVMs.
 
 pub mod admissions;
 pub mod arbitration;
@@ -35,6 +35,7 @@ pub mod layers;
 #[cfg(test)]
 mod layers_tests;
 pub mod links;
+mod member;
 pub mod metrics;
 mod notify;
 #[cfg(test)]

@@ -4,7 +4,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use super::arbitration::CALM_PERMILLE;
-use super::fleet::{Fleet, Member};
+use super::fleet::Fleet;
+use super::member::Member;
 use crate::control::fleet::HostDocument;
 use crate::control::host_trace::{Guest, MOST_NODES, Moment, Node, PoolState, RECORDING_BYTES};
 use crate::zone::Kind;
