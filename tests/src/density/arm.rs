@@ -1,5 +1,6 @@
 //! Ways to manage the memory of the guests. Pure.
 
+use super::kind::Kind;
 use std::str::FromStr;
 
 /// One of them.
@@ -13,12 +14,24 @@ pub enum Arm {
     Tmo(u32),
     /// Ballast as it is shipped, with its daemon.
     Ballast,
+    /// And stores are of a group that is trimmed as docs/policy.md advises for latency.
+    Latency,
+    /// And stores are promised all of their memory, as far as the host has it; the others are not.
+    Promised,
 }
 
 impl Arm {
     /// In the order of the table.
-    pub const ALL: [Self; 6] =
-        [Self::Fixed, Self::Reporting, Self::Tmo(1), Self::Tmo(5), Self::Tmo(20), Self::Ballast];
+    pub const ALL: [Self; 8] = [
+        Self::Fixed,
+        Self::Reporting,
+        Self::Tmo(1),
+        Self::Tmo(5),
+        Self::Tmo(20),
+        Self::Ballast,
+        Self::Latency,
+        Self::Promised,
+    ];
 
     /// What it is called.
     #[must_use]
@@ -30,13 +43,15 @@ impl Arm {
             Self::Tmo(5) => "tmo5",
             Self::Tmo(_) => "tmo20",
             Self::Ballast => "ballast",
+            Self::Latency => "latency",
+            Self::Promised => "promised",
         }
     }
 
     /// Of `ballast run --reclaim`.
     #[must_use]
     pub const fn mode(self) -> &'static str {
-        if matches!(self, Self::Ballast) { "auto" } else { "off" }
+        if matches!(self, Self::Ballast | Self::Latency | Self::Promised) { "auto" } else { "off" }
     }
 
     /// What the daemon is configured with, where there is one. That of fixed memory only counts sizes at the start.
@@ -44,8 +59,19 @@ impl Arm {
     pub const fn daemon(self) -> Option<&'static str> {
         match self {
             Self::Fixed => Some("[pool]\novercommit = false\n"),
-            Self::Ballast => Some(""),
+            Self::Ballast | Self::Promised => Some(""),
+            Self::Latency => Some("[groups.stores]\nworking-set-age = '1800s'\nstall-budget = '0.03%'\n"),
             Self::Reporting | Self::Tmo(_) => None,
+        }
+    }
+
+    /// What else `ballast run` is told of such a guest.
+    #[must_use]
+    pub const fn options(self, kind: Kind) -> &'static [&'static str] {
+        match (self, kind) {
+            (Self::Latency, Kind::Store) => &["--group", "stores"],
+            (Self::Promised, Kind::Store) => &["--memory-low", "256m"],
+            _ => &[],
         }
     }
 
@@ -78,5 +104,14 @@ mod tests {
             assert_eq!(arm.name().parse(), Ok(arm));
         }
         assert!("off".parse::<Arm>().unwrap_err().contains("tmo20"));
+    }
+
+    #[test]
+    fn groups_are_those_that_the_daemon_is_configured_with() {
+        for (arm, kind) in Arm::ALL.into_iter().flat_map(|arm| Kind::ALL.map(|kind| (arm, kind))) {
+            let &["--group", group] = arm.options(kind) else { continue };
+            let config = arm.daemon().unwrap();
+            assert!(config.contains(&format!("[groups.{group}]")), "{group}: {config}");
+        }
     }
 }

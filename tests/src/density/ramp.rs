@@ -131,6 +131,7 @@ impl Ramp {
         let (kind, name) = (Kind::of(number), format!("vm{number}"));
         let mut command = Command::new(self.programs.join("ballast"));
         command.args(["run", "--name", &name, "-m", &format!("{MEMORY_MIB}m")]);
+        command.args(self.plan.arm.options(kind));
         command.args(["--reclaim", self.plan.arm.mode(), "-v", &format!("{name}:/work"), "density"]);
         let gain = self.plan.arm.gain().map(|gain| gain.to_string());
         if gain.is_some() {

@@ -1,8 +1,7 @@
 //! `ballast inspect NAME`: what a microVM is and what its memory does.
 
 mod report;
-
-pub(super) use report::guest_memory;
+pub(super) mod words;
 
 use super::client;
 use super::dirs::Dirs;

@@ -3,7 +3,7 @@
 use super::client;
 use super::dirs::Dirs;
 use super::format::{Format, lasted, printable, write_list};
-use super::inspect::guest_memory;
+use super::inspect::words::guest_memory;
 use super::output::Output;
 use super::state::Known;
 use balloon::control::api::{MemoryDocument, VmDocument};

@@ -1,12 +1,16 @@
-//! `ballast why NAME`: the last decisions of a microVM's reclaim law, in words and numbers.
+//! `ballast why NAME`: what memory a microVM has, and the last decisions of its reclaim law, in words and numbers.
 
 use super::client;
 use super::dirs::Dirs;
 use super::format::{Format, lasted, printable, write_list};
+use super::inspect::words::{ceiling, lines, numbers, policy, resident, size};
 use super::output::Output;
-use balloon::control::reclaim::{DecisionDocument, DecisionsDocument};
+use balloon::control::api::MemoryDocument;
+use balloon::control::reclaim::{DecisionDocument, DecisionsDocument, ReclaimDocument};
+use balloon::policy::Mode;
 use clap::Args;
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +22,7 @@ pub struct WhyArgs {
     /// How many decisions, the newest last
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     last: usize,
-    /// How to write the list; json has all numbers
+    /// How to write it; json is the decisions alone, with all numbers
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -32,11 +36,59 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode, Box<dyn Error>> {
     let document: DecisionsDocument = client::get(&vm, "/v1/decisions")?;
     let decisions = &document.decisions;
     let newest = decisions.get(decisions.len().saturating_sub(args.last)..).unwrap_or(decisions);
-    write_list(args.format, ["AGO", "WHAT", "WHY"], newest, row, &mut Output::lock())?;
+    let above = match args.format {
+        Format::Table => {
+            let (memory, reclaim) = (client::get(&vm, "/v1/memory")?, client::get(&vm, "/v1/reclaim")?);
+            causes(&memory, &reclaim) + "\n"
+        }
+        Format::Json => String::new(),
+    };
+    let mut output = Output::lock();
+    output.write_all(above.as_bytes())?;
+    write_list(args.format, ["AGO", "WHAT", "WHY"], newest, row, &mut output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What it has now, and by what that is decided: the decisions are few, and old when all is well.
+fn causes(memory: &MemoryDocument, reclaim: &ReclaimDocument) -> String {
+    let used = reclaim.guest_used_bytes.map_or_else(|| "an unknown part".into(), size);
+    let mut rows = vec![
+        ("uses", format!("{used} of {}", size(memory.size_bytes))),
+        ("resident", resident(memory)),
+        ("ceiling", ceiling(memory)),
+    ];
+    if reclaim.mode == Mode::Off {
+        rows.push(("reclaim", "off: memory is as users set it".into()));
+    } else {
+        rows.extend([("policy", policy(reclaim)), ("reclaim", numbers(reclaim))]);
+    }
+    lines(&rows)
 }
 
 fn row(decision: &DecisionDocument) -> [String; 3] {
     let ago = lasted(Duration::from_millis(decision.age_ms));
     [ago, printable(&decision.order), printable(&decision.reason)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reclaim::owner::Owner;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_it_has_and_by_what_that_is_decided_stand_above() {
+        let memory = MemoryDocument::fixed(512 * MIB, 100 * MIB);
+        let off = Owner::off(512 * MIB).document(0);
+        let held = "of 512 MiB\nresident  100 MiB of the host's memory\nceiling   512 MiB, fixed\n";
+        let expected = format!("uses      an unknown part {held}reclaim   off: memory is as users set it\n");
+        assert_eq!(causes(&memory, &off), expected);
+        let auto = ReclaimDocument { mode: Mode::Auto, guest_used_bytes: Some(34 * MIB), ..off };
+        let law = "\
+policy    working-set age 300 s (default), stall budget 0.1 % (default)
+reclaim   starting; target 512 MiB, stall 0.000 %, 0.000 refaults/s
+";
+        assert_eq!(causes(&memory, &auto), format!("uses      34 MiB {held}{law}"));
+    }
 }

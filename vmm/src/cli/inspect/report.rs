@@ -3,19 +3,14 @@
 //! They read of guest memory, never of the balloon's size: what the guest has, may have, and costs the host.
 
 use super::Inspected;
-use crate::cli::format::{lasted, printable};
+use super::words::{ceiling, guest_memory, lines, numbers, policy, resident, size};
+use crate::cli::format::lasted;
 use crate::cli::state::{Exit, Record};
 use balloon::control::api::{DriverState, GuestStatistics, HostDocument, MemoryDocument, VmDocument};
 use balloon::control::orders::LimitsDocument;
 use balloon::control::reclaim::ReclaimDocument;
 use balloon::policy::Mode;
-use balloon::size::Size;
-use balloon::working_set::{StallBudget, WorkingSetAge};
 use std::time::Duration;
-
-fn size(bytes: u64) -> String {
-    Size::from_bytes(bytes).to_string()
-}
 
 /// A line a fact, each with a word in front; `now_ms` is the time since 1970.
 pub(super) fn table(inspected: &Inspected, now_ms: u64) -> String {
@@ -29,8 +24,7 @@ pub(super) fn table(inspected: &Inspected, now_ms: u64) -> String {
         rows.extend(reclaim_rows(&running.reclaim));
         rows.extend(running.statistics.as_ref().map(|statistics| ("guest says", guest_row(statistics))));
     }
-    let width = rows.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
-    rows.iter().map(|(word, fact)| format!("{word:width$}  {}\n", printable(fact))).collect()
+    lines(&rows)
 }
 
 fn record_rows(record: &Record) -> Vec<(&'static str, String)> {
@@ -124,66 +118,11 @@ fn reclaim_rows(reclaim: &ReclaimDocument) -> Vec<(&'static str, String)> {
     if reclaim.mode == Mode::Off {
         return Vec::new();
     }
-    let status = &reclaim.status;
-    let numbers = format!(
-        "{}; target {}, stall {}.{:03} %, {}.{:03} refaults/s",
-        status.state,
-        size(status.target_bytes),
-        status.stall_ppm / 10_000,
-        status.stall_ppm % 10_000 / 10,
-        status.refault_millis / 1000,
-        status.refault_millis % 1000
-    );
     let last = reclaim.last.as_ref().map(|last| {
         let ago = lasted(Duration::from_millis(last.age_ms));
         ("last decision", format!("{ago} ago: {}: {}", last.order, last.reason))
     });
-    [("policy", policy(reclaim)), ("reclaim", numbers)].into_iter().chain(last).collect()
-}
-
-/// `working-set age 60 s (group ci), stall budget 0.1 % (default)`.
-fn policy(reclaim: &ReclaimDocument) -> String {
-    let age = WorkingSetAge::from_ms(reclaim.working_set_age_ms).map(|age| age.to_string());
-    let budget = StallBudget::from_ppm(reclaim.stall_budget_ppm).map(|budget| budget.to_string());
-    format!(
-        "working-set age {} ({}), stall budget {} ({})",
-        age.unwrap_or_else(|| "unknown".into()),
-        reclaim.working_set_age_from,
-        budget.unwrap_or_else(|| "unknown".into()),
-        reclaim.stall_budget_from
-    )
-}
-
-/// What the guest has: `400 MiB of 512 MiB`.
-pub(in crate::cli) fn guest_memory(memory: &MemoryDocument) -> String {
-    let [now, all] = [memory.guest_bytes, memory.size_bytes].map(size);
-    if memory.guest_bytes == memory.size_bytes { all } else { format!("{now} of {all}") }
-}
-
-fn ceiling(memory: &MemoryDocument) -> String {
-    let bytes = size(memory.ceiling.bytes);
-    if memory.driver == DriverState::Absent {
-        return format!("{bytes}, fixed");
-    }
-    if memory.driver == DriverState::Broken {
-        return format!("{bytes}, which the guest is not told of any more");
-    }
-    let how = if memory.ceiling.auto { "automatic" } else { "set by hand" };
-    let [floor, max] = [memory.floor_bytes, memory.max_bytes].map(size);
-    format!("{bytes}, {how}; can be {floor} to {max}")
-}
-
-fn resident(memory: &MemoryDocument) -> String {
-    let Some(bytes) = memory.resident_bytes else { return "unknown".into() };
-    let mut text = format!("{} of the host's memory", size(bytes));
-    if let Some(huge) = memory.huge_page_bytes {
-        let percent = huge.saturating_mul(100).checked_div(bytes).unwrap_or(0);
-        text.push_str(&format!(", {percent} % in huge pages"));
-    }
-    if let Some(swapped) = memory.swapped_bytes.filter(|bytes| *bytes > 0) {
-        text.push_str(&format!(", and {} swapped out by it", size(swapped)));
-    }
-    text
+    [("policy", policy(reclaim)), ("reclaim", numbers(reclaim))].into_iter().chain(last).collect()
 }
 
 /// `131 MiB charged (100 MiB guest and VMM, 28 MiB files, 3 MiB kernel) of at most 632 MiB`.
