@@ -15,7 +15,7 @@ use crate::recording_line;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// How each recording begins, whatever its version.
 pub const BEGINNING: &[u8] = b"{\"ballast-trace\":";

@@ -32,6 +32,9 @@ pub struct Tuning {
     pub unverified_ppm: u64,
     /// Most that a step takes of the lists of an idle guest that has not missed anything for the whole window.
     pub quiet_ppm: u64,
+    /// Longest working-set age for which each step may take that; for longer ones as many fewer do. What is not verified must
+    /// have the time to be used: at 1 % a step and 300 s, a turn over the lists takes two ages.
+    pub unverified_age_ms: u64,
     /// Verified cold memory is taken at such a rate that a step takes this time's part of it in a working-set age:
     /// three steps' time, so 6 % at 300 s, and a guest that went idle is trimmed to 2 % of it within four ages.
     pub cold_ms: u64,
@@ -192,6 +195,7 @@ impl Default for Tuning {
             answered_millis: 1000,
             unverified_ppm: 10_000,
             quiet_ppm: 30_000,
+            unverified_age_ms: 300_000,
             cold_ms: 18_000,
             cold_permille: 500,
             bytes_per_s: 32 * MIB,

@@ -16,7 +16,7 @@ pub enum Arm {
     Ballast,
     /// And stores are of a group that is trimmed as docs/policy.md advises for latency.
     Latency,
-    /// And stores are promised all of their memory, as far as the host has it; the others are not.
+    /// And stores are promised all of their memory.
     Promised,
 }
 
@@ -70,7 +70,7 @@ impl Arm {
     pub const fn options(self, kind: Kind) -> &'static [&'static str] {
         match (self, kind) {
             (Self::Latency, Kind::Store) => &["--group", "stores"],
-            (Self::Promised, Kind::Store) => &["--memory-low", "256m"],
+            (Self::Promised, Kind::Store) => &["--memory-min", "256m"],
             _ => &[],
         }
     }

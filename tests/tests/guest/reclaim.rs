@@ -39,7 +39,8 @@ fn the_law_hears_of_what_happens_in_the_guest(kernel: &Kernel) {
     let told = law(&guest);
     let in_force = (&told["working_set_age_ms"], &told["working_set_age_from"]);
     assert_eq!(in_force, (&300_000.into(), &"default".into()), "{told:#}");
-    ballast.command(&["why", "guest"]).end().exits(0).shows("suspended");
+    let policy = "working-set age 300 s (default), stall budget 0.3 % (own)";
+    ballast.command(&["why", "guest"]).end().exits(0).shows("uses ").shows(policy).shows("suspended");
     ballast.command(&["set", "guest", "--stall-budget", "0%"]).end().refuses().says("0.001%");
     guest.end();
 }

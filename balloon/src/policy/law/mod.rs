@@ -92,6 +92,8 @@ pub struct Law {
     heard_ms: u64,
     next_step_ms: u64,
     step_is_due: bool,
+    /// When the last step was that took what is not verified to be cold.
+    unverified_ms: u64,
     /// A sample has come since the last stream was recycled.
     is_fresh: bool,
     pending: Option<Pending>,
@@ -138,6 +140,7 @@ impl Law {
             start_until_ms: now_ms.saturating_add(tuning.start_ms),
             heard_ms: now_ms,
             next_step_ms: now_ms.saturating_add(tuning.step_ms),
+            unverified_ms: 0,
             step_is_due: false,
             is_fresh: false,
             pending: None,
@@ -205,7 +208,7 @@ impl Law {
             reuse_ms: self.harm.reuse_ms(&self.tuning),
             cold_bytes: lists.cold_bytes,
             cold: self.meter.last().map_or_else(Default::default, trim::cold_curve),
-            yield_bytes_per_s: scale(step, 1000, self.tuning.step_ms.max(1)),
+            yield_bytes_per_s: self.yield_bytes_per_s(now_ms, lists, step),
             implausible_samples: self.meter.implausible(),
             totals: self.meter.totals(),
         }

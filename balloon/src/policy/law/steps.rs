@@ -39,6 +39,13 @@ impl Law {
         self.above_floor(trim::step_bytes(lists, self.age_ms(now_ms), gain, is_quiet, harm, &self.tuning))
     }
 
+    /// What steps like `step` give, of which those that take what is not verified may be rare.
+    pub(super) fn yield_bytes_per_s(&self, now_ms: u64, lists: Lists, step: u64) -> u64 {
+        let every_ms = trim::unverified_every_ms(self.age_ms(now_ms), &self.tuning);
+        let verified = self.planned_bytes(now_ms, lists.verified()).min(step);
+        scale(step, 1000, every_ms.max(1)).max(scale(verified, 1000, self.tuning.step_ms.max(1)))
+    }
+
     /// As much of `bytes` as the guest uses above what trimming leaves, and the host holds above what is promised. What the
     /// guest has free already goes without being taken, and how much of it has gone is chance: which blocks came free whole.
     fn above_floor(&self, bytes: u64) -> u64 {
@@ -123,7 +130,9 @@ impl Law {
     fn step(&mut self, now_ms: u64, orders: &mut Orders) {
         let age_ms = self.age_ms(now_ms);
         let lists = self.lists(age_ms);
-        let planned = self.planned_bytes(now_ms, lists);
+        let waits_ms = trim::unverified_every_ms(age_ms, &self.tuning).saturating_sub(self.tuning.step_ms);
+        let is_any_due = now_ms > self.unverified_ms.saturating_add(waits_ms);
+        let planned = self.planned_bytes(now_ms, if is_any_due { lists } else { lists.verified() });
         let is_cold = lists.cold_bytes >= planned;
         // What is known to be unused goes, however little it is: steps add up to what is worth an order.
         let owed = if is_cold { self.owed_bytes.saturating_add(planned).min(lists.cold_bytes) } else { 0 };
@@ -133,6 +142,9 @@ impl Law {
             return;
         }
         self.owed_bytes = 0;
+        if !is_cold {
+            self.unverified_ms = now_ms;
+        }
         let reason = Reason::Step {
             lru_bytes: lists.lru_bytes,
             cold_bytes: lists.cold_bytes,

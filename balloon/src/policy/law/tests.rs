@@ -209,15 +209,17 @@ fn scattering(helps: bool, busy_us: u64, working_set_age_ms: u64) -> Guest {
 #[test]
 fn what_lies_scattered_is_compacted_before_trimming_is_called_vain() {
     for (busy_us, age_s) in [(5_000, 300), (200_000, 300), (5_000, 30), (200_000, 30), (200_000, 1800)] {
+        // Steps are rarer for longer ages.
+        let times = u64::max(age_s, 300).div_euclid(300);
         let mut guest = scattering(true, busy_us, age_s * 1000);
-        let decisions = guest.seconds(900);
+        let decisions = guest.seconds(900 * times);
         assert!(guest.scattered_bytes < 40 * MIB, "{busy_us} {age_s}: {}", guest.scattered_bytes);
         let rests = |decision: &Decision| decision.order == Order::Enter { state: State::NoGain };
         assert!(!decisions.iter().any(rests), "{busy_us} {age_s}: {decisions:?}");
         assert!(reclaimed_bytes(&decisions) > 60 * MIB, "{busy_us} {age_s}: {decisions:?}");
 
         let mut guest = scattering(false, busy_us, age_s * 1000);
-        let decisions = guest.seconds(600);
+        let decisions = guest.seconds(600 * times);
         let at = |order: &dyn Fn(&Order) -> bool| decisions.iter().position(|it| order(&it.order));
         let fine = at(&|order| matches!(order, Order::Reporting { compact: true, .. }));
         let rest = at(&|order| *order == Order::Enter { state: State::NoGain });

@@ -35,6 +35,16 @@ impl Lists {
         let cold_bytes = if capabilities.ages { cold_bytes.min(lru_bytes) } else { 0 };
         Self { lru_bytes, cold_bytes }
     }
+
+    /// Only what is verified to be cold.
+    pub(super) fn verified(self) -> Self {
+        Self { lru_bytes: 0, ..self }
+    }
+}
+
+/// How long after a step the next one may take what is not verified: longer than a step for long working-set ages.
+pub(super) fn unverified_every_ms(age_ms: u64, tuning: &Tuning) -> u64 {
+    scale(tuning.step_ms, age_ms.max(tuning.unverified_age_ms), tuning.unverified_age_ms)
 }
 
 /// How much memory is unused for how long: what lies in older generations was last used before each was begun.
@@ -67,4 +77,39 @@ pub(super) fn step_bytes(
     let cold = cold.min(permille(lists.cold_bytes, tuning.cold_permille));
     let wanted = unverified.max(cold).min(scale(tuning.bytes_per_s, tuning.step_ms, 1000));
     permille(wanted, 1000u64.saturating_sub(harm_permille))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTS: u64 = 1 << 30;
+
+    #[test]
+    fn a_turn_over_what_is_not_verified_takes_two_ages_and_never_less_than_ten_minutes() {
+        let tuning = Tuning::default();
+        let lists = Lists { lru_bytes: LISTS, cold_bytes: 0 };
+        for (age_s, turn_s) in [(60, 600), (300, 600), (1800, 3600), (7200, 14_400)] {
+            let step = step_bytes(lists, age_s * 1000, tuning.pressed_gain, false, 0, &tuning);
+            let every_ms = unverified_every_ms(age_s * 1000, &tuning);
+            let turn = scale(every_ms, LISTS, step).div_euclid(1000);
+            assert!(turn.abs_diff(turn_s) <= turn_s.div_euclid(100), "{age_s}: {turn}");
+        }
+    }
+
+    #[test]
+    fn what_is_verified_goes_at_any_age_in_its_time() {
+        let tuning = Tuning::default();
+        let lists = Lists { lru_bytes: LISTS, cold_bytes: LISTS };
+        for age_ms in [60_000, 300_000, 1_800_000] {
+            let step = step_bytes(lists, age_ms, tuning.gain, false, 0, &tuning);
+            let expected = scale(LISTS, tuning.cold_ms, age_ms).min(32 * 6 << 20);
+            assert_eq!(step, expected.max(ppm(LISTS, 5000)), "{age_ms}");
+            assert_eq!(
+                step_bytes(lists.verified(), age_ms, tuning.gain, false, 0, &tuning),
+                expected,
+                "{age_ms}"
+            );
+        }
+    }
 }
