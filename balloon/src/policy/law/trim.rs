@@ -103,7 +103,7 @@ mod tests {
         let lists = Lists { lru_bytes: LISTS, cold_bytes: LISTS };
         for age_ms in [60_000, 300_000, 1_800_000] {
             let step = step_bytes(lists, age_ms, tuning.gain, false, 0, &tuning);
-            let expected = scale(LISTS, tuning.cold_ms, age_ms).min(32 * 6 << 20);
+            let expected = scale(LISTS, tuning.cold_ms, age_ms).min((32 * 6) << 20);
             assert_eq!(step, expected.max(ppm(LISTS, 5000)), "{age_ms}");
             assert_eq!(
                 step_bytes(lists.verified(), age_ms, tuning.gain, false, 0, &tuning),
