@@ -108,7 +108,7 @@ pub struct Status {
     pub cold_bytes: u64,
     /// How much is unused for how long, for arbitration.
     pub cold: [Cold; COLD_POINTS],
-    /// What the next step would give back, per second.
+    /// What steps like the next give back, per second.
     pub yield_bytes_per_s: u64,
     /// Samples that made no sense.
     pub implausible_samples: u64,

@@ -1,7 +1,7 @@
 //! Recordings: what a law was told and what it ordered, one JSON document a line; and their replay.
 //!
 //! ```text
-//! {"ballast-trace":4,"now_ms":0,"size_bytes":1073741824,"settings":{...},"tuning":{...}}
+//! {"ballast-trace":5,"now_ms":0,"size_bytes":1073741824,"settings":{...},"tuning":{...}}
 //! {"now_ms":1000,"saw":{"sample":{...}}}
 //! {"did":{"now_ms":1000,"order":{"reclaim":{...}},"reason":{"step":{...}}}}
 //! ```

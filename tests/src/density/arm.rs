@@ -108,10 +108,13 @@ mod tests {
 
     #[test]
     fn groups_are_those_that_the_daemon_is_configured_with() {
+        let mut groups = 0;
         for (arm, kind) in Arm::ALL.into_iter().flat_map(|arm| Kind::ALL.map(|kind| (arm, kind))) {
             let &["--group", group] = arm.options(kind) else { continue };
+            groups += 1;
             let config = arm.daemon().unwrap();
             assert!(config.contains(&format!("[groups.{group}]")), "{group}: {config}");
         }
+        assert_eq!(groups, 1);
     }
 }

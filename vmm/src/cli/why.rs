@@ -58,7 +58,7 @@ fn causes(memory: &MemoryDocument, reclaim: &ReclaimDocument) -> String {
         ("ceiling", ceiling(memory)),
     ];
     if reclaim.mode == Mode::Off {
-        rows.push(("reclaim", "off: memory is as users set it".into()));
+        rows.push(("reclaim", "off: only limits move the ceiling".into()));
     } else {
         rows.extend([("policy", policy(reclaim)), ("reclaim", numbers(reclaim))]);
     }
@@ -82,7 +82,8 @@ mod tests {
         let memory = MemoryDocument::fixed(512 * MIB, 100 * MIB);
         let off = Owner::off(512 * MIB).document(0);
         let held = "of 512 MiB\nresident  100 MiB of the host's memory\nceiling   512 MiB, fixed\n";
-        let expected = format!("uses      an unknown part {held}reclaim   off: memory is as users set it\n");
+        let expected =
+            format!("uses      an unknown part {held}reclaim   off: only limits move the ceiling\n");
         assert_eq!(causes(&memory, &off), expected);
         let auto = ReclaimDocument { mode: Mode::Auto, guest_used_bytes: Some(34 * MIB), ..off };
         let law = "\

@@ -34,6 +34,8 @@ mod tests;
 #[cfg(test)]
 mod tolerance;
 mod trim;
+#[cfg(test)]
+mod unverified;
 
 use super::arithmetic::{permille, scale};
 use super::meter::Meter;
@@ -92,8 +94,8 @@ pub struct Law {
     heard_ms: u64,
     next_step_ms: u64,
     step_is_due: bool,
-    /// When the last step was that took what is not verified to be cold.
-    unverified_ms: u64,
+    /// When the step was due after the last one that took what is not verified to be cold.
+    unverified_ms: Option<u64>,
     /// A sample has come since the last stream was recycled.
     is_fresh: bool,
     pending: Option<Pending>,
@@ -140,8 +142,8 @@ impl Law {
             start_until_ms: now_ms.saturating_add(tuning.start_ms),
             heard_ms: now_ms,
             next_step_ms: now_ms.saturating_add(tuning.step_ms),
-            unverified_ms: 0,
             step_is_due: false,
+            unverified_ms: None,
             is_fresh: false,
             pending: None,
             short_bytes: 0,

@@ -41,9 +41,13 @@ impl Law {
 
     /// What steps like `step` give, of which those that take what is not verified may be rare.
     pub(super) fn yield_bytes_per_s(&self, now_ms: u64, lists: Lists, step: u64) -> u64 {
+        let step_ms = self.tuning.step_ms;
+        if lists.cold_bytes >= step {
+            return scale(step, 1000, step_ms.max(1));
+        }
         let every_ms = trim::unverified_every_ms(self.age_ms(now_ms), &self.tuning);
         let verified = self.planned_bytes(now_ms, lists.verified()).min(step);
-        scale(step, 1000, every_ms.max(1)).max(scale(verified, 1000, self.tuning.step_ms.max(1)))
+        scale(step, 1000, every_ms.max(1)).max(scale(verified, 1000, step_ms.max(1)))
     }
 
     /// As much of `bytes` as the guest uses above what trimming leaves, and the host holds above what is promised. What the
@@ -130,8 +134,10 @@ impl Law {
     fn step(&mut self, now_ms: u64, orders: &mut Orders) {
         let age_ms = self.age_ms(now_ms);
         let lists = self.lists(age_ms);
-        let waits_ms = trim::unverified_every_ms(age_ms, &self.tuning).saturating_sub(self.tuning.step_ms);
-        let is_any_due = now_ms > self.unverified_ms.saturating_add(waits_ms);
+        // By when steps are due, not by when they are made: a clock's jitter adds none.
+        let every_ms = trim::unverified_every_ms(age_ms, &self.tuning);
+        let is_any_due =
+            self.unverified_ms.is_none_or(|before| self.next_step_ms.saturating_sub(before) >= every_ms);
         let planned = self.planned_bytes(now_ms, if is_any_due { lists } else { lists.verified() });
         let is_cold = lists.cold_bytes >= planned;
         // What is known to be unused goes, however little it is: steps add up to what is worth an order.
@@ -143,7 +149,7 @@ impl Law {
         }
         self.owed_bytes = 0;
         if !is_cold {
-            self.unverified_ms = now_ms;
+            self.unverified_ms = Some(self.next_step_ms);
         }
         let reason = Reason::Step {
             lru_bytes: lists.lru_bytes,

@@ -6,13 +6,14 @@ use super::*;
 use crate::policy::{Cause, Decision, Reclaimed, Sample};
 
 const MIB: u64 = 1 << 20;
-const SIZE: u64 = 1024 * MIB;
+pub(super) const SIZE: u64 = 1024 * MIB;
 
 /// A guest that says what it is told to say, once a second.
-struct Guest {
-    law: Law,
-    sample: Sample,
-    now_ms: u64,
+pub(super) struct Guest {
+    pub(super) law: Law,
+    pub(super) sample: Sample,
+    pub(super) now_ms: u64,
+    pub(super) second_ms: u64,
     floor_bytes: u64,
     min_bytes: u64,
     /// What it computes in a second.
@@ -24,7 +25,7 @@ struct Guest {
 }
 
 impl Guest {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut law = Law::new(0, SIZE, Settings::new(SIZE), Tuning::default());
         let capabilities = Capabilities { psi: true, memory_reclaim: true, ..Capabilities::default() };
         law.observe(0, &Observation::Capabilities(capabilities), &mut Orders::new());
@@ -39,6 +40,7 @@ impl Guest {
             law,
             sample,
             now_ms: 0,
+            second_ms: 1000,
             floor_bytes: 96 * MIB,
             min_bytes: 0,
             busy_us: 200_000,
@@ -47,7 +49,7 @@ impl Guest {
         }
     }
 
-    fn tell(&mut self, observation: &Observation) -> Vec<Decision> {
+    pub(super) fn tell(&mut self, observation: &Observation) -> Vec<Decision> {
         let mut orders = Orders::new();
         self.law.observe(self.now_ms, observation, &mut orders);
         orders.iter().copied().collect()
@@ -55,7 +57,7 @@ impl Guest {
 
     /// A second goes by. Orders to reclaim are carried out.
     fn second(&mut self) -> Vec<Decision> {
-        self.now_ms += 1000;
+        self.now_ms += self.second_ms;
         self.sample.monotonic_us += 1_000_000;
         self.sample.sequence += 1;
         self.sample.cpu_busy_us += self.busy_us;
@@ -90,12 +92,12 @@ impl Guest {
         decisions
     }
 
-    fn seconds(&mut self, count: u64) -> Vec<Decision> {
+    pub(super) fn seconds(&mut self, count: u64) -> Vec<Decision> {
         (0..count).flat_map(|_| self.second()).collect()
     }
 }
 
-fn reclaimed_bytes(decisions: &[Decision]) -> u64 {
+pub(super) fn reclaimed_bytes(decisions: &[Decision]) -> u64 {
     let bytes = |decision: &Decision| match decision.order {
         Order::Reclaim { bytes, .. } => bytes,
         _ => 0,
