@@ -195,7 +195,9 @@ impl Law {
         let lists = self.lists(age_ms);
         let held = self.held_bytes();
         let step = if self.state == State::Trimming { self.planned_bytes(now_ms, lists) } else { 0 };
-        let target = held.saturating_sub(step).max(self.left_bytes()).min(self.bounds(now_ms).max_bytes);
+        // Who holds less than trimming leaves is not wanted to hold more.
+        let target =
+            held.saturating_sub(step).max(self.left_bytes().min(held)).min(self.bounds(now_ms).max_bytes);
         Status {
             state: self.state,
             until_ms: self.pause(now_ms).map(|(_, until_ms, _)| until_ms).filter(|until| *until < u64::MAX),

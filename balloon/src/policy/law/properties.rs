@@ -129,7 +129,7 @@ fn run(steps: &[(u64, Observation)]) -> Vec<Decision> {
             assert!(ceiling_before - ceiling <= half, "more than half the slack");
         }
         let status = law.status(now_ms);
-        assert!(status.target_bytes <= bounds.max_bytes);
+        assert!(status.target_bytes <= bounds.max_bytes && status.target_bytes <= law.held_bytes());
         for decision in orders.iter() {
             if let Order::Reclaim { bytes, .. } = decision.order {
                 let held = law.held_bytes();
