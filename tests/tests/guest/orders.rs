@@ -13,11 +13,13 @@ tests::on_a_kernel_or_every!(
 const SERVICE_PAGES: usize = 4_000_000 / 4096 - 1;
 
 /// A guest of two zones whose command runs in the second, with a volume.
+/// Each kernel has a volume of its own, as they may run side by side.
 fn two_zones(ballast: &Ballast, kernel: &Kernel, volume: &str) -> Guest {
+    let volume = format!("{volume}-{}:/files", kernel.release.replace('+', "-"));
     Guest::start_with(ballast, |run| {
         let run = run.options(kernel.options()).options(["-m", "256m", "--zone", "name=cache,size=256m"]);
         // What is trimmed is what is ordered: the law would take some of it first.
-        run.options(["--in-zone", "cache", "-v", volume, "--reclaim", "off"])
+        run.options(["--in-zone", "cache", "-v", &volume, "--reclaim", "off"])
     })
 }
 
@@ -35,7 +37,7 @@ fn resident(guest: &Guest) -> [u64; 2] {
 
 fn a_trimmed_zone_gives_back_its_own_memory(kernel: &Kernel) {
     let ballast = setup();
-    let mut guest = two_zones(&ballast, kernel, "to-trim:/files");
+    let mut guest = two_zones(&ballast, kernel, "to-trim");
     // A small service in the other zone: moved before it takes its memory, which is so charged there.
     let service = r#"until [ -e /tmp/go ]; do sleep 0.1; done; a=$(yes BALLAST-SERVICE- | head -c 4000000); echo on; read x < /tmp/fifo; echo "$a" | md5sum"#;
     guest.does(&format!("eval mkfifo /tmp/fifo; sh -c '{service}' > /tmp/service & echo \"pid $!.\""));
@@ -104,7 +106,7 @@ fn trims_to(ballast: &Ballast, guest: &Guest, bytes: u64) {
 
 fn a_moved_task_has_its_pages_in_its_new_zone(kernel: &Kernel) {
     let ballast = setup();
-    let mut guest = two_zones(&ballast, kernel, "to-move:/files");
+    let mut guest = two_zones(&ballast, kernel, "to-move");
     guest.does(
         "eval sh -c 'held=$(head -c 20000000 /dev/zero | tr \"\\0\" a); sleep 1000; :' & echo \"pid $!.\"",
     );
