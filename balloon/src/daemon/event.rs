@@ -71,6 +71,14 @@ impl Event {
         self.kind
     }
 
+    /// The same in no more memory than it takes.
+    #[must_use]
+    pub fn without_slack(mut self) -> Self {
+        self.reason.shrink_to_fit();
+        self.figures.shrink_to_fit();
+        self
+    }
+
     /// As it is told, with its number and time.
     #[must_use]
     pub fn document(self, number: u64, time_ms: u64) -> EventDocument {

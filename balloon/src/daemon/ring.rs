@@ -4,18 +4,18 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use super::event::Event;
-use crate::control::events::{EventDocument, EventsDocument, PAGE};
+use crate::control::events::{EventsDocument, PAGE};
 use std::collections::VecDeque;
 
 /// Events that are kept: those of an hour in which one happens every three seconds. With the longest reasons they have
-/// 4 MiB, with usual ones less than a half.
+/// 4 MiB, with usual ones less than a half, as they become documents only when they are read.
 pub const KEPT: usize = 1024;
 
 /// The last events of one daemon.
 #[derive(Clone, Debug)]
 pub struct Ring {
-    /// The newest at the back, without gaps between their numbers.
-    events: VecDeque<EventDocument>,
+    /// When each happened, in milliseconds since 1970: the newest at the back, without gaps between their numbers.
+    events: VecDeque<(u64, Event)>,
     first: u64,
     next: u64,
 }
@@ -32,7 +32,7 @@ impl Ring {
         if self.events.len() >= KEPT {
             self.events.pop_front();
         }
-        self.events.push_back(event.document(self.next, time_ms));
+        self.events.push_back((time_ms, event.without_slack()));
         self.next = self.next.saturating_add(1);
     }
 
@@ -47,10 +47,14 @@ impl Ring {
     #[must_use]
     pub fn after(&self, number: Option<u64>) -> EventsDocument {
         let start = self.start(number);
-        let oldest = self.events.front().map_or(self.next, |event| event.number);
+        let oldest = self.next.saturating_sub(u64::try_from(self.events.len()).unwrap_or(u64::MAX));
         let from = start.max(oldest);
         let skipped = usize::try_from(from.saturating_sub(oldest)).unwrap_or(usize::MAX);
-        let events: Vec<_> = self.events.iter().skip(skipped).take(PAGE).cloned().collect();
+        let kept = (from..).zip(self.events.iter().skip(skipped));
+        let events: Vec<_> = kept
+            .take(PAGE)
+            .map(|(number, (time_ms, event))| event.clone().document(number, *time_ms))
+            .collect();
         let newest = self.next.saturating_sub(1);
         EventsDocument {
             next: events.last().map_or(newest, |event| event.number),
