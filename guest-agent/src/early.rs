@@ -89,6 +89,22 @@ pub fn bound_free_lists() {
     let _ = fs::write("/proc/sys/vm/percpu_pagelist_high_fraction", LIST_FRACTION);
 }
 
+/// For each kind of address: milliseconds between two looks of the kernel at neighbours whose state somebody else manages
+/// (`neigh_managed_work()` in net/core/neighbour.c, from Linux 5.16 on).
+const NEIGHBOUR_LOOKS: [&str; 2] = [
+    "/proc/sys/net/ipv4/neigh/default/interval_probe_time_ms",
+    "/proc/sys/net/ipv6/neigh/default/interval_probe_time_ms",
+];
+
+/// Has the kernel look seldom for neighbours, of which a guest without network has none: every five seconds, it would wake
+/// for each kind.
+pub fn look_seldom_for_neighbours() {
+    for path in NEIGHBOUR_LOOKS {
+        // A kernel that cannot be told, or has no such addresses.
+        let _ = fs::write(path, "3600000");
+    }
+}
+
 /// Keeps the kernel from ever choosing the agent when memory is short, and its pages where they are.
 ///
 /// The pages are locked as they are touched: what the agent never uses takes no memory.

@@ -28,6 +28,7 @@ mod modules;
 mod mount;
 mod orders;
 mod port;
+mod proactive;
 mod pump;
 mod reclaim;
 mod root;

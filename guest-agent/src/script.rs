@@ -41,6 +41,7 @@ pub fn run() -> Result<(), Error> {
     early::open_standard_streams()?;
     early::protect()?;
     early::bound_free_lists();
+    early::look_seldom_for_neighbours();
     let mut cgroup = cgroup::create()?;
     let modules = modules::list()?;
     let driver_failures = modules::load(&modules, Condition::Base);

@@ -20,6 +20,7 @@ use proto::{Capabilities, Counters, Reclaimed, Sample, ToHost};
 use crate::capabilities::{LRU_GEN, probe};
 use crate::cgroup::{self, WORKLOAD};
 use crate::clock;
+use crate::proactive::Proactive;
 use crate::swap::Swap;
 use cadence::Cadence;
 use own_evictions::OwnEvictions;
@@ -61,6 +62,7 @@ pub struct Sampler<'a> {
     own_stall_us: u64,
     by_generation: OwnEvictions,
     swap: Option<Swap<'a>>,
+    proactive: Proactive,
 }
 
 impl<'a> Sampler<'a> {
@@ -88,6 +90,7 @@ impl<'a> Sampler<'a> {
             own_stall_us: 0,
             by_generation: OwnEvictions::default(),
             swap,
+            proactive: Proactive::default(),
         })
     }
 
@@ -104,6 +107,7 @@ impl<'a> Sampler<'a> {
     /// The host's wish.
     pub fn set_pace(&mut self, sample_ms: u32) {
         self.cadence.set_pace(sample_ms);
+        self.proactive.follow(sample_ms);
     }
 
     /// The agent begins to evict by generation.

@@ -75,6 +75,30 @@ fn a_law_that_is_off_does_nothing() {
     guest.end();
 }
 
+/// Half a minute of idling, and then as before: nothing of the guest's own is left changed.
+#[test]
+fn the_kernels_own_compaction_sleeps_while_the_guest_idles() {
+    let ballast = setup();
+    let kernel = Kernel::named("6.1-cloud");
+    let mut guest = start(&ballast, &kernel, &["-m", "256m"]);
+    let proactiveness = || {
+        let words = ["exec", "guest", "cat", "/proc/sys/vm/compaction_proactiveness"];
+        String::from_utf8(ballast.command(&words).end().exits(0).stdout).unwrap()
+    };
+    let paces = |guest: &Guest, sample_ms: u32| {
+        let decisions = guest.answer("GET", "/v1/decisions", "").0.to_string();
+        decisions.matches(&format!("\"sample_ms\":{sample_ms}}}")).count()
+    };
+    let usual = proactiveness();
+    assert_ne!(usual, "0\n");
+    until(|| paces(&guest, 10_000) > 0, || guest.answer("GET", "/v1/decisions", "").0.to_string());
+    until(|| proactiveness() == "0\n", proactiveness);
+    guest.is_told("eval timeout 30 yes > /dev/null; true");
+    until(|| paces(&guest, 1000) > 0, || guest.answer("GET", "/v1/decisions", "").0.to_string());
+    until(|| proactiveness() == usual, proactiveness);
+    guest.end();
+}
+
 #[test]
 fn a_recording_replays_and_a_changed_one_does_not() {
     let ballast = setup();
