@@ -25,8 +25,8 @@ use audit::Audit;
 use balloon::backing::{Backing, Host, Kernel, Kind, Mapping};
 use balloon::device::{self, LEAST_FLOOR_BYTES, MemoryReport, OFFERED, QUEUE_SIZES, STATISTICS_BYTES};
 use balloon::frames::{Books, Layout};
-use balloon::resident::{self, Residency, Scanner};
-use pace::Pace;
+use balloon::resident::{self, MoveCounter, Residency, Scanner};
+use pace::{Pace, Standing};
 use pass::Pass;
 use std::io;
 use std::sync::OnceLock;
@@ -77,6 +77,7 @@ pub struct Balloon<K> {
     scanner: Scanner<resident::Host>,
     /// The last reading and when it ended.
     residency: Option<(Residency, u64)>,
+    moves: MoveCounter,
     pace: Pace,
     audit: Audit,
     /// Somebody waits for statistics.
@@ -136,6 +137,7 @@ impl<K: Kernel> Balloon<K> {
             clock_ms,
             scanner: Scanner::new(resident::Host::probe()),
             residency: None,
+            moves: MoveCounter::probe(),
             pace: Pace::default(),
             audit: Audit::default(),
             awaited: false,
@@ -162,9 +164,15 @@ impl<K: Kernel> Balloon<K> {
     /// # Errors
     /// The host cannot tell.
     pub fn survey(&mut self) -> io::Result<bool> {
+        if self.scanner.position() == (0, 0) {
+            self.pace.begin((self.clock_ms)(), self.standing());
+        }
         let reading = self.device.survey(&mut self.scanner, SURVEY_PAGES);
         let now_ms = (self.clock_ms)();
         let ended = !matches!(reading, Ok(None));
+        if reading.is_err() {
+            self.pace.fail();
+        }
         self.pace.step(now_ms, ended);
         if let Some(reading) = reading? {
             self.residency = Some((reading, now_ms));
@@ -175,7 +183,27 @@ impl<K: Kernel> Balloon<K> {
 
     /// As [`Self::survey`], for a client: nothing if clients have had their steps, or need none.
     fn survey_for_client(&mut self) -> Option<io::Result<bool>> {
-        self.pace.allows((self.clock_ms)()).then(|| self.survey())
+        let now_ms = (self.clock_ms)();
+        (self.pace.allows(now_ms) && !self.is_read()).then(|| self.survey())
+    }
+
+    /// As [`Self::survey`], for the timer: nothing to be done if no memory has moved.
+    fn survey_by_timer(&mut self) -> io::Result<bool> {
+        if self.scanner.position() == (0, 0) && self.is_read() { Ok(true) } else { self.survey() }
+    }
+
+    /// Whether the last reading is as good as a new one: then it is one of this moment.
+    fn is_read(&mut self) -> bool {
+        let now_ms = (self.clock_ms)();
+        let holds = self.pace.holds(now_ms, self.standing());
+        if let (true, Some((_, read_ms))) = (holds, &mut self.residency) {
+            *read_ms = now_ms;
+        }
+        holds
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        self.moves.now().map(|moves| (moves, self.device.books().totals()))
     }
 
     /// Returns the driver's buffer if `ask` says so, and reads the one that comes.

@@ -1,11 +1,13 @@
 //! When it is read on how much of the guest's memory the host holds: by a timer, and for clients that ask. Pure.
 //!
 //! A step takes below a millisecond of the event loop. The timer's steps are far apart; clients together get a few in
-//! the same time, however many they are and however often they ask.
+//! the same time, however many they are and however often they ask, and none while no memory moves.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
+use balloon::frames::Totals;
+use balloon::resident::Moves;
 use std::time::Duration;
 
 /// How long after a reading the timer begins the next one. What is reported free counts until then as given back
@@ -19,15 +21,24 @@ const BETWEEN_STEPS_MS: u64 = 20;
 const STEPS: usize = 4;
 /// A reading is good for clients for so long.
 const KEPT_MS: u64 = 1000;
+/// While no memory moves, a reading is as good as a new one for so long: that none moves is known of all that is fast.
+const HOLDS_MS: u64 = 60_000;
 
 /// What was read when.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     /// When the last steps were made, the oldest first.
     steps_ms: [Option<u64>; STEPS],
-    /// When a reading last came to its end.
+    /// When a reading last came to its end, or was seen to be as good as new.
     ended_ms: Option<u64>,
+    /// How things stood when the reading under way began, and when that was;
+    began: Option<(Standing, u64)>,
+    /// the same of the last whole one.
+    read: Option<(Standing, u64)>,
 }
+
+/// Of the process and of the books. As long as it stays the same, so does what a reading finds.
+pub(super) type Standing = (Moves, Totals);
 
 impl Pace {
     /// Whether a client that asks at `now_ms` may have a step made for it.
@@ -39,13 +50,34 @@ impl Pace {
         is_past(oldest_ms, BETWEEN_STEPS_MS) && is_past(self.ended_ms, KEPT_MS)
     }
 
+    /// A reading begins at `now_ms` as things stand so, if that is known.
+    pub(super) fn begin(&mut self, now_ms: u64, standing: Option<Standing>) {
+        self.began = standing.map(|standing| (standing, now_ms));
+    }
+
+    /// The reading under way tells nothing.
+    pub(super) fn fail(&mut self) {
+        self.began = None;
+    }
+
     /// A step was made, the last of a reading if it `ended`: complete, or because the host does not say.
     pub(super) fn step(&mut self, now_ms: u64, ended: bool) {
         let [_, second, third, fourth] = self.steps_ms;
         self.steps_ms = [second, third, fourth, Some(now_ms)];
         if ended {
             self.ended_ms = Some(now_ms);
+            self.read = self.began.take();
         }
+    }
+
+    /// Whether things stand as when the last whole reading began, so that it is as good as one of `now_ms`.
+    pub(super) fn holds(&mut self, now_ms: u64, standing: Option<Standing>) -> bool {
+        let read = self.read.filter(|(_, began_ms)| now_ms.saturating_sub(*began_ms) < HOLDS_MS);
+        let holds = standing.is_some() && standing == read.map(|(standing, _)| standing);
+        if holds {
+            self.ended_ms = Some(now_ms);
+        }
+        holds
     }
 }
 
@@ -85,6 +117,38 @@ mod tests {
     /// How much later so many clients ask, whether the timer makes a step then, and whether steps end a reading.
     fn ask() -> impl Strategy<Value = (u64, usize, bool, bool)> {
         (0u64..12, 0usize..20, prop::bool::weighted(0.1), prop::bool::weighted(0.1))
+    }
+
+    #[test]
+    fn a_reading_holds_as_long_as_nothing_moves() {
+        let standing = |faults, resident_pages, reported_ever| {
+            Some((Moves { faults, resident_pages }, Totals { reported_ever, ..Totals::default() }))
+        };
+        let mut pace = Pace::default();
+        assert!(!pace.holds(0, standing(1, 1, 1)), "there has been none");
+        pace.begin(0, standing(1, 1, 1));
+        pace.step(0, false);
+        assert!(!pace.holds(10, standing(1, 1, 1)), "it is not whole");
+        pace.step(20, true);
+        assert!(pace.allows(1020));
+        assert!(pace.holds(1020, standing(1, 1, 1)));
+        assert!(!pace.allows(2019) && pace.allows(2020), "as if it had been made then");
+        for moved in [standing(2, 1, 1), standing(1, 2, 1), standing(1, 1, 2), None] {
+            assert!(!pace.holds(2020, moved), "{moved:?}");
+        }
+        // Of one that began before memory moved.
+        pace.begin(2900, standing(2, 1, 1));
+        pace.step(3000, true);
+        assert!(!pace.holds(3010, standing(3, 1, 1)));
+        assert!(pace.holds(62_899, standing(2, 1, 1)));
+        assert!(!pace.holds(62_900, standing(2, 1, 1)), "it is a minute old");
+        pace.begin(70_000, None);
+        pace.step(70_000, true);
+        assert!(!pace.holds(70_010, None), "nobody can tell");
+        pace.begin(80_000, standing(2, 1, 1));
+        pace.fail();
+        pace.step(80_000, true);
+        assert!(!pace.holds(80_010, standing(2, 1, 1)), "the host did not say");
     }
 
     proptest! {

@@ -174,12 +174,13 @@ impl<K: Kernel> Transport<Balloon<K>> {
         Ok(())
     }
 
-    /// A step of reading how much of the guest's memory the host holds; true at the end of a reading.
+    /// A step of reading how much of the guest's memory the host holds; true at the end of a reading, or if there is no need
+    /// for one as no memory has moved since the last.
     ///
     /// # Errors
     /// The host cannot tell.
     pub fn survey(&self) -> io::Result<bool> {
-        self.with_device(Balloon::survey)
+        self.with_device(Balloon::survey_by_timer)
     }
 }
 
