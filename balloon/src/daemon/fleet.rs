@@ -30,6 +30,9 @@ use std::collections::BTreeMap;
 /// Ticks without a report after which a microVM is charged what the host says, whatever it would say itself: a lease.
 pub(super) const SILENT_TICKS: u32 = 5;
 
+/// Ticks in which each microVM's layers are looked at once: ten seconds.
+const LOOK_TICKS: usize = 5;
+
 /// All microVMs of a host.
 #[derive(Debug)]
 pub struct Fleet {
@@ -310,13 +313,16 @@ impl Fleet {
         }
     }
 
-    /// Those whose layers are to be looked at, who has waited longest first: a look takes the host some time.
+    /// Those whose layers are to be looked at in this tick, who has waited longest first: all that never were, and otherwise
+    /// so many that each has its turn every [`LOOK_TICKS`]. A look takes the host some time, and finds little that is new.
     #[must_use]
     pub fn to_look_at(&self) -> Vec<(String, Process)> {
         let linked = self.vms.iter().filter(|(_, member)| member.linked);
         let mut all: Vec<_> =
             linked.map(|(name, member)| (member.looked, name.clone(), member.process)).collect();
         all.sort();
+        let new = all.partition_point(|(looked, ..)| *looked == 0);
+        all.truncate(new.max(all.len().div_ceil(LOOK_TICKS)));
         all.into_iter().map(|(_, name, process)| (name, process)).collect()
     }
 

@@ -4,12 +4,18 @@
 
 use crate::policy::fleet::{Host, kib};
 use rustix::io::Errno;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// How the cgroups of microVMs' VMMs are called; a name follows.
 const VM_CGROUP: &str = "vm-";
+
+/// What is read of a file at most: the longest, `/proc/PID/maps` of a VMM, has some KiB.
+const MOST_BYTES: u64 = 1 << 20;
+/// Most files of proc(5) come whole in one call with so much room. They state no size, and are made anew piece by piece for
+/// who asks for pieces.
+const ROOM_BYTES: usize = 4096;
 
 /// A process that no other one is taken for: numbers are used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +71,14 @@ pub fn held(process: Process) -> Option<Held> {
 }
 
 fn of_process(pid: u32, file: &str) -> io::Result<String> {
-    fs::read_to_string(format!("/proc/{pid}/{file}"))
+    read(format!("/proc/{pid}/{file}"))
+}
+
+/// What a file of proc(5) or of a cgroup says.
+pub(super) fn read(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut text = String::with_capacity(ROOM_BYTES);
+    File::open(path)?.take(MOST_BYTES).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Whether that is the host's word that there is no such process (proc(5)).
@@ -77,11 +90,12 @@ fn is_denied(error: &io::Error) -> bool {
 /// its own.
 #[must_use]
 pub fn charged_file_bytes(process: Process) -> u64 {
-    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    let cgroup = read(Path::new(&format!("/proc/{}/cgroup", process.pid)));
-    let mounts = read(Path::new("/proc/self/mountinfo"));
-    let directory = own_cgroup(&cgroup).zip(cgroup_mount(&mounts));
-    let text = directory.map(|(own, mount)| read(&mount.join(own).join("memory.stat"))).unwrap_or_default();
+    let cgroup = of_process(process.pid, "cgroup").unwrap_or_default();
+    let mounts = read("/proc/self/mountinfo").unwrap_or_default();
+    let statistics = own_cgroup(&cgroup)
+        .zip(cgroup_mount(&mounts))
+        .map(|(own, mount)| mount.join(own).join("memory.stat"));
+    let text = statistics.and_then(|path| read(path).ok()).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix("file ")?.trim().parse().ok());
     value.unwrap_or(0)
 }
@@ -104,15 +118,15 @@ fn cgroup_mount(text: &str) -> Option<PathBuf> {
 /// # Errors
 /// The host does not say.
 pub fn memory_bytes() -> io::Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
+    let text = read("/proc/meminfo")?;
     kib(&text, "MemTotal").ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// What the host has now. What it does not say is nothing, of which arbitration concludes nothing.
 #[must_use]
 pub fn reading() -> Host {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    Host::parse(&read("/proc/meminfo"), &read("/proc/pressure/memory"))
+    let text = |path| read(path).unwrap_or_default();
+    Host::parse(&text("/proc/meminfo"), &text("/proc/pressure/memory"))
 }
 
 /// Fields 3, 4 and 22; the name, in parentheses, may contain anything.

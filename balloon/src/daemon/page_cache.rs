@@ -3,13 +3,13 @@
 
 #![expect(unsafe_code, reason = "files are mapped, to ask the kernel what of them is in memory")]
 
-use super::host::Process;
+use super::host::{self, Process};
 use super::layers::{self, LayerUse};
 use crate::resident::{FileId, FileMapping, Mapping, PageCache, parse_smaps};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 
 /// Bytes of files that one tick looks at: a million pages, some milliseconds.
@@ -105,7 +105,7 @@ impl Files {
 /// large: so it is asked for no more than it takes. A VMM maps layers after guest memory, and so, as mmap(2) goes from high
 /// addresses to low ones, they come first.
 fn layer_mappings(pid: u32) -> io::Result<Vec<Mapping>> {
-    let maps = parse_smaps(&fs::read_to_string(format!("/proc/{pid}/maps"))?);
+    let maps = parse_smaps(&host::read(format!("/proc/{pid}/maps"))?);
     let wanted = maps.iter().filter(|mapping| layers::is_layer(mapping)).count();
     let mut lines = BufReader::with_capacity(READ_BYTES, File::open(format!("/proc/{pid}/smaps"))?);
     let (mut found, mut record) = (Vec::new(), String::new());
@@ -138,7 +138,7 @@ fn open(path: &str, id: FileId) -> io::Result<(PageCache, Mapped)> {
         rustix::mm::mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, &file, 0)
     }?;
     let mapped = Mapped { address: address as usize, bytes };
-    let own = parse_smaps(&fs::read_to_string("/proc/self/maps")?);
+    let own = parse_smaps(&host::read("/proc/self/maps")?);
     let start = mapped.address as u64;
     if !own.iter().any(|mapping| (mapping.start..mapping.end).contains(&start) && mapping.file == id) {
         return Err(io::Error::new(io::ErrorKind::NotFound, "another file has its name by now"));
@@ -161,7 +161,7 @@ impl Drop for Mapped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::host;
+    use std::fs;
     use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
 
