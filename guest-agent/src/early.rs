@@ -90,7 +90,7 @@ pub fn bound_free_lists() {
 }
 
 /// For each kind of address: milliseconds between two looks of the kernel at neighbours whose state somebody else manages
-/// (`neigh_managed_work()` in net/core/neighbour.c, from Linux 5.16 on).
+/// (`neigh_managed_work()` in net/core/neighbour.c; Linux takes a time from 6.0 on).
 const NEIGHBOUR_LOOKS: [&str; 2] = [
     "/proc/sys/net/ipv4/neigh/default/interval_probe_time_ms",
     "/proc/sys/net/ipv6/neigh/default/interval_probe_time_ms",

@@ -1,9 +1,8 @@
 //! The kernel's proactive compaction, which sleeps while the guest idles.
 //!
 //! `kcompactd` wakes twice a second to see how scattered free memory is (`HPAGE_FRAG_CHECK_INTERVAL_MSEC` in
-//! mm/compaction.c), of an idle guest's wakes the most. A guest that idles scatters nothing, and the law has what is free
-//! joined when that is of use. With a proactiveness of zero the kernel does not look (from Linux 5.16 on; before, it wakes
-//! all the same).
+//! mm/compaction.c), of an idle guest's wakes the most. A guest that idles scatters little, and the law has what is free
+//! joined when that is of use. With a proactiveness of zero the kernel does not look (from Linux 5.16 on).
 
 #![forbid(unsafe_code)]
 
@@ -42,11 +41,10 @@ impl Proactive {
             if !is_asleep && fs::write(&self.path, ASLEEP).is_ok() {
                 self.usual = Some(now);
             }
-        } else if let Some(usual) = self.usual.take_if(|_| is_asleep) {
-            // What could be set can be set back.
-            let _ = fs::write(&self.path, usual.trim());
-        } else {
+        } else if !is_asleep {
             // The workload has set it meanwhile.
+            self.usual = None;
+        } else if self.usual.as_ref().is_some_and(|usual| fs::write(&self.path, usual.trim()).is_ok()) {
             self.usual = None;
         }
     }
@@ -81,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_sets_stays() {
+    fn what_somebody_else_sets_otherwise_stays() {
         let (mut proactive, value) = of("0\n");
         proactive.follow(IDLE);
         proactive.follow(BUSY);

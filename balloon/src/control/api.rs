@@ -117,7 +117,7 @@ pub struct MemoryDocument {
     /// Guest memory that the host really holds, at its last reading; null until the first reading has ended, or where
     /// the host does not say.
     pub resident_bytes: Option<u64>,
-    /// How long ago that reading was; null as above.
+    /// How long ago that reading was made or, as no memory had moved, seen to hold; null as above.
     pub resident_age_ms: Option<u64>,
     /// The parts that guest memory consists of, by their addresses.
     pub regions: Vec<RegionDocument>,

@@ -313,17 +313,29 @@ impl Fleet {
         }
     }
 
-    /// Those whose layers are to be looked at in this tick, who has waited longest first: all that never were, and otherwise
-    /// so many that each has its turn every [`LOOK_TICKS`]. A look takes the host some time, and finds little that is new.
+    /// Those whose layers are to be looked at in this tick, who has waited longest first: those that are new, of which each
+    /// tick has something else to tell, and so many of the others that each has its turn every [`LOOK_TICKS`]. A look takes
+    /// the host some time, and finds little that is new.
     #[must_use]
     pub fn to_look_at(&self) -> Vec<(String, Process)> {
         let linked = self.vms.iter().filter(|(_, member)| member.linked);
-        let mut all: Vec<_> =
-            linked.map(|(name, member)| (member.looked, name.clone(), member.process)).collect();
+        let is_old = |member: &Member| member.looks >= LOOK_TICKS;
+        let mut all: Vec<_> = linked
+            .map(|(name, member)| (is_old(member), member.looked, name.clone(), member.process))
+            .collect();
         all.sort();
-        let new = all.partition_point(|(looked, ..)| *looked == 0);
-        all.truncate(new.max(all.len().div_ceil(LOOK_TICKS)));
-        all.into_iter().map(|(_, name, process)| (name, process)).collect()
+        let new = all.partition_point(|(is_old, ..)| !is_old);
+        all.truncate(new.saturating_add(all.len().saturating_sub(new).div_ceil(LOOK_TICKS)));
+        all.sort_by_key(|(_, looked, ..)| *looked);
+        all.into_iter().map(|(_, _, name, process)| (name, process)).collect()
+    }
+
+    /// A microVM had its turn, whatever was seen.
+    pub fn looked_at(&mut self, name: &str) {
+        let looked = self.vms.values().map(|member| member.looked).max().unwrap_or(0).saturating_add(1);
+        if let Some(member) = self.vms.get_mut(name) {
+            (member.looks, member.looked) = (member.looks.saturating_add(1), looked);
+        }
     }
 
     /// Takes note of the layers that a microVM maps, and of how many bytes of files the host charges it for.
@@ -331,9 +343,7 @@ impl Fleet {
     /// # Errors
     /// A layer's name is none.
     pub fn observe_layers(&mut self, name: &str, uses: &[LayerUse], first_bytes: u64) -> Result<(), Error> {
-        let looks = self.vms.values().map(|member| member.looked).max().unwrap_or(0).saturating_add(1);
-        let Some(member) = self.vms.get_mut(name) else { return Ok(()) };
-        member.looked = looks;
+        let Some(member) = self.vms.get(name) else { return Ok(()) };
         self.layers.observe(&mut self.tree, member.id, uses, first_bytes)
     }
 

@@ -6,19 +6,16 @@ use crate::control::events::EventKind::{self, *};
 use crate::control::fleet::{GroupLimitsRequest, StartRequest};
 use crate::control::link::{Hello, Offer, Report, Usage, ZoneUse};
 use crate::daemon::config::Config;
-use crate::daemon::layers::LayerUse;
-use crate::resident::FileId;
-use crate::zone::scope::LayerFile;
-use crate::zone::{Error, Kind, Limits, MAX_ZONES, Pool, Scope, Share, Tree};
+use crate::zone::{Error, Limits, MAX_ZONES, Pool, Scope, Share, Tree};
 
-const GIB: u64 = 1 << 30;
-const VMM: Process = Process { pid: 7, start_ticks: 1 };
+pub(super) const GIB: u64 = 1 << 30;
+pub(super) const VMM: Process = Process { pid: 7, start_ticks: 1 };
 
-fn fleet(overcommit: bool) -> Fleet {
+pub(super) fn fleet(overcommit: bool) -> Fleet {
     Fleet::new(Tree::new(Pool { capacity_bytes: 4 * GIB, overcommit }).unwrap())
 }
 
-fn limits(min: u64, max: u64) -> Limits {
+pub(super) fn limits(min: u64, max: u64) -> Limits {
     Limits { min: Some(min), max: Some(max), ..Limits::default() }
 }
 
@@ -26,7 +23,7 @@ fn request(name: &str, group: &str, limits: Limits) -> StartRequest {
     StartRequest { name: name.into(), group: group.into(), limits, share: None }
 }
 
-fn hello(name: &str, group: &str, limits: Limits) -> Hello {
+pub(super) fn hello(name: &str, group: &str, limits: Limits) -> Hello {
     Hello {
         name: name.into(),
         pid: 7,
@@ -57,7 +54,7 @@ fn held(private_bytes: u64) -> Option<Held> {
     Some(Held { private_bytes, ..Held::default() })
 }
 
-fn charge(fleet: &mut Fleet, name: &str) -> u64 {
+pub(super) fn charge(fleet: &mut Fleet, name: &str) -> u64 {
     fleet.document().nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
 }
 
@@ -267,55 +264,6 @@ fn limits_of_a_group_change_while_it_is_in_use() {
     // The configuration has the last word.
     fleet.configure(&Config::parse("[pool]\ncapacity = '4g'\novercommit = false\n").unwrap(), GIB).unwrap();
     assert_eq!((fleet.host().committed_bytes, fleet.envelope("a").unwrap().high_bytes), (GIB, None));
-}
-
-#[test]
-fn layers_are_looked_at_soon_once_and_then_in_turn() {
-    let mut fleet = fleet(true);
-    for pid in 0..12 {
-        let process = Process { pid, start_ticks: 2 };
-        fleet.greet(&hello(&format!("vm{pid:02}"), "ci", limits(0, GIB / 64)), process).unwrap();
-    }
-    let mut looks = |count| {
-        let all = fleet.to_look_at();
-        assert_eq!(all.len(), count);
-        for (name, _) in &all {
-            fleet.observe_layers(name, &[], 0).unwrap();
-        }
-        all.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
-    };
-    let first = looks(12);
-    let next: Vec<_> = (0..4).flat_map(|_| looks(3)).collect();
-    assert_eq!(next, first);
-}
-
-#[test]
-fn what_is_shared_is_in_the_tree_and_goes_with_its_last_user() {
-    let mut fleet = fleet(true);
-    fleet.greet(&hello("a", "ci", limits(0, GIB)), VMM).unwrap();
-    let other = Process { pid: 8, start_ticks: 2 };
-    fleet.greet(&hello("b", "ci", limits(0, GIB)), other).unwrap();
-    let id = FileId { major: 1, minor: 2, inode: 3 };
-    let file = LayerFile { label: "0123456789ab".into(), scope: Scope::Group("ci".into()) };
-    let path = Some("/x".into());
-    let used = LayerUse { id, file, path, bytes: 900, resident_bytes: 600, proportional_bytes: 300 };
-    assert_eq!(fleet.to_look_at(), [("a".to_owned(), VMM), ("b".to_owned(), other)]);
-    fleet.observe_layers("a", std::slice::from_ref(&used), 600).unwrap();
-    assert_eq!(fleet.to_look_at(), [("b".to_owned(), other)]);
-    fleet.observe_layers("b", std::slice::from_ref(&used), 0).unwrap();
-    fleet.settle_layers(|_| Some(800)).unwrap();
-    assert_eq!((charge(&mut fleet, "ci"), charge(&mut fleet, "a")), (800, 0));
-    let tree = fleet.document();
-    let layer = tree.nodes.iter().find(|node| node.kind == Kind::Shared).unwrap();
-    assert_eq!((layer.name.as_str(), layer.charge_bytes, layer.footprint_bytes), ("0123456789ab", 800, 0));
-    let footprint = |name: &str| tree.nodes.iter().find(|node| node.name == name).unwrap().footprint_bytes;
-    assert_eq!((footprint("a"), footprint("b"), footprint("ci")), (400, 400, 800));
-    // What is left of the dead is not taken for what they shared.
-    fleet.observe_layers("b", &[], 0).unwrap();
-    fleet.end("a");
-    fleet.settle_layers(|_| Some(800)).unwrap();
-    assert_eq!((fleet.charging().zones.len(), charge(&mut fleet, "ci"), fleet.shares(id)), (0, 0, false));
-    fleet.tree().check().unwrap();
 }
 
 /// What has been told since the last look: of whom, and in which group.

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 /// How the cgroups of microVMs' VMMs are called; a name follows.
 const VM_CGROUP: &str = "vm-";
 
-/// What is read of a file at most: the longest, `/proc/PID/maps` of a VMM, has some KiB.
-const MOST_BYTES: u64 = 1 << 20;
+/// What is read of a file at most. The longest is `/proc/PID/maps` of a VMM, which has up to twice
+/// 16384 mappings of guest memory ([`crate::backing`]), of 200 bytes with their names.
+const MOST_BYTES: u64 = 8 << 20;
 /// Most files of proc(5) come whole in one call with so much room. They state no size, and are made anew piece by piece for
 /// who asks for pieces.
 const ROOM_BYTES: usize = 4096;
@@ -74,10 +75,13 @@ fn of_process(pid: u32, file: &str) -> io::Result<String> {
     read(format!("/proc/{pid}/{file}"))
 }
 
-/// What a file of proc(5) or of a cgroup says.
+/// What a file of proc(5) or of a cgroup says, all of it.
 pub(super) fn read(path: impl AsRef<Path>) -> io::Result<String> {
     let mut text = String::with_capacity(ROOM_BYTES);
-    File::open(path)?.take(MOST_BYTES).read_to_string(&mut text)?;
+    let bytes = File::open(path)?.take(MOST_BYTES).read_to_string(&mut text)?;
+    if bytes as u64 == MOST_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     Ok(text)
 }
 

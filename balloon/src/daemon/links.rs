@@ -34,8 +34,8 @@ const TIMER: u32 = 0;
 const UNREAD_BYTES: usize = 64 << 10;
 /// Longest answer to the request for the link.
 const HEAD_BYTES: usize = 4096;
-/// For so long a tick looks at what microVMs share, and at one of them in any case. Who is not looked at has its turn in the
-/// next.
+/// For so long a tick looks at what microVMs share, and at one of them in any case. Who is due and not looked at has its turn
+/// in the next.
 const LOOKS: Duration = Duration::from_millis(10);
 
 /// All links.
@@ -352,6 +352,7 @@ impl MutEventSubscriber for Links {
 fn look_at_layers(fleet: &mut Fleet, files: &mut Files) {
     let start = Instant::now();
     for (name, process) in fleet.to_look_at() {
+        fleet.looked_at(&name);
         // Who is gone is swept by the next tick; what the host does not say has not changed.
         let Ok(uses) = files.uses(process) else { continue };
         if let Err(error) = fleet.observe_layers(&name, &uses, host::charged_file_bytes(process)) {

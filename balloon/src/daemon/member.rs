@@ -45,7 +45,9 @@ pub(super) struct Member {
     pub(super) swapped_bytes: u64,
     /// Number of the last snapshot.
     pub(super) snapshot: u64,
-    /// How many of all looks at layers had been taken when its were looked at last.
+    /// How many looks at its layers were taken,
+    pub(super) looks: usize,
+    /// and how many of all when the last one was.
     pub(super) looked: u64,
 }
 
@@ -70,6 +72,7 @@ impl Member {
             allotment: None,
             swapped_bytes: 0,
             snapshot: 0,
+            looks: 0,
             looked: 0,
         }
     }

@@ -47,6 +47,8 @@ mod reload;
 pub mod ring;
 pub mod run;
 pub mod service;
+#[cfg(test)]
+mod sharing_tests;
 mod signals;
 mod state_lock;
 mod telling;

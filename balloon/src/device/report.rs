@@ -53,7 +53,7 @@ pub struct MemoryReport {
     pub taken_back_total: u64,
     /// What the host really holds, at the last reading.
     pub residency: Option<Residency>,
-    /// How long ago that was, in milliseconds.
+    /// How long ago that was, or was seen to hold, in milliseconds.
     pub residency_age_ms: Option<u64>,
     /// The guest's own statistics.
     pub statistics: Option<Statistics>,

@@ -15,6 +15,7 @@ pub struct Books {
     /// What is marked in each region, so that nobody who asks has the bits counted.
     marked: Vec<Marked>,
     reported_ever: u64,
+    entries: u64,
 }
 
 /// Pages of one region by state; the others are the guest's own.
@@ -89,7 +90,14 @@ impl Books {
     pub fn new(layout: Layout) -> Self {
         let size = layout.pages();
         let marked = vec![Marked::default(); layout.regions().len()];
-        Self { layout, ballooned: Bitmap::new(size), reported: Bitmap::new(size), marked, reported_ever: 0 }
+        Self {
+            layout,
+            ballooned: Bitmap::new(size),
+            reported: Bitmap::new(size),
+            marked,
+            reported_ever: 0,
+            entries: 0,
+        }
     }
 
     /// Where the memory lies.
@@ -110,6 +118,12 @@ impl Books {
         }
     }
 
+    /// How often something was entered that the driver did. What residency corrects is no entry.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
     /// What is marked in each region of the layout, in order.
     #[must_use]
     pub fn marked(&self) -> &[Marked] {
@@ -118,6 +132,7 @@ impl Books {
 
     /// Released pages are in the balloon now, whatever they were. [`Entry::unchanged`] were there before.
     pub fn balloon(&mut self, released: &Released<'_>) -> Entry {
+        self.entries = self.entries.saturating_add(1);
         let mut entry = Entry::default();
         for run in released.runs() {
             let bit = self.layout.bit(*run);
@@ -134,6 +149,7 @@ impl Books {
 
     /// The driver takes pages out of the balloon; they are the guest's. [`Entry::unchanged`] were not in it.
     pub fn deflate(&mut self, runs: &[Run]) -> Entry {
+        self.entries = self.entries.saturating_add(1);
         let mut entry = Entry::default();
         for run in runs {
             let old = self.ballooned.clear(self.layout.bit(*run), run.count());
@@ -146,6 +162,7 @@ impl Books {
     /// Released pages were reported free. [`Entry::unchanged`] are ballooned and stay so; a page that is
     /// reported again, having been taken back unseen, counts as changed.
     pub fn report(&mut self, released: &Released<'_>) -> Entry {
+        self.entries = self.entries.saturating_add(1);
         let mut entry = Entry::default();
         for run in released.runs() {
             let bit = self.layout.bit(*run);
@@ -164,6 +181,7 @@ impl Books {
     /// The driver is gone: what was in the balloon is the guest's. What was reported stays so. The books are gone through
     /// only if there was something in it.
     pub fn reset(&mut self) {
+        self.entries = self.entries.saturating_add(1);
         if self.totals().ballooned > 0 {
             self.ballooned.clear_all();
             self.marked.iter_mut().for_each(|marked| marked.ballooned = 0);

@@ -4,7 +4,7 @@
 //! large VM spreads over many passes of the event loop. What it finds resident corrects the page books
 //! ([`Books::reconcile`](crate::frames::Books::reconcile)). [`smaps`] reads what `/proc/PID/smaps` says of a
 //! whole process, for tests and measurements. [`PageCache`] tells how much of mapped files the host holds. [`MoveCounter`] tells
-//! whether a reading would be another than the last.
+//! whether a reading may be another than the last.
 
 mod host;
 mod moves;
@@ -13,7 +13,7 @@ mod scanner;
 pub mod smaps;
 
 pub use host::{Extent, Host, Survey};
-pub use moves::{MoveCounter, Moves};
+pub use moves::{CountMoves, MoveCounter, Moves};
 pub use page_cache::{FileMapping, PageCache};
 pub use scanner::{Residency, Scanner};
 pub use smaps::{FileId, Mapping, parse_smaps};

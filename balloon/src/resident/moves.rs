@@ -1,13 +1,14 @@
 //! Whether memory may have come or gone since it was read, for less than a reading costs.
 //!
-//! What the guest touches anew is a fault of the process that runs it, whichever way KVM takes (`mm_account_fault()` in
-//! mm/memory.c); what the host takes, or brings by huge pages, shows in the size of what it holds for the process. Both are
-//! in `/proc/self/stat` (proc_pid_stat(5)). From Linux 6.2 on the size is exact to some dozen pages for a CPU
-//! (`percpu_counter_read()`), so that a host that takes a page or two may not show: who relies on this reads anew at times.
+//! What the guest touches anew is a fault of the process that runs it (`mm_account_fault()` in mm/memory.c); what the host
+//! takes, fetches from swap for KVM (virt/kvm/async_pf.c) or brings by huge pages shows in the size of what it holds for the
+//! process. Both are in `/proc/self/stat` (proc_pid_stat(5)). That huge pages take the place of small ones, all of which are
+//! there, shows in neither: who relies on this reads anew at times.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::fmt::Debug;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -20,9 +21,25 @@ pub struct Moves {
     pub resident_pages: u64,
 }
 
+/// Who can say that memory moves.
+pub trait CountMoves: Debug + Send {
+    /// The counts now; nothing where the host does not tell them.
+    fn now(&self) -> Option<Moves>;
+
+    /// Whether a page that the host takes or fetches shows, and not only many.
+    fn is_exact(&self) -> bool;
+}
+
 /// Tells the [`Moves`] of this process.
 #[derive(Debug)]
-pub struct MoveCounter(Option<File>);
+pub struct MoveCounter {
+    stat: Option<File>,
+    is_exact: bool,
+}
+
+/// From this Linux on each CPU keeps a part of a process's size to itself: up to twice as many pages as there are CPUs, and 32
+/// at least (include/linux/percpu_counter.h).
+const BY_CPU: (u64, u64) = (6, 2);
 
 /// Longer than any line of the file: 52 numbers and a name.
 const LINE_BYTES: usize = 2048;
@@ -35,16 +52,30 @@ impl MoveCounter {
     /// Opens what it reads. Afterwards no call opens anything, so a sandbox may be closed.
     #[must_use]
     pub fn probe() -> Self {
-        Self(File::open("/proc/self/stat").ok())
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        Self {
+            stat: File::open("/proc/self/stat").ok(),
+            is_exact: version(&release).is_some_and(|version| version < BY_CPU),
+        }
+    }
+}
+
+impl CountMoves for MoveCounter {
+    fn is_exact(&self) -> bool {
+        self.is_exact
     }
 
-    /// The counts now; nothing where the host does not tell them.
-    #[must_use]
-    pub fn now(&self) -> Option<Moves> {
+    fn now(&self) -> Option<Moves> {
         let mut line = [0; LINE_BYTES];
-        let bytes = self.0.as_ref()?.read_at(&mut line, 0).ok()?;
+        let bytes = self.stat.as_ref()?.read_at(&mut line, 0).ok()?;
         parse(std::str::from_utf8(line.get(..bytes)?).ok()?)
     }
+}
+
+/// The first two numbers of a kernel's release.
+fn version(release: &str) -> Option<(u64, u64)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 fn parse(line: &str) -> Option<Moves> {
@@ -74,6 +105,13 @@ mod tests {
         {
             assert_eq!(parse(line), None, "{line:?}");
         }
+    }
+
+    #[test]
+    fn versions_are_told_apart() {
+        assert!(version("6.1.0-57-cloud-amd64").unwrap() < BY_CPU && version("5.10").unwrap() < BY_CPU);
+        assert!(version("6.2.0").unwrap() >= BY_CPU && version("6.12.1+bpo").unwrap() >= BY_CPU);
+        assert_eq!((version(""), version("6"), version("linux")), (None, None, None));
     }
 
     #[test]

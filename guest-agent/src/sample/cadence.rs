@@ -11,8 +11,8 @@ use proto::{Cause, Counters};
 
 /// Between any two samples.
 pub const LEAST_US: u64 = 250_000;
-/// Between samples, until the host says otherwise.
-const FIRST_PACE_US: u64 = 1_000_000;
+/// Between samples, in milliseconds, until the host says otherwise.
+pub const FIRST_PACE_MS: u32 = 1000;
 /// A host that wants fewer takes the guest for dead.
 const MOST_PACE_US: u64 = 60_000_000;
 
@@ -30,7 +30,9 @@ pub struct Cadence {
 impl Cadence {
     /// A workload that begins at `now_us`: it is sampled first a while after, so one that ends before is left alone.
     pub fn new(now_us: u64) -> Self {
-        Self { pace_us: FIRST_PACE_US, last_us: now_us, alarmed: false, counters: None }
+        let mut cadence = Self { pace_us: 0, last_us: now_us, alarmed: false, counters: None };
+        cadence.set_pace(FIRST_PACE_MS);
+        cadence
     }
 
     /// The host wants samples so often.

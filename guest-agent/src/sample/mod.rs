@@ -22,7 +22,7 @@ use crate::cgroup::{self, WORKLOAD};
 use crate::clock;
 use crate::proactive::Proactive;
 use crate::swap::Swap;
-use cadence::Cadence;
+use cadence::{Cadence, FIRST_PACE_MS};
 use own_evictions::OwnEvictions;
 
 pub use generations::{Lists, parse as parse_generations};
@@ -107,7 +107,11 @@ impl<'a> Sampler<'a> {
     /// The host's wish.
     pub fn set_pace(&mut self, sample_ms: u32) {
         self.cadence.set_pace(sample_ms);
-        self.proactive.follow(sample_ms);
+        // Whose law has free memory joined by itself.
+        let joins = |can: &Capabilities| can.memory_reclaim && can.reporting_order && can.compaction;
+        if self.capabilities.as_ref().is_some_and(joins) {
+            self.proactive.follow(sample_ms);
+        }
     }
 
     /// The agent begins to evict by generation.
@@ -163,6 +167,8 @@ impl<'a> Sampler<'a> {
         if self.capabilities != Some(known) {
             self.capabilities = Some(known);
             tell(&ToHost::Capabilities(known));
+            // With them the host's law begins anew, and its pace does.
+            self.set_pace(FIRST_PACE_MS);
         }
         let counters = self.counters();
         let ages = match &self.generations {

@@ -21,7 +21,10 @@ type Run<'a> = &'a dyn Fn() -> Result<f64>;
 const MEMORY_MIB: u64 = 256;
 /// As [`PLAIN`], and `boot-probe` idles.
 const IDLE: &str = "panic=-1 reboot=t cryptomgr.notests -- idle";
-const IDLING: Duration = Duration::from_secs(10);
+/// Until a guest idles for its kernel, too, and for Ballast's law: half a minute after its last start of something.
+const SETTLING: Duration = Duration::from_secs(120);
+/// For so long an idle guest is looked at.
+const IDLING: Duration = Duration::from_secs(120);
 const WARM_UPS: usize = 1;
 
 struct Bench(Guest);
@@ -42,7 +45,7 @@ fn main() -> Result<()> {
     });
     bench.first_byte()?;
     bench.starts(runs.parse()?)?;
-    bench.memory()
+    bench.idle()
 }
 
 impl Bench {
@@ -137,20 +140,18 @@ impl Bench {
         Ok(())
     }
 
-    /// What the VMMs hold beside their guest's memory while the guest idles.
-    fn memory(&self) -> Result<()> {
-        println!("\nMemory while the guest idles, KiB\n");
-        println!("{:<38}{:>9}{:>9}{:>9}", "", "VMM, Pss", "its anon", "guest");
+    /// What the VMMs hold beside their guest's memory while the guest idles, and what they do.
+    fn idle(&self) -> Result<()> {
+        println!("\nWhile the guest idles: memory in KiB, and what all threads do in a second\n");
+        println!("{:<38}{:>9}{:>9}{:>9}{:>10}{:>9}", "", "VMM, Pss", "its anon", "guest", "CPU, ms", "wakes");
         let mut qemu = self.0.qemu(IDLE).spawn()?;
-        std::thread::sleep(IDLING);
-        print_memory("QEMU microvm", qemu.id())?;
+        print_idle("QEMU microvm", qemu.id())?;
         qemu.kill()?;
         qemu.wait()?;
 
         let mut run = self.run(&["busybox", "sh", "-c", "echo ready; sleep 1000"])?;
         run.stdout.as_mut().ok_or("no output")?.read_exact(&mut [0])?;
-        std::thread::sleep(IDLING);
-        print_memory("Ballast", child_of(run.id())?)?;
+        print_idle("Ballast", child_of(run.id())?)?;
         run.kill()?;
         run.wait()?;
         Ok(())
@@ -172,7 +173,14 @@ fn say(text: &str) -> Result<()> {
 }
 
 /// Guest memory is large, and every image layer a mapping of its own; all else is the VMM's.
-fn print_memory(name: &str, pid: u32) -> Result<()> {
+fn print_idle(name: &str, pid: u32) -> Result<()> {
+    std::thread::sleep(SETTLING);
+    let before = Activity::of(pid)?;
+    std::thread::sleep(IDLING);
+    let after = Activity::of(pid)?;
+    let each = |count: u64| count as f64 / IDLING.as_secs_f64();
+    let busy_ms = each(after.busy_ns - before.busy_ns) / 1e6;
+    let wakes = each(after.wakes - before.wakes);
     let mappings = parse_smaps(&fs::read_to_string(format!("/proc/{pid}/smaps"))?);
     let ram = guest_ram(&mappings);
     let is_ram = |m: &Mapping| ram.iter().any(|ram| ram.contains(&m.start));
@@ -180,8 +188,31 @@ fn print_memory(name: &str, pid: u32) -> Result<()> {
         mappings.iter().partition(|m| is_ram(m) || m.name.contains("/layers/"));
     let kib = |list: &[&Mapping], of: fn(&Mapping) -> u64| list.iter().map(|m| of(m)).sum::<u64>() >> 10;
     let (pss, anonymous) = (kib(&own, |m| m.pss), kib(&own, |m| m.anonymous));
-    println!("{name:<38}{pss:>9}{anonymous:>9}{:>9}", kib(&guest, |m| m.rss));
+    let rss = kib(&guest, |m| m.rss);
+    println!("{name:<38}{pss:>9}{anonymous:>9}{rss:>9}{busy_ms:>10.3}{wakes:>9.2}");
     Ok(())
+}
+
+/// What all threads of a VMM have done, its vCPUs and so its guest among them.
+struct Activity {
+    busy_ns: u64,
+    /// How often they had waited for something.
+    wakes: u64,
+}
+
+impl Activity {
+    fn of(pid: u32) -> Result<Self> {
+        let mut sum = Self { busy_ns: 0, wakes: 0 };
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let thread = thread?.path();
+            let busy = fs::read_to_string(thread.join("schedstat"))?;
+            sum.busy_ns += busy.split(' ').next().unwrap_or_default().parse::<u64>()?;
+            let status = fs::read_to_string(thread.join("status"))?;
+            let wakes = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            sum.wakes += wakes.unwrap_or_default().trim().parse::<u64>()?;
+        }
+        Ok(sum)
+    }
 }
 
 fn child_of(parent: u32) -> Result<u32> {

@@ -23,11 +23,11 @@ const ALWAYS: &[&str] = &[
     // Three pools of memory for devices that are not coherent or encrypted, which there are none of; they grow when they
     // are used.
     "coherent_pool=16K",
-    // Twice a second the kernel would compare the time stamp counter with another clock, on hosts that do not call it
-    // invariant. There kvm-clock is preferred to it anyway; where they do, the kernel does not compare either.
+    // Twice a second the kernel would compare the time stamp counter with another clock where the host does not call it
+    // invariant, although it then prefers kvm-clock. Where the host does, stock kernels trust it without, on up to two nodes.
     "tsc=nowatchdog",
-    // Each CPU would be woken every four seconds to see whether it is stuck. What it finds on a full host is a vCPU that
-    // waits for its turn.
+    // Each CPU would be woken every four seconds to see whether it is stuck. What that finds on a full host is a vCPU that
+    // waits for its turn; `kernel.watchdog=1` has it back.
     "nowatchdog",
     // Messages up to warnings only: each line is an exit, and a user of a container asked for none of them.
     "quiet",

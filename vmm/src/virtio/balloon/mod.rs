@@ -25,7 +25,7 @@ use audit::Audit;
 use balloon::backing::{Backing, Host, Kernel, Kind, Mapping};
 use balloon::device::{self, LEAST_FLOOR_BYTES, MemoryReport, OFFERED, QUEUE_SIZES, STATISTICS_BYTES};
 use balloon::frames::{Books, Layout};
-use balloon::resident::{self, MoveCounter, Residency, Scanner};
+use balloon::resident::{self, CountMoves, MoveCounter, Residency, Scanner};
 use pace::{Pace, Standing};
 use pass::Pass;
 use std::io;
@@ -77,7 +77,7 @@ pub struct Balloon<K> {
     scanner: Scanner<resident::Host>,
     /// The last reading and when it ended.
     residency: Option<(Residency, u64)>,
-    moves: MoveCounter,
+    moves: Box<dyn CountMoves>,
     pace: Pace,
     audit: Audit,
     /// Somebody waits for statistics.
@@ -137,7 +137,7 @@ impl<K: Kernel> Balloon<K> {
             clock_ms,
             scanner: Scanner::new(resident::Host::probe()),
             residency: None,
-            moves: MoveCounter::probe(),
+            moves: Box::new(MoveCounter::probe()),
             pace: Pace::default(),
             audit: Audit::default(),
             awaited: false,
@@ -175,6 +175,7 @@ impl<K: Kernel> Balloon<K> {
         }
         self.pace.step(now_ms, ended);
         if let Some(reading) = reading? {
+            self.pace.doubt(!self.moves.is_exact() && reading.swapped != Some(0));
             self.residency = Some((reading, now_ms));
             self.audit.look_through(self.device.books());
         }
@@ -203,7 +204,7 @@ impl<K: Kernel> Balloon<K> {
     }
 
     fn standing(&self) -> Option<Standing> {
-        self.moves.now().map(|moves| (moves, self.device.books().totals()))
+        self.moves.now().map(|moves| (moves, self.device.books().entries()))
     }
 
     /// Returns the driver's buffer if `ask` says so, and reads the one that comes.

@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use balloon::frames::Totals;
 use balloon::resident::Moves;
 use std::time::Duration;
 
@@ -21,8 +20,10 @@ const BETWEEN_STEPS_MS: u64 = 20;
 const STEPS: usize = 4;
 /// A reading is good for clients for so long.
 const KEPT_MS: u64 = 1000;
-/// While no memory moves, a reading is as good as a new one for so long: that none moves is known of all that is fast.
+/// While no memory is seen to move, a reading is as good as a new one for so long, if hardly anything moves unseen,
 const HOLDS_MS: u64 = 60_000;
+/// and otherwise for so long: where the host fetches from swap, it may be a page at a time.
+const HOLDS_DOUBTFUL_MS: u64 = 10_000;
 
 /// What was read when.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,10 +36,12 @@ pub(super) struct Pace {
     began: Option<(Standing, u64)>,
     /// the same of the last whole one.
     read: Option<(Standing, u64)>,
+    /// Memory may move unseen, by what was read then.
+    is_doubtful: bool,
 }
 
-/// Of the process and of the books. As long as it stays the same, so does what a reading finds.
-pub(super) type Standing = (Moves, Totals);
+/// Of the process, and how many entries the books have. As long as it stays the same, so does how much is resident.
+pub(super) type Standing = (Moves, u64);
 
 impl Pace {
     /// Whether a client that asks at `now_ms` may have a step made for it.
@@ -60,6 +63,11 @@ impl Pace {
         self.began = None;
     }
 
+    /// What the last reading tells is so, and memory may move unseen or not.
+    pub(super) fn doubt(&mut self, is_doubtful: bool) {
+        self.is_doubtful = is_doubtful;
+    }
+
     /// A step was made, the last of a reading if it `ended`: complete, or because the host does not say.
     pub(super) fn step(&mut self, now_ms: u64, ended: bool) {
         let [_, second, third, fourth] = self.steps_ms;
@@ -72,7 +80,8 @@ impl Pace {
 
     /// Whether things stand as when the last whole reading began, so that it is as good as one of `now_ms`.
     pub(super) fn holds(&mut self, now_ms: u64, standing: Option<Standing>) -> bool {
-        let read = self.read.filter(|(_, began_ms)| now_ms.saturating_sub(*began_ms) < HOLDS_MS);
+        let holds_ms = if self.is_doubtful { HOLDS_DOUBTFUL_MS } else { HOLDS_MS };
+        let read = self.read.filter(|(_, began_ms)| now_ms.saturating_sub(*began_ms) < holds_ms);
         let holds = standing.is_some() && standing == read.map(|(standing, _)| standing);
         if holds {
             self.ended_ms = Some(now_ms);
@@ -121,9 +130,7 @@ mod tests {
 
     #[test]
     fn a_reading_holds_as_long_as_nothing_moves() {
-        let standing = |faults, resident_pages, reported_ever| {
-            Some((Moves { faults, resident_pages }, Totals { reported_ever, ..Totals::default() }))
-        };
+        let standing = |faults, resident_pages, entries| Some((Moves { faults, resident_pages }, entries));
         let mut pace = Pace::default();
         assert!(!pace.holds(0, standing(1, 1, 1)), "there has been none");
         pace.begin(0, standing(1, 1, 1));
@@ -142,6 +149,9 @@ mod tests {
         assert!(!pace.holds(3010, standing(3, 1, 1)));
         assert!(pace.holds(62_899, standing(2, 1, 1)));
         assert!(!pace.holds(62_900, standing(2, 1, 1)), "it is a minute old");
+        pace.doubt(true);
+        assert!(pace.holds(12_899, standing(2, 1, 1)));
+        assert!(!pace.holds(12_900, standing(2, 1, 1)), "it may have moved unseen");
         pace.begin(70_000, None);
         pace.step(70_000, true);
         assert!(!pace.holds(70_010, None), "nobody can tell");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::cast_possible_truncation)]
 
+mod readings;
+
 use super::*;
 use crate::virtio::driver::{Driver, LIVE, bring_up, readable, set, writable};
 use crate::virtio::mmio::Transport;
@@ -274,19 +276,6 @@ fn memory_that_cannot_go_back_by_pages_is_refused() {
 }
 
 #[test]
-fn residency_is_read_beside_the_books() {
-    let mut subject = Subject::new(OFFERED);
-    subject.fill(512);
-    subject.drivers[3].offer(0, &[writable(600 << 12, 0x10000)]);
-    let _ = subject.serve(3);
-    subject.fill(601);
-    while !subject.balloon.survey().unwrap() {}
-    let report = subject.balloon.report();
-    assert!(report.residency.unwrap().resident >= 2 * 4096);
-    assert_eq!((report.reported, report.taken_back_total), (15 * 4096, 4096));
-}
-
-#[test]
 fn the_control_sockets_requests_go_through_the_transport() {
     let memory = memory();
     let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, monotonic_ms).unwrap();
@@ -304,39 +293,6 @@ fn the_control_sockets_requests_go_through_the_transport() {
     assert!(transport.interrupt().read().is_err(), "nobody to interrupt");
     while !transport.survey().unwrap() {}
     assert!(transport.memory_report().residency.is_some());
-}
-
-/// A guest so large that nobody reads it for one client is read without any.
-#[test]
-fn the_first_reading_begins_with_the_machine() {
-    const LARGE: usize = 2 << 30;
-    let memory: Memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), LARGE)]).unwrap());
-    let balloon = Balloon::with_kernel(Host::probe(), &memory, BLOCK, monotonic_ms).unwrap();
-    let transport = Arc::new(Transport::new(balloon, memory).unwrap());
-    let event = EventFd::new(libc::EFD_NONBLOCK).unwrap();
-    let mut events = EventManager::<BalloonEvents>::new().unwrap();
-    events.add_subscriber(BalloonEvents::new(Arc::clone(&transport), event).unwrap());
-    for _ in 0..LARGE as u64 / 4096 / SURVEY_PAGES {
-        assert_eq!(transport.memory_report().residency, None);
-        assert_eq!(events.run_with_timeout(5000).unwrap(), 1, "nothing is read");
-    }
-    assert!(transport.memory_report().residency.is_some());
-}
-
-#[test]
-fn books_are_recounted_after_each_reading() {
-    let mut subject = Subject::new(OFFERED);
-    let imbalance = |_: &Books| Err(Imbalance::Both);
-    while !subject.balloon.survey().unwrap() {}
-    assert_eq!(subject.balloon.audit.imbalances(), 0);
-    subject.balloon.audit = Audit::finding(imbalance);
-    for readings in 1..4 {
-        while !subject.balloon.survey().unwrap() {}
-        assert_eq!(subject.balloon.audit.imbalances(), readings);
-    }
-    let memory = subject.memory().clone();
-    let transport = Transport::new(subject.balloon, memory).unwrap();
-    assert_eq!(transport.look().book_imbalances, 3);
 }
 
 /// Who waits for statistics is woken by the driver's answer, and by nothing else.
