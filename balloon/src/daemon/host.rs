@@ -165,6 +165,17 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(MOST_BYTES - 1).unwrap();
+        assert_eq!(read(file.path()).unwrap().len() as u64, MOST_BYTES - 1);
+        for bytes in [MOST_BYTES, MOST_BYTES + 1] {
+            file.as_file().set_len(bytes).unwrap();
+            assert_eq!(read(file.path()).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        }
+    }
+
+    #[test]
     fn a_cgroup_is_a_vmms_own_or_none() {
         assert_eq!(own_cgroup("1:x:/y\n0::/ballast/vm-web\n"), Some("ballast/vm-web"));
         for none in ["", "0::/", "0::/ballast", "0::/vm-a/user.slice", "0::/../../vm-a", "1:memory:/vm-a"] {
