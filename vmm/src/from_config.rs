@@ -6,10 +6,10 @@ use crate::control::shared::SharedZones;
 use crate::machine::layout::Ram;
 use crate::machine::memory::{SharedZone, Zone};
 use crate::reclaim::owner::Owner;
-use crate::reclaim::wanted::{Own, Wanted};
+use crate::reclaim::wanted::Wanted;
 use crate::virtio::balloon::monotonic_ms;
 use balloon::control::api::VmDocument;
-use balloon::control::link::Hello;
+use balloon::control::link::{Hello, OwnPolicy};
 use balloon::resident::{FileMapping, PageCache};
 use std::fs::File;
 
@@ -17,7 +17,7 @@ use std::fs::File;
 pub(crate) fn owner(config: &VmConfig, recording: Option<File>) -> Owner {
     let size_bytes = config.memory_bytes();
     let ReclaimConfig { mode, working_set_age_ms, stall_budget_ppm, .. } = config.reclaim;
-    let wanted = Wanted::new(mode, Own { working_set_age_ms, stall_budget_ppm });
+    let wanted = Wanted::new(mode, OwnPolicy { working_set_age_ms, stall_budget_ppm });
     let output = recording.map(|pipe| Box::new(pipe) as _);
     Owner::new(monotonic_ms(), size_bytes, wanted, &config.limits, output)
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: the sockets belong to [`crate::streams`] and to the command line.
 
+use balloon::control::link::End;
 use serde::{Deserialize, Serialize};
 
 /// Longest datagram in either direction: room for the tail of the guest's kernel messages.
@@ -112,6 +113,21 @@ pub enum Request {
         /// Its number.
         number: u8,
     },
+}
+
+impl Outcome {
+    /// What the daemon is told of it.
+    #[must_use]
+    pub fn end(&self) -> End {
+        match *self {
+            Self::Exited { code, out_of_memory_at_bytes } => {
+                End::Exited { code, out_of_memory: out_of_memory_at_bytes.is_some() }
+            }
+            Self::NotStarted { code, .. } => End::NotStarted { code },
+            Self::Interrupted { signal } => End::NotStarted { code: signal.saturating_add(128) },
+            Self::Failed { .. } => End::Failed,
+        }
+    }
 }
 
 impl Milestone {

@@ -236,6 +236,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let ticks = Ticks::new().map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(TickEvents { ticks: ticks.clone(), event: share(&answered)? }));
     events.add_subscriber(Box::new(Beat::new(share(&answered)?).map_err(host("create a timer"))?));
+    let last = share(&answered)?;
     let balloon = BalloonEvents::new(balloon, answered).map_err(host("create a timer"))?;
     events.add_subscriber(Box::new(balloon));
     let listener = UnixListener::from(OwnedFd::from(file(config.listener)));
@@ -252,6 +253,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
         .map_err(host("create an event"))?
         .with_agent(orders, ticks)
         .with_reclaim(owner(config, recording), Box::new(law_agent), host_files);
+    let arbiter = service.arbiter();
     let server = Server::new(listener, service).map_err(host("serve the control socket"))?;
     events.add_subscriber(Box::new(server));
 
@@ -270,7 +272,12 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
             break outcome;
         }
     };
-    // The last word waits for its listener.
+    // The daemon has it with one more turn of the loop; nobody waits for the daemon.
+    arbiter.borrow_mut().set_end(outcome.end());
+    if last.write(1).is_ok() {
+        let _ = events.run_with_timeout(0);
+    }
+    // `ballast` is waited for.
     control.set_nonblocking(false).map_err(host("wait for ballast"))?;
     streams::send_report(&control, &Report::Ended(outcome));
     drop(layer_files);

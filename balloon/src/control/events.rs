@@ -71,6 +71,8 @@ pub enum EventKind {
     VmMoved,
     /// A user chose a microVM's ceiling, or left it to Ballast again.
     VmCeiling,
+    /// A user told a microVM's law what to work with, or left that to its groups again.
+    VmPolicy,
     /// A group's limits are others.
     GroupLimits,
     /// A microVM was not admitted.

@@ -2,12 +2,12 @@
 //! documents, each behind its length in four bytes, lowest first. Pure.
 //!
 //! ```text
-//! microVM   Hello                   Report            Report
+//! microVM   Hello                   Report            Report                 End
 //! ballastd          Envelope 1              Envelope 2         ...every 2 s
 //! ```
 //!
 //! An envelope is a lease: what it grants ends with it, unless the next one comes before. The microVM answers each with
-//! a report. Neither trusts the other: what is too long or makes no sense ends the link.
+//! a report, and says how it ended if it can. Neither trusts the other: what is too long or makes no sense ends the link.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
@@ -40,6 +40,28 @@ pub enum FromVm {
     Hello(Hello),
     /// After each envelope: how it does.
     Report(Report),
+    /// Last of all: how it ended. Who is killed says nothing.
+    End(End),
+}
+
+/// How a microVM ended, by its own word: for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum End {
+    /// Its workload ended.
+    Exited {
+        /// The exit code that a shell shows.
+        code: u8,
+        /// The guest's kernel killed one of its processes for lack of memory.
+        out_of_memory: bool,
+    },
+    /// Its workload could not be started.
+    NotStarted {
+        /// 125, 126 or 127; 128 and a signal's number if that came first.
+        code: u8,
+    },
+    /// The microVM failed.
+    Failed,
 }
 
 /// What a microVM is and keeps, so that an arbiter that is new needs nobody else.
@@ -105,6 +127,18 @@ pub struct Usage {
     pub harm_permille: u64,
     /// What its guest's kernel has counted.
     pub totals: Totals,
+    /// What its law was told.
+    pub own: OwnPolicy,
+}
+
+/// What the law of a microVM was told itself, in place of what its groups say. Null: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OwnPolicy {
+    /// Memory that is used at least that often is kept.
+    pub working_set_age_ms: Option<u64>,
+    /// Share of time that the guest may lose to memory stalls, in millionths.
+    pub stall_budget_ppm: Option<u64>,
 }
 
 /// What a microVM can give back, as its law sees it. Nothing is what one without a law offers.

@@ -21,7 +21,7 @@ use super::host::{Held, Process};
 use super::layers::{LayerUse, Layers};
 use super::member::Member;
 use crate::control::fleet::StartRequest;
-use crate::control::link::{Hello, Report};
+use crate::control::link::{End, Hello, Report};
 use crate::resident::FileId;
 use crate::zone::scope::Sharing;
 use crate::zone::{Error, Footprints, Id, Kind, Limits, MAX_ZONES, Protection, Scope, Tree};
@@ -130,7 +130,7 @@ impl Fleet {
         let (id, is_new, admitted) = match self.vms.get_mut(&hello.name) {
             Some(member) if !member.linked || member.process == process => {
                 let admitted = !std::mem::replace(&mut member.linked, true);
-                member.process = process;
+                (member.process, member.end) = (process, None);
                 (member.id, admitted, admitted)
             }
             known => {
@@ -186,6 +186,7 @@ impl Fleet {
         let answers = |member: &&mut Member| report.sequence == member.sequence && !member.has_answered;
         let Some(member) = self.vms.get_mut(name).filter(answers) else { return Ok(0) };
         (member.silent_ticks, member.has_answered) = (0, true);
+        let own = member.usage.own;
         (member.ceiling_bytes, member.offer, member.usage) =
             (report.ceiling_bytes, report.offer, report.usage);
         if let Some(limits) = member.wanted.take_if(|wanted| *wanted == report.limits) {
@@ -194,6 +195,7 @@ impl Fleet {
         let (id, limits) = (member.id, report.limits.within(&member.admitted));
         if let Some(before) = member.manual.replace(report.manual.then_some(report.ceiling_bytes)) {
             self.tell_ceiling(name, id, before, report);
+            self.tell_policy(name, id, &own, &report.usage.own);
         }
         // They hold there already: nobody can refuse them.
         self.tree.adopt_limits(id, limits)?;
@@ -241,10 +243,21 @@ impl Fleet {
         Ok(beyond)
     }
 
+    /// Takes note of a microVM's last word. It has ended when its process has.
+    pub fn says_end(&mut self, name: &str, end: End) {
+        if let Some(member) = self.vms.get_mut(name) {
+            member.end = Some(end);
+        }
+    }
+
     /// Ends a microVM whose process is gone, or who never came. What it held is an orphan.
     pub fn end(&mut self, name: &str) {
         let Some(member) = self.vms.remove(name) else { return };
-        self.tell_ended(name, member.id, member.linked);
+        if member.linked {
+            self.tell_ended(name, member.id, member.end);
+        } else {
+            self.tell_forgotten(name, member.id);
+        }
         // What it shares is no part of what its process held.
         let is_shared = |id: &Id| self.tree.get(*id).is_some_and(|node| node.kind() == Kind::Shared);
         let own = self.tree.children(member.id).filter(|id| !is_shared(id));

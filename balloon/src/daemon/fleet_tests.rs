@@ -2,7 +2,6 @@
 
 use super::fleet::{Fleet, SILENT_TICKS};
 use super::host::{Held, Process};
-use crate::control::events::EventKind::{self, *};
 use crate::control::fleet::{GroupLimitsRequest, StartRequest};
 use crate::control::link::{Hello, Offer, Report, Usage, ZoneUse};
 use crate::daemon::config::Config;
@@ -19,7 +18,7 @@ pub(super) fn limits(min: u64, max: u64) -> Limits {
     Limits { min: Some(min), max: Some(max), ..Limits::default() }
 }
 
-fn request(name: &str, group: &str, limits: Limits) -> StartRequest {
+pub(super) fn request(name: &str, group: &str, limits: Limits) -> StartRequest {
     StartRequest { name: name.into(), group: group.into(), limits, share: None }
 }
 
@@ -35,7 +34,7 @@ pub(super) fn hello(name: &str, group: &str, limits: Limits) -> Hello {
     }
 }
 
-fn report(zones: &[(&str, u64)]) -> Report {
+pub(super) fn report(zones: &[(&str, u64)]) -> Report {
     let zones =
         zones.iter().map(|(name, bytes)| ZoneUse { name: (*name).into(), resident_bytes: Some(*bytes) });
     Report {
@@ -50,7 +49,7 @@ fn report(zones: &[(&str, u64)]) -> Report {
     }
 }
 
-fn held(private_bytes: u64) -> Option<Held> {
+pub(super) fn held(private_bytes: u64) -> Option<Held> {
     Some(Held { private_bytes, ..Held::default() })
 }
 
@@ -59,7 +58,7 @@ pub(super) fn charge(fleet: &mut Fleet, name: &str) -> u64 {
 }
 
 /// Has "a" answer its next envelope.
-fn observe(fleet: &mut Fleet, report: &Report, bytes: u64) -> u64 {
+pub(super) fn observe(fleet: &mut Fleet, report: &Report, bytes: u64) -> u64 {
     let sequence = fleet.envelope("a").unwrap().sequence;
     fleet.observe("a", &Report { sequence, ..report.clone() }, || held(bytes)).unwrap()
 }
@@ -264,95 +263,4 @@ fn limits_of_a_group_change_while_it_is_in_use() {
     // The configuration has the last word.
     fleet.configure(&Config::parse("[pool]\ncapacity = '4g'\novercommit = false\n").unwrap(), GIB).unwrap();
     assert_eq!((fleet.host().committed_bytes, fleet.envelope("a").unwrap().high_bytes), (GIB, None));
-}
-
-/// What has been told since the last look: of whom, and in which group.
-fn told(fleet: &mut Fleet) -> Vec<(EventKind, String, String)> {
-    let documents = fleet.take_told().into_iter().map(|event| event.document(1, 2));
-    documents.map(|one| (one.kind, one.vm.unwrap_or_default(), one.group.unwrap_or_default())).collect()
-}
-
-fn of(kind: EventKind, vm: &str, group: &str) -> (EventKind, String, String) {
-    (kind, vm.into(), group.into())
-}
-
-#[test]
-fn comings_and_goings_are_told_once() {
-    let mut fleet = fleet(false);
-    fleet.admit(&request("a", "ci", limits(0, GIB)), VMM).unwrap();
-    assert_eq!(told(&mut fleet), [], "it may yet fail");
-    fleet.greet(&hello("a", "ci", limits(0, GIB)), VMM).unwrap();
-    // A link that broke and was made anew.
-    fleet.greet(&hello("a", "ci", limits(0, GIB)), VMM).unwrap();
-    assert_eq!(told(&mut fleet), [of(VmStarted, "a", "ci")]);
-    let other = Process { pid: 8, start_ticks: 2 };
-    fleet.greet(&hello("b", "", limits(0, GIB)), other).unwrap();
-    assert_eq!(told(&mut fleet), [of(VmFound, "b", "")]);
-    fleet.admit(&request("c", "", limits(0, 9 * GIB)), VMM).unwrap_err();
-    assert_eq!(told(&mut fleet), [of(StartRefused, "c", "")]);
-    let starter = Process { pid: 9, start_ticks: 3 };
-    fleet.admit(&request("d", "ci", limits(0, GIB)), starter).unwrap();
-    fleet.sweep(|process| process != starter, |_| held(0));
-    assert_eq!(told(&mut fleet), [of(StartForgotten, "d", "ci")]);
-    // Another process has its name.
-    fleet.greet(&hello("b", "", limits(0, GIB)), starter).unwrap();
-    assert_eq!(told(&mut fleet), [of(VmEnded, "b", ""), of(VmFound, "b", "")]);
-    observe(&mut fleet, &report(&[("ram", 600)]), 1000);
-    fleet.sweep(|process| process != VMM, |_| held(700));
-    assert_eq!(told(&mut fleet), [of(VmEnded, "a", "ci"), of(Orphaned, "a", "")]);
-    fleet.sweep(|_| true, |_| held(600));
-    assert_eq!(told(&mut fleet), []);
-    fleet.sweep(|_| true, |_| held(0));
-    assert_eq!(told(&mut fleet), [of(Merged, "a", "")]);
-    // Whose memory is back at once was never an orphan.
-    fleet.sweep(|_| false, |_| held(0));
-    assert_eq!(told(&mut fleet), [of(VmEnded, "b", "")]);
-}
-
-#[test]
-fn what_operators_change_is_told_if_it_changes() {
-    let mut fleet = fleet(true);
-    fleet.greet(&hello("a", "ci", limits(0, GIB)), VMM).unwrap();
-    let of_user = |bytes| Report { manual: true, ceiling_bytes: bytes, ..report(&[]) };
-    // The ceiling of one that is only just known may be old.
-    observe(&mut fleet, &of_user(GIB / 2), 0);
-    fleet.take_told();
-    observe(&mut fleet, &of_user(GIB / 2), 0);
-    fleet.change("a", limits(0, GIB)).unwrap();
-    fleet.move_vm("a", "ci").unwrap();
-    assert_eq!(told(&mut fleet), []);
-    observe(&mut fleet, &of_user(GIB / 4), 0);
-    observe(&mut fleet, &report(&[]), 0);
-    // The law's own steps are no user's.
-    observe(&mut fleet, &Report { ceiling_bytes: GIB / 8, ..report(&[]) }, 0);
-    assert_eq!(told(&mut fleet), [of(VmCeiling, "a", "ci"), of(VmCeiling, "a", "ci")]);
-    // Not before the VMM has them, too, and says so: it may refuse.
-    fleet.change("a", limits(0, 3 * GIB)).unwrap();
-    observe(&mut fleet, &Report { limits: limits(0, GIB), ..report(&[]) }, 0);
-    assert_eq!(told(&mut fleet), []);
-    // Nor does what it refused bind it, or what another one wanted meanwhile.
-    let max = |fleet: &Fleet| fleet.tree().binding_max(fleet.tree().vm("a").unwrap());
-    fleet.change("a", limits(0, GIB / 4)).unwrap();
-    observe(&mut fleet, &Report { limits: limits(0, GIB), ..report(&[]) }, 0);
-    assert_eq!((told(&mut fleet), max(&fleet)), (vec![], GIB));
-    // What it took does.
-    fleet.change("a", limits(0, GIB / 2)).unwrap();
-    observe(&mut fleet, &Report { limits: limits(0, GIB / 2), ..report(&[]) }, 0);
-    observe(&mut fleet, &Report { limits: limits(0, GIB), ..report(&[]) }, 0);
-    assert_eq!((told(&mut fleet), max(&fleet)), (vec![of(VmLimits, "a", "ci")], GIB / 2));
-    fleet.change("a", limits(0, 2 * GIB)).unwrap();
-    observe(&mut fleet, &Report { limits: limits(0, 2 * GIB), ..report(&[]) }, 0);
-    assert_eq!(told(&mut fleet), [of(VmLimits, "a", "ci")]);
-    fleet.move_vm("a", "").unwrap();
-    fleet.move_vm("a", "web").unwrap();
-    assert_eq!(told(&mut fleet), [of(VmMoved, "a", ""), of(VmMoved, "a", "web")]);
-    let group = GroupLimitsRequest { group: "web".into(), weight: Some(7), ..GroupLimitsRequest::default() };
-    fleet.change_group(&group).unwrap();
-    fleet.change_group(&group).unwrap();
-    fleet.change_group(&GroupLimitsRequest { weight: Some(0), ..group }).unwrap_err();
-    assert_eq!(told(&mut fleet), [of(GroupLimits, "", "web")]);
-    let config = Config::parse("[groups.web]\nmax = '1g'\n[groups.new]\nmax = '1g'\n").unwrap();
-    fleet.configure(&config, 16 * GIB).unwrap();
-    fleet.configure(&config, 16 * GIB).unwrap();
-    assert_eq!(told(&mut fleet), [of(GroupLimits, "", "web")]);
 }

@@ -317,6 +317,7 @@ impl Link {
                         );
                     }
                 }
+                (Some(FromVm::End(end)), Some(_)) => fleet.says_end(&self.name, end),
                 _ => return Err(Fault::Order),
             }
         }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::host::Process;
-use crate::control::link::{Offer, Usage};
+use crate::control::link::{End, Offer, Usage};
 use crate::policy::fleet::Allotment;
 use crate::zone::{Id, Limits};
 
@@ -37,6 +37,8 @@ pub(super) struct Member {
     pub(super) admitted: Limits,
     /// Those that it is to have, until it has.
     pub(super) wanted: Option<Limits>,
+    /// How it ended, if it has said that.
+    pub(super) end: Option<End>,
     /// The limits that were told last.
     pub(super) told_limits: Limits,
     /// What the last tick allotted it.
@@ -66,6 +68,7 @@ impl Member {
             manual: None,
             admitted: Limits::default(),
             wanted: None,
+            end: None,
             told_limits: Limits::default(),
             offer: Offer::default(),
             usage: Usage::default(),

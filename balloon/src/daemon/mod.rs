@@ -52,5 +52,7 @@ mod sharing_tests;
 mod signals;
 mod state_lock;
 mod telling;
+#[cfg(test)]
+mod telling_tests;
 mod turns;
 mod watermarks;

@@ -222,6 +222,7 @@ fn what_may_be_sent_and_every_choice_is_as_described() {
         VmLimits,
         VmMoved,
         VmCeiling,
+        VmPolicy,
         GroupLimits,
         StartRefused,
         StartForgotten,

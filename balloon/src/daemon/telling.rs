@@ -7,9 +7,10 @@ use super::event::{Event, difference};
 use super::fleet::Fleet;
 use crate::control::events::EventKind;
 use crate::control::fleet::StartRequest;
-use crate::control::link::{Hello, Report};
+use crate::control::link::{End, Hello, OwnPolicy, Report};
 use crate::policy::fleet::{Host, Kill};
 use crate::size::Size;
+use crate::working_set::{StallBudget, WorkingSetAge};
 use crate::zone::{Error, Id, Limits};
 
 impl Fleet {
@@ -59,17 +60,36 @@ impl Fleet {
         limits
     }
 
-    /// To be told before its node is retired.
-    pub(super) fn tell_ended(&mut self, name: &str, id: Id, linked: bool) {
+    /// To be told before its node is retired; `end` is its last word.
+    pub(super) fn tell_ended(&mut self, name: &str, id: Id, end: Option<End>) {
         let charge_bytes = self.tree.get(id).map_or(0, |node| node.charge_bytes());
-        let event = if linked {
-            let reason = format!("its VMM has ended; it held {}", Size::from_bytes(charge_bytes));
-            self.of_vm(EventKind::VmEnded, name, id, reason).figure("charge_bytes", charge_bytes)
-        } else {
-            let reason = "who wanted to start it has ended before it ran: what it was promised is free again";
-            self.of_vm(EventKind::StartForgotten, name, id, reason.into()).limits(&self.limits_of(id))
+        let how = match end {
+            Some(End::Exited { code, out_of_memory: false }) => {
+                format!("its workload has ended with exit code {code}")
+            }
+            Some(End::Exited { code, out_of_memory: true }) => {
+                format!("its guest ran out of memory, and its workload has ended with exit code {code}")
+            }
+            Some(End::NotStarted { code }) => {
+                format!("its workload could not be started, which is exit code {code}")
+            }
+            Some(End::Failed) => "it has failed, which is exit code 125".into(),
+            None => "its VMM has ended without saying why: it was killed, or of an older Ballast".into(),
         };
-        self.tell(event);
+        let code = match end {
+            Some(End::Exited { code, .. } | End::NotStarted { code }) => Some(code),
+            Some(End::Failed) => Some(125),
+            None => None,
+        };
+        let reason = format!("{how}; it held {}", Size::from_bytes(charge_bytes));
+        let event = self.of_vm(EventKind::VmEnded, name, id, reason).figure("charge_bytes", charge_bytes);
+        self.tell(code.into_iter().fold(event, |event, code| event.figure("exit_code", code.into())));
+    }
+
+    /// Likewise, of one that never came.
+    pub(super) fn tell_forgotten(&mut self, name: &str, id: Id) {
+        let reason = "who wanted to start it has ended before it ran: what it was promised is free again";
+        self.tell(self.of_vm(EventKind::StartForgotten, name, id, reason.into()).limits(&self.limits_of(id)));
     }
 
     /// That limits are others than `before`, if they are.
@@ -118,6 +138,30 @@ impl Fleet {
         self.tell(event.figure("ceiling_bytes", ceiling_bytes));
     }
 
+    /// What a user told its law since the report before, if anything.
+    pub(super) fn tell_policy(&mut self, name: &str, id: Id, before: &OwnPolicy, after: &OwnPolicy) {
+        let age = |ms: Option<u64>| said(ms, |ms| Some(WorkingSetAge::from_ms(ms)?.to_string()));
+        let budget = |ppm: Option<u64>| said(ppm, |ppm| Some(StallBudget::from_ppm(ppm)?.to_string()));
+        let figures = [
+            ("working-set age", age(before.working_set_age_ms), age(after.working_set_age_ms)),
+            ("stall budget", budget(before.stall_budget_ppm), budget(after.stall_budget_ppm)),
+        ];
+        let words: Vec<String> = figures
+            .into_iter()
+            .filter(|(_, before, after)| before != after)
+            .map(|(name, before, after)| format!("{name} from {before} to {after}"))
+            .collect();
+        if words.is_empty() {
+            return;
+        }
+        let reason = format!("a user has set its {}", words.join(", "));
+        let event = self.of_vm(EventKind::VmPolicy, name, id, reason);
+        let named =
+            [("working_set_age_ms", after.working_set_age_ms), ("stall_budget_ppm", after.stall_budget_ppm)];
+        let set = named.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        self.tell(set.fold(event, |event, (name, value)| event.figure(name, value)));
+    }
+
     /// That it was to be killed, and what has come of that.
     pub(super) fn tell_kill(&mut self, kind: EventKind, name: &str, kill: &Kill, reason: String) {
         let event = self.of_vm(kind, name, kill.vm, reason);
@@ -144,4 +188,9 @@ impl Fleet {
         let reason = "the host has all of its memory back";
         self.tell(Event::new(EventKind::Merged, reason).vm(name));
     }
+}
+
+/// A figure as people write it; a microVM may say one that no law takes.
+fn said(value: Option<u64>, words: impl Fn(u64) -> Option<String>) -> String {
+    value.map_or_else(|| "auto".into(), |value| words(value).unwrap_or_else(|| "unknown".into()))
 }

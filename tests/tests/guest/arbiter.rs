@@ -85,8 +85,16 @@ fn a_group_holds_what_its_microvms_hold_wherever_they_move() {
     move_to("/").exits(0).prints("guest\n");
     let tree = daemon.tree();
     assert!(charge(&tree, "") > 96 * MIB && tree.nodes.iter().all(|node| node.name != "web"), "{tree:#?}");
+    // What its law was told itself, and how it ended, it says.
+    let events = || {
+        let listed = ballast.command(&["events", "--filter", "guest"]).end().exits(0);
+        String::from_utf8(listed.stdout).unwrap()
+    };
+    ballast.command(&["set", "guest", "--working-set-age", "30s"]).end().exits(0).prints("guest\n");
+    until(|| events().contains("working-set age from auto to 30 s"), events);
     guest.end();
     daemon.wait_until(|tree| tree.host.vms == 0 && tree.host.main_bytes == 4 << 30);
+    assert!(events().contains("its workload has ended with exit code 0"), "{}", events());
 }
 
 #[test]

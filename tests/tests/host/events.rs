@@ -2,7 +2,7 @@
 
 use crate::hostile_links::{hello, link, listen};
 use balloon::control::events::{EventDocument, EventKind};
-use balloon::control::link::FromVm;
+use balloon::control::link::{End, FromVm};
 use std::sync::atomic::AtomicUsize;
 use tests::Ballast;
 use tests::crowd::Sleeper;
@@ -39,7 +39,10 @@ fn what_happens_is_told_while_it_happens_and_afterwards() {
     let follower = ballast.command(&["events", "-f"]).start();
     follower.wait_for("daemon-started");
     let sleeper = Sleeper::start();
-    listen(&ballast, "web", link(&[FromVm::Hello(hello("web", sleeper.id()))]), &ASKED);
+    // Its last word is believed when it has ended, and not before.
+    let end = End::Exited { code: 3, out_of_memory: false };
+    let words = [FromVm::Hello(hello("web", sleeper.id())), FromVm::End(end)];
+    listen(&ballast, "web", link(&words), &ASKED);
     follower.wait_for("vm-found");
     let _ = ballast.run("nothing", &["true"]).options(["--name", "big", "-m", "2g"]).end().exits(125);
     follower.wait_for("overcommit is off");
@@ -67,6 +70,7 @@ fn what_happens_is_told_while_it_happens_and_afterwards() {
     assert!(all.windows(2).all(|two| two[0].number + 1 == two[1].number), "{all:#?}");
     assert!(all[4].reason.contains("line 2"), "{:?}", all[4]);
     assert_eq!(kinds(&events(&ballast, &["--filter", "web"])), [VmFound, VmEnded]);
+    assert_eq!(all[7].figures.get("exit_code"), Some(&3), "{:?}", all[7]);
     // The configuration says nothing of a weight: it is as usual again.
     assert_eq!(all[5].reason, "weight from 7 to 100");
     for group in ["ci", "ci/"] {

@@ -8,7 +8,9 @@
 
 use super::memory::Memory;
 use balloon::control::api::ArbiterDocument;
-use balloon::control::link::{self, Decoder, Envelope, FromVm, Hello, Offer, Report, ToVm, Usage, ZoneUse};
+use balloon::control::link::{
+    self, Decoder, End, Envelope, FromVm, Hello, Offer, Report, ToVm, Usage, ZoneUse,
+};
 use balloon::control::service::Stream;
 use balloon::zone::Limits;
 use std::cell::RefCell;
@@ -27,6 +29,8 @@ pub struct Arbiter {
     /// Number of the newest link.
     newest: u64,
     lease: Option<Lease>,
+    /// How the microVM has ended.
+    end: Option<End>,
 }
 
 /// An envelope and until when it holds.
@@ -50,7 +54,8 @@ impl Arbiter {
     /// No link yet. `hello` is how the microVM introduces itself on each.
     #[must_use]
     pub fn new(hello: Hello) -> Self {
-        Self { hello, offer: Offer::default(), usage: Usage::default(), newest: 0, lease: None }
+        let (offer, usage) = (Offer::default(), Usage::default());
+        Self { hello, offer, usage, newest: 0, lease: None, end: None }
     }
 
     /// The microVM's limits are these now.
@@ -61,6 +66,11 @@ impl Arbiter {
     /// The microVM can give back so much, and does so; what its balloon holds is asked for with each report.
     pub fn set_offer(&mut self, offer: Offer, usage: Usage) {
         (self.offer, self.usage) = (offer, usage);
+    }
+
+    /// The microVM has ended: the newest link says so when it is served next, and nothing more.
+    pub fn set_end(&mut self, end: End) {
+        self.end = Some(end);
     }
 
     /// What is shown of the lease at `now`; nothing if none holds.
@@ -155,6 +165,16 @@ impl Stream for Link {
 
     fn end(&mut self) {
         self.ended = true;
+    }
+
+    fn advance(&mut self) {
+        let mut arbiter = self.arbiter.borrow_mut();
+        if !self.ended
+            && self.number == arbiter.newest
+            && let Some(end) = arbiter.end.take()
+        {
+            link::encode(&FromVm::End(end), &mut self.output);
+        }
     }
 
     fn outgoing(&self) -> &[u8] {

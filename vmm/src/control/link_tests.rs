@@ -1,11 +1,16 @@
 //! The daemon's link to a microVM, over a real socket.
 
+use super::arbiter::{Arbiter, Link};
+use super::memory::Memory;
 use super::scripted::Scripted;
 use super::server_tests::{GET, Served, hello, read_response};
-use balloon::control::link::{self, Decoder, Envelope, FromVm, ToVm};
+use balloon::control::link::{self, Decoder, End, Envelope, FromVm, ToVm};
 use balloon::control::server::CLIENTS;
+use balloon::control::service::Stream;
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -82,6 +87,28 @@ fn a_link_answers_each_envelope_with_a_report() {
     stream.write_all(GET).unwrap();
     let text = read_response(&mut stream);
     assert!(text.contains("\"floor_bytes\":4096") && text.contains("\"left_ms\":"), "{text}");
+}
+
+#[test]
+fn the_newest_link_is_told_the_end_once() {
+    let arbiter = Rc::new(RefCell::new(Arbiter::new(hello())));
+    let memory: Rc<RefCell<Box<dyn Memory>>> = Rc::new(RefCell::new(Box::new(Scripted::new())));
+    let mut links = [Link::open(&arbiter, &memory), Link::open(&arbiter, &memory)];
+    let end = End::Exited { code: 3, out_of_memory: false };
+    arbiter.borrow_mut().set_end(end);
+    let mut told: [Vec<FromVm>; 2] = Default::default();
+    for _ in 0..2 {
+        for (link, told) in links.iter_mut().zip(&mut told) {
+            link.advance();
+            let mut decoder = Decoder::<FromVm>::default();
+            decoder.receive(link.outgoing());
+            let sent = link.outgoing().len();
+            link.sent(sent);
+            told.extend(std::iter::from_fn(|| decoder.take().unwrap()));
+        }
+    }
+    let hello = FromVm::Hello(hello());
+    assert_eq!(told, [vec![hello.clone()], vec![hello, FromVm::End(end)]]);
 }
 
 #[test]

@@ -84,6 +84,12 @@ impl MicroVm {
         Self { reclaim, agent, host, ..self }
     }
 
+    /// What the daemon says and hears.
+    #[must_use]
+    pub fn arbiter(&self) -> Rc<RefCell<Arbiter>> {
+        Rc::clone(&self.arbiter)
+    }
+
     fn reclaim(&mut self) {
         let lease = self.arbiter.borrow().document(Instant::now());
         let mut memory = self.memory.borrow_mut();

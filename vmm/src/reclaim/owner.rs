@@ -7,7 +7,7 @@
 use super::host::Pressure;
 use super::recording::Recording;
 use super::translate::{self, Deed};
-use super::wanted::{Own, Wanted};
+use super::wanted::Wanted;
 use super::words;
 use crate::control::agent::{Agent, News};
 use crate::control::memory::Memory;
@@ -102,7 +102,7 @@ impl Owner {
     /// The owner of a law that is off, of a microVM of `size_bytes`.
     #[must_use]
     pub fn off(size_bytes: u64) -> Self {
-        Self::new(0, size_bytes, Wanted::new(Mode::Off, Own::default()), &Limits::default(), None)
+        Self::new(0, size_bytes, Wanted::new(Mode::Off, link::OwnPolicy::default()), &Limits::default(), None)
     }
 
     /// Goes on: tells the law what is new, and has done what it decides.
@@ -280,6 +280,7 @@ impl Owner {
             sample_age_ms: self.sampled_ms.map(|at| now_ms.saturating_sub(at)),
             harm_permille: status.harm_permille,
             totals: status.totals,
+            own: self.wanted.own(),
             ..link::Usage::default()
         }
     }

@@ -2,13 +2,13 @@
 
 use super::host::Pressure;
 use super::owner::{Owner, Sides};
-use super::wanted::{Own, Wanted};
+use super::wanted::Wanted;
 use crate::control::agent::{Agent, News};
 use crate::control::memory::Memory;
 use crate::control::scripted::{MIB, Scripted, envelope};
 use crate::link::OrderError;
 use balloon::control::api::{CeilingState, GuestStatistics};
-use balloon::control::link::{Envelope, GroupPolicy, Inherited};
+use balloon::control::link::{Envelope, GroupPolicy, Inherited, OwnPolicy};
 use balloon::control::reclaim::{Origin, ReclaimRequest};
 use balloon::control::service::Stream;
 use balloon::device::Values;
@@ -75,10 +75,10 @@ struct Bench {
 
 impl Bench {
     fn new(mode: Mode) -> Self {
-        Self::with(mode, Own::default(), None)
+        Self::with(mode, OwnPolicy::default(), None)
     }
 
-    fn with(mode: Mode, own: Own, output: Option<Box<dyn Write>>) -> Self {
+    fn with(mode: Mode, own: OwnPolicy, output: Option<Box<dyn Write>>) -> Self {
         Self {
             owner: Owner::new(0, 512 * MIB, Wanted::new(mode, own), &Limits::default(), output),
             guest: Guest::default(),
@@ -282,7 +282,8 @@ fn an_agent_that_is_gone_ends_no_law() {
 
 #[test]
 fn what_a_group_says_holds_until_it_says_otherwise() {
-    let mut bench = Bench::with(Mode::Auto, Own { stall_budget_ppm: Some(20), ..Own::default() }, None);
+    let mut bench =
+        Bench::with(Mode::Auto, OwnPolicy { stall_budget_ppm: Some(20), ..OwnPolicy::default() }, None);
     let (ci, own, default) = (Origin::Group("ci".into()), Origin::Own, Origin::Default);
     assert_eq!(bench.in_force(), [(300_000, default.clone()), (20, own.clone())]);
     bench.inherits(Some(60_000), Some(3000));
@@ -319,7 +320,7 @@ impl Write for Written {
 #[test]
 fn what_is_inherited_is_recorded_as_settings_and_replays() {
     let written = Written::default();
-    let mut bench = Bench::with(Mode::Auto, Own::default(), Some(Box::new(written.clone())));
+    let mut bench = Bench::with(Mode::Auto, OwnPolicy::default(), Some(Box::new(written.clone())));
     bench.can();
     (0..90).for_each(|_| bench.sampled(Cause::Periodic));
     bench.inherits(Some(60_000), Some(3000));

@@ -5,25 +5,16 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use balloon::control::link::{GroupPolicy, Inherited};
+use balloon::control::link::{GroupPolicy, Inherited, OwnPolicy};
 use balloon::control::reclaim::{Origin, ReclaimRequest};
 use balloon::policy::{Mode, Settings};
 use balloon::working_set::{AGES_MS, BUDGETS_PPM};
-
-/// What a microVM was told itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Own {
-    /// Memory that is used at least that often is kept.
-    pub working_set_age_ms: Option<u64>,
-    /// Share of time that the guest may lose to memory stalls, in millionths.
-    pub stall_budget_ppm: Option<u64>,
-}
 
 /// What the law is to work with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     mode: Mode,
-    own: Own,
+    own: OwnPolicy,
     /// As `ballastd` said last. Its lease may have ended: what was inherited grants nothing, and a guest that is to be
     /// trimmed gently must not be trimmed harder because its daemon is away.
     inherited: GroupPolicy,
@@ -32,7 +23,7 @@ pub struct Wanted {
 impl Wanted {
     /// A law of this mode, with what the microVM is told at its start.
     #[must_use]
-    pub fn new(mode: Mode, own: Own) -> Self {
+    pub fn new(mode: Mode, own: OwnPolicy) -> Self {
         Self { mode, own, inherited: GroupPolicy::default() }
     }
 
@@ -42,9 +33,15 @@ impl Wanted {
         self.mode
     }
 
+    /// What the microVM was told.
+    #[must_use]
+    pub fn own(&self) -> OwnPolicy {
+        self.own
+    }
+
     /// The microVM is told otherwise.
     pub fn set(&mut self, request: ReclaimRequest) {
-        self.own = Own {
+        self.own = OwnPolicy {
             working_set_age_ms: request.working_set_age_ms.unwrap_or(self.own.working_set_age_ms),
             stall_budget_ppm: request.stall_budget_ppm.unwrap_or(self.own.stall_budget_ppm),
         };
@@ -105,7 +102,7 @@ mod tests {
 
     #[test]
     fn its_own_word_is_before_the_groups_and_that_before_the_default() {
-        let own = Own { working_set_age_ms: Some(7000), stall_budget_ppm: None };
+        let own = OwnPolicy { working_set_age_ms: Some(7000), stall_budget_ppm: None };
         let mut wanted = Wanted::new(Mode::Trim, own);
         assert_eq!(wanted.working_set_age_ms(), (7000, Origin::Own));
         assert_eq!(wanted.stall_budget_ppm(), (1000, Origin::Default));
@@ -124,7 +121,7 @@ mod tests {
 
     #[test]
     fn what_no_law_works_with_is_not_inherited() {
-        let mut wanted = Wanted::new(Mode::Auto, Own::default());
+        let mut wanted = Wanted::new(Mode::Auto, OwnPolicy::default());
         for (age_ms, budget_ppm) in [(0, 0), (999, 9), (u64::MAX, 1_000_001)] {
             let policy = GroupPolicy { working_set_age_ms: said(age_ms), stall_budget_ppm: said(budget_ppm) };
             wanted.inherit(&policy);

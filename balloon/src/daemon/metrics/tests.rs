@@ -54,6 +54,7 @@ fn fleet() -> Fleet {
         sample_age_ms: Some(1500),
         harm_permille: 250,
         totals: Totals { refault_file: 11, refault_anon: 22, stall_us: 1_500_000 },
+        ..Usage::default()
     };
     let report = Report {
         sequence,
