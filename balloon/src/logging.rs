@@ -32,10 +32,17 @@ pub fn readable(text: &str) -> String {
     text.split('\n').map(|line| printable(line.trim_end_matches('\r'))).collect::<Vec<_>>().join("\n")
 }
 
-/// One line of somebody else's text without what could change a terminal.
+/// One line of somebody else's text without what could change a terminal, or have it show another text.
 #[must_use]
 pub fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    let is_shown = |c: char| c == '\t' || !(c.is_control() || is_format(c));
+    line.chars().map(|c| if is_shown(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// Characters that are not seen and change how others are: directions, joiners, tags (Unicode's general category Cf).
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 struct Logger {
@@ -164,6 +171,12 @@ mod tests {
     fn an_error_changes_no_terminal() {
         let cause = std::io::Error::other("x\x1b]0;t\x07\n  passed over: y");
         assert_eq!(chain("test", &cause), "test: x\u{fffd}]0;t\u{fffd}\n  passed over: y\n");
+    }
+
+    #[test]
+    fn a_line_shows_what_it_says() {
+        assert_eq!(printable("a\u{202e}b\u{200b}\u{e0041}\x07\tc"), "a\u{fffd}b\u{fffd}\u{fffd}\u{fffd}\tc");
+        assert_eq!(printable("r\u{e9}sum\u{e9} \u{540d}\u{524d}"), "r\u{e9}sum\u{e9} \u{540d}\u{524d}");
     }
 
     #[test]

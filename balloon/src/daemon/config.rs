@@ -28,7 +28,8 @@ use crate::size::Size;
 use crate::working_set::{StallBudget, WorkingSetAge};
 use crate::zone::scope::Sharing;
 use crate::zone::{Charging, DEFAULT_WEIGHT, Error as ZoneError, Limits, Pool, Share, Tree};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -57,6 +58,7 @@ pub enum Error {
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where metrics are served on TCP; without it nowhere. It holds from the daemon's start on.
+    #[serde(deserialize_with = "address")]
     pub metrics: Option<SocketAddr>,
     /// The memory that microVMs may use together.
     pub pool: PoolConfig,
@@ -128,6 +130,15 @@ pub struct GroupConfig {
     pub working_set_age: Option<WorkingSetAge>,
     /// Share of time that its microVMs may lose to memory stalls.
     pub stall_budget: Option<StallBudget>,
+}
+
+fn address<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|_| {
+        let shown: String = text.chars().take(60).collect();
+        let words = "is no address to listen on: write an IP address and a port, such as 127.0.0.1:9753";
+        D::Error::custom(format!("'{shown}' {words}"))
+    })
 }
 
 impl Config {

@@ -42,7 +42,10 @@ pub enum Error {
         state: PathBuf,
     },
     /// The state directory does not work.
-    #[error("cannot serve the state directory {}", state.display())]
+    #[error(
+        "cannot serve the state directory {}: BALLAST_STATE may name another, a directory of your own with a short path",
+        state.display()
+    )]
     State {
         /// Which.
         state: PathBuf,
@@ -101,6 +104,7 @@ pub fn run(state: &Path, config: Option<&Path>, record: Option<&Path>) -> Result
     let socket = state.join(SOCKET);
     // What is there was left by a daemon that is dead: the lock is ours.
     let listener = listener::bind(&socket).map_err(state_error)?;
+    let bound = listener::identity(&socket);
 
     let mut events: EventManager<Box<dyn MutEventSubscriber>> = EventManager::new()?;
     let journal = Rc::new(Journal::new().map_err(host_error("keep events"))?);
@@ -131,8 +135,10 @@ pub fn run(state: &Path, config: Option<&Path>, record: Option<&Path>) -> Result
         events.run()?;
     }
     notify::stopping();
-    // The lock is still ours, and so is what is there.
-    let _ = std::fs::remove_file(socket);
+    // Somebody may have moved the directory, and another daemon be at home in the new one.
+    if bound.is_some() && listener::identity(&socket) == bound {
+        let _ = std::fs::remove_file(socket);
+    }
     Ok(())
 }
 

@@ -186,7 +186,8 @@ impl Tree {
         let capacity_bytes = self.pool.capacity_bytes;
         if after.protected_bytes > capacity_bytes.max(before.protected_bytes) {
             let (bytes, before_bytes) = (after.protected_bytes, before.protected_bytes);
-            return Err(Error::Protected { bytes, before_bytes, capacity_bytes });
+            let most = self.highest_min();
+            return Err(Error::Protected { bytes, before_bytes, capacity_bytes, most });
         }
         let crowded = after.crowded.filter(|_| after.crowded_bytes > before.crowded_bytes);
         if let Some((node, excess)) = crowded.and_then(|(id, excess)| Some((self.nodes.get(id)?, excess))) {
@@ -204,6 +205,11 @@ impl Tree {
             return Err(Error::Committed { bytes: after.committed_bytes, before_bytes, capacity_bytes });
         }
         Ok(())
+    }
+
+    fn highest_min(&self) -> Option<(String, u64)> {
+        let mins = self.vms().filter_map(|(name, id)| Some((self.nodes.get(id)?.limits.min?, name)));
+        mins.filter(|(bytes, _)| *bytes > 0).max().map(|(bytes, name)| (name.to_owned(), bytes))
     }
 }
 

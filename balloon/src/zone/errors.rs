@@ -117,12 +117,13 @@ pub enum Error {
     },
     /// Protected memory that the pool does not have.
     #[error(
-        "protected minimums would be {} in sum, {} more than the pool's {} ({} before): lower a min, end a VM or \
+        "protected minimums would be {} in sum, {} more than the pool's {} ({} before){}: lower a min, end a VM or \
          enlarge the pool",
         Size::from_bytes(*bytes),
         Size::from_bytes(bytes.saturating_sub(*capacity_bytes)),
         Size::from_bytes(*capacity_bytes),
-        Size::from_bytes(*before_bytes)
+        Size::from_bytes(*before_bytes),
+        most.as_ref().map(|(name, bytes)| format!("; of VMs '{name}' has most, {}", Size::from_bytes(*bytes))).unwrap_or_default()
     )]
     Protected {
         /// The sum as it would be.
@@ -131,6 +132,8 @@ pub enum Error {
         before_bytes: u64,
         /// The pool's capacity.
         capacity_bytes: u64,
+        /// The VM with the highest min, and that min.
+        most: Option<(String, u64)>,
     },
     /// Protected memory that a group may not hold.
     #[error(

@@ -9,6 +9,7 @@ mod step;
 use balloon::control::fleet::TreeDocument;
 use oorandom::Rand64;
 use std::fs;
+use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tests::daemon::Daemon;
@@ -27,7 +28,11 @@ const HELD_MIB: u64 = 80;
 /// Between two looks at all of it.
 const LOOK: Duration = Duration::from_secs(60);
 /// Until all take at once what one takes otherwise, more than there is.
-const RUSH: Duration = Duration::from_secs(55 * 60);
+const FIRST_RUSH: Duration = Duration::from_secs(55 * 60);
+/// Between two of those: an emulated host takes minutes for each.
+const RUSHES: Duration = Duration::from_secs(4 * 3600);
+/// What a guest idles between its waves, in seconds.
+const IDLE: Range<u64> = 1800..10_800;
 /// What each takes then, and no guest can compress.
 const RUSH_MIB: u64 = 120;
 /// Another guest takes the place of one.
@@ -72,7 +77,7 @@ fn a_day_leaves_nothing_behind_and_hurts_nobody_who_is_protected() {
 
     let start = Instant::now();
     let length = Duration::from_secs(hours * 3600);
-    let (mut next_look, mut next_turn, mut next_rush) = (start + LOOK, start + TURN, start + RUSH);
+    let (mut next_look, mut next_turn, mut next_rush) = (start + LOOK, start + TURN, start + FIRST_RUSH);
     let mut born = TENANTS;
     let (mut settled, mut waves, mut most_deficit) = (None, 0, 0);
     while start.elapsed() < length {
@@ -98,7 +103,7 @@ fn a_day_leaves_nothing_behind_and_hurts_nobody_who_is_protected() {
             settled = Some(Held::now(&daemon, &kept));
         }
         if Instant::now() >= next_rush {
-            next_rush += RUSH;
+            next_rush += RUSHES;
             tenants.iter_mut().for_each(Tenant::rushes);
         }
         if Instant::now() >= next_turn {
@@ -163,7 +168,7 @@ impl Tenant {
         let takes = self.halves.is_multiple_of(2);
         self.guest.does(&if takes { format!("{} wave {}", self.what, self.mib) } else { "free wave".into() });
         self.halves -= 1;
-        let idle = Duration::from_secs(random.rand_range(600..5400));
+        let idle = Duration::from_secs(random.rand_range(IDLE));
         self.due = Instant::now() + if self.halves == 0 { idle } else { self.half_wave };
         takes.into()
     }

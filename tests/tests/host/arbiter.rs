@@ -146,3 +146,13 @@ fn a_start_that_failed_keeps_no_name() {
         assert!(!ended.stderr.contains("already"), "{ended}");
     }
 }
+
+#[test]
+fn a_daemon_that_ends_leaves_the_socket_of_another() {
+    let ballast = Ballast::empty();
+    let first = Daemon::start(&ballast, "");
+    std::fs::rename(ballast.path("state"), ballast.path("moved")).unwrap();
+    let second = Daemon::start(&ballast, "");
+    first.end();
+    assert_eq!(second.tree().host.vms, 0);
+}

@@ -3,6 +3,8 @@
 use crate::hostile_links::{hello, link, listen};
 use balloon::control::events::{EventDocument, EventKind};
 use balloon::control::link::{End, FromVm};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicUsize;
 use tests::Ballast;
 use tests::crowd::Sleeper;
@@ -87,6 +89,18 @@ fn what_happens_is_told_while_it_happens_and_afterwards() {
     let anew = events(&ballast, &[]);
     assert_eq!(kinds(&anew), [DaemonStarted]);
     assert!(anew[0].number > all.last().unwrap().number);
+}
+
+#[test]
+fn who_follows_for_nobody_ends() {
+    let ballast = Ballast::empty();
+    let _daemon = Daemon::start(&ballast, SMALL);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let follower = ballast.command(&["events", "-f"]).stdout_to(OwnedFd::from(writer).into()).start();
+    assert!(reader.read(&mut [0; 16]).unwrap() > 0);
+    drop(reader);
+    // Though nothing happens that it would write.
+    let _ = follower.end().exits(128 + 13);
 }
 
 #[test]

@@ -33,6 +33,10 @@ fn it_follows_the_window_and_its_keys() {
     // Each of its letters differs from what stood there, so it is on the wire whole.
     top.types("r");
     top.shows("smallest");
+    // No screen has so many cells, but a terminal may say so.
+    top.resize(u16::MAX, u16::MAX);
+    top.types("h");
+    top.shows("evicted");
     top.types("\x03");
     top.exits(0);
     assert!(top.is_cooked());

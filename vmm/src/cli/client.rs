@@ -3,6 +3,7 @@
 use super::format::printable;
 use super::state::{self, Known, NotOne};
 use crate::control::orders;
+use balloon::control::api::VmDocument;
 use balloon::control::client;
 use balloon::control::orders::SignalRequest;
 use serde::Serialize;
@@ -193,6 +194,7 @@ pub fn upgrade(
 /// # Errors
 /// The microVM or its agent does not answer, or refuses.
 pub fn order<T: DeserializeOwned>(vm: &Known, path: &str, document: &impl Serialize) -> Result<T, Error> {
+    answers(vm)?;
     client::send(&vm.socket, "POST", path, document, ORDER_LIMIT).map_err(|error| explain(vm, error))
 }
 
@@ -206,7 +208,13 @@ pub fn replace<T: DeserializeOwned>(
     generation: u64,
     document: &impl Serialize,
 ) -> Result<T, Error> {
+    answers(vm)?;
     client::replace(&vm.socket, path, generation, document, ORDER_LIMIT).map_err(|error| explain(vm, error))
+}
+
+/// One that does not even say who it is, is not waited for as long as its guest may take.
+fn answers(vm: &Known) -> Result<(), Error> {
+    get::<VmDocument>(vm, "/v1/vm").map(drop)
 }
 
 fn explain(vm: &Known, error: client::Error) -> Error {

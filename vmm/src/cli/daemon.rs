@@ -9,6 +9,7 @@ use balloon::control::fleet::{
 };
 use balloon::zone::{Limits, Scope};
 use serde::Serialize;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// The daemon was not asked, or did not do what was asked.
@@ -20,6 +21,9 @@ pub enum Error {
     /// It says no.
     #[error("{0}")]
     Refused(String),
+    /// It is another user's.
+    #[error("cannot ask ballastd, which is another user's: only that user and root may")]
+    Denied,
     /// It is there and silent, or talks nonsense.
     #[error("ballastd does not answer as it should: is it stopped, or of another version of Ballast?")]
     NoAnswer(#[source] Asked),
@@ -138,6 +142,7 @@ fn explain(error: Asked, need: &'static str) -> Error {
     match error {
         Asked::Absent | Asked::Ended => Error::Missing(need),
         Asked::Refused(refusal) => Error::Refused(printable(&refusal.message)),
+        Asked::Host(source) if source.kind() == ErrorKind::PermissionDenied => Error::Denied,
         error => Error::NoAnswer(error),
     }
 }

@@ -8,7 +8,7 @@
 use super::daemon::{Daemon, Error as DaemonError};
 use super::dirs::Dirs;
 use super::format::{Format, printable};
-use super::output::{Output, eprint};
+use super::output::{Output, end_if_unread, eprint};
 use super::since::since;
 use balloon::control::events::{EventDocument, EventsDocument};
 use clap::Args;
@@ -64,6 +64,7 @@ pub fn run(args: &EventsArgs) -> Result<ExitCode, Box<dyn Error>> {
 fn next(daemon: Daemon<'_>, number: u64, follow: bool) -> Result<EventsDocument, DaemonError> {
     let mut is_away = false;
     loop {
+        end_if_unread();
         let asked = Instant::now();
         match daemon.events(Some(number), NEED) {
             Ok(page) if page.events.is_empty() && follow => {

@@ -4,6 +4,7 @@ pub use balloon::logging::printable;
 
 use clap::ValueEnum;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -17,7 +18,11 @@ pub enum Format {
     Json,
 }
 
-/// Writes rows below headings, each column as wide as its widest cell.
+/// Most of a cell that is shown: some say what a microVM or an image says, and padding ends at 65,535.
+const CELL_CHARS: usize = 400;
+
+/// Writes rows below headings, each column as wide as its widest cell. Of a cell that is longer than anything that Ballast
+/// writes, the beginning.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -27,7 +32,7 @@ pub fn write_table<const N: usize>(
     output: &mut impl Write,
 ) -> io::Result<()> {
     let widths: [usize; N] = std::array::from_fn(|column| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| shown(cell).chars().count());
         cells.chain(headings.get(column).map(|heading| heading.len())).max().unwrap_or(0)
     });
     let mut write_row = |cells: [&str; N]| -> io::Result<()> {
@@ -39,7 +44,17 @@ pub fn write_table<const N: usize>(
         writeln!(output, "{}", line.trim_end())
     };
     write_row(headings)?;
-    rows.iter().try_for_each(|row| write_row(row.each_ref().map(String::as_str)))
+    rows.iter().try_for_each(|row| {
+        let cells = row.each_ref().map(|cell| shown(cell));
+        write_row(cells.each_ref().map(AsRef::as_ref))
+    })
+}
+
+fn shown(cell: &str) -> Cow<'_, str> {
+    match cell.char_indices().nth(CELL_CHARS) {
+        Some((end, _)) => Cow::Owned(format!("{}...", &cell[..end])),
+        None => Cow::Borrowed(cell),
+    }
 }
 
 /// Writes a list: a row for each item below headings, or all items as one JSON document.
@@ -91,5 +106,16 @@ mod tests {
         let rows = [["a".into(), "long cell".into()], ["bcd".into(), String::new()]];
         write_table(["N", "COLUMN"], &rows, &mut text).unwrap();
         assert_eq!(String::from_utf8(text).unwrap(), "N    COLUMN\na    long cell\nbcd\n");
+    }
+
+    #[test]
+    fn a_cell_of_any_length_is_cut() {
+        let mut text = Vec::new();
+        let rows = [["\u{10ffff}".repeat(1 << 20), "b".into()], ["c".repeat(CELL_CHARS), "d".into()]];
+        write_table(["N", "COLUMN"], &rows, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let [_, long, longest] = text.lines().collect::<Vec<_>>().try_into().unwrap();
+        assert!(long.ends_with("\u{10ffff}...  b") && longest.ends_with("c     d"), "{text}");
+        assert_eq!([long, longest].map(|line| line.chars().count()), [CELL_CHARS + 6; 2]);
     }
 }

@@ -5,11 +5,12 @@ use super::dirs::Dirs;
 use super::format::Format;
 use super::log::entry::{Entry, Stream};
 use super::log::reader::{Changes, Reader};
-use super::output::Output;
+use super::output::{Output, end_if_unread};
 use super::since::since;
 use clap::Args;
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -39,8 +40,12 @@ pub struct LogsArgs {
 struct Tail(Option<usize>);
 
 #[derive(Debug, thiserror::Error)]
-#[error("microVM '{0}' has no log: it runs in the foreground, where its output went")]
-struct NoLog(String);
+enum NoLog {
+    #[error("microVM '{0}' has no log: it runs in the foreground, where its output went")]
+    Foreground(String),
+    #[error("the log of microVM '{name}' is gone: somebody has removed {}", log.display())]
+    Gone { name: String, log: PathBuf },
+}
 
 /// Runs the verb.
 ///
@@ -49,7 +54,10 @@ struct NoLog(String);
 pub fn run(args: &LogsArgs) -> Result<ExitCode, Box<dyn Error>> {
     let vm = client::find_known(&Dirs::find()?.state, &args.name)?;
     let log = vm.record.as_ref().and_then(|record| record.log.as_deref());
-    let log = log.ok_or_else(|| NoLog(vm.name.clone()))?;
+    let log = log.ok_or_else(|| NoLog::Foreground(vm.name.clone()))?;
+    if !log.is_dir() {
+        return Err(NoLog::Gone { name: vm.name.clone(), log: log.into() }.into());
+    }
     // Times of one length in one zone are in order as text.
     let since = args.since.map(|since| humantime::format_rfc3339_nanos(since).to_string());
     let wanted = |entry: &Entry<'_>| since.as_ref().is_none_or(|since| *entry.time >= **since);
@@ -69,6 +77,7 @@ pub fn run(args: &LogsArgs) -> Result<ExitCode, Box<dyn Error>> {
             return Ok(ExitCode::SUCCESS);
         }
         changes.wait()?;
+        end_if_unread();
     }
 }
 

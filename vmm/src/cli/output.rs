@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, StdoutLock, Write};
 
 /// What a shell shows of a program that SIGPIPE (13) ended.
@@ -21,6 +22,16 @@ impl Output {
     #[must_use]
     pub fn lock() -> Self {
         Self(io::stdout().lock())
+    }
+}
+
+/// Ends the program as [`Output`] does if nobody reads standard output any longer, for who has nothing to write for a while.
+pub fn end_if_unread() {
+    let output = io::stdout();
+    let mut ends = [PollFd::new(&output, PollFlags::empty())];
+    let is_known = poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok();
+    if is_known && ends.iter().any(|end| end.revents().intersects(PollFlags::ERR | PollFlags::HUP)) {
+        std::process::exit(BROKEN_PIPE);
     }
 }
 

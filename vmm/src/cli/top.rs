@@ -24,7 +24,10 @@ use super::terminal::FullScreen;
 use clap::Args;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyEvent};
+use ratatui::crossterm::terminal;
+use ratatui::layout::Rect;
 use ratatui::widgets::TableState;
+use ratatui::{TerminalOptions, Viewport};
 use reader::{Reader, Wanted};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::error::Error;
@@ -40,6 +43,10 @@ use view::{Decisions, Look, Press, View};
 Keys: arrows or j and k select a microVM, s or < and > choose the column to sort by, r reverses, space pauses, h helps,
 q leaves.")]
 pub struct TopArgs {}
+
+/// Most that is drawn on: more cells than any screen has, and all of them are kept twice.
+const MOST_COLUMNS: u16 = 1000;
+const MOST_ROWS: u16 = 500;
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -89,11 +96,21 @@ pub fn run(_: &TopArgs) -> Result<ExitCode, Box<dyn Error>> {
 
 /// Draws and listens until the user, a signal or a failure ends it.
 fn show(screen: &FullScreen, reader: &Reader, news: &Receiver<News>) -> Result<ExitCode, Box<dyn Error>> {
-    let blank = || ratatui::Terminal::new(CrosstermBackend::new(io::stdout())).map_err(Failure::Terminal);
-    let mut terminal = blank()?;
+    let blank = |area| {
+        let options = TerminalOptions { viewport: Viewport::Fixed(area) };
+        ratatui::Terminal::with_options(CrosstermBackend::new(io::stdout()), options)
+            .map_err(Failure::Terminal)
+    };
+    let mut area = window()?;
+    let mut terminal = blank(area)?;
     let mut view = View::default();
     let mut table = TableState::default();
     loop {
+        let now = window()?;
+        if now != area {
+            area = now;
+            terminal.resize(area).map_err(Failure::Terminal)?;
+        }
         terminal.draw(|frame| screen::draw(frame, &view, &mut table)).map_err(Failure::Terminal)?;
         let Ok(first) = news.recv() else { return Ok(ExitCode::SUCCESS) };
         // All that has come before it is drawn again.
@@ -103,7 +120,7 @@ fn show(screen: &FullScreen, reader: &Reader, news: &Receiver<News>) -> Result<E
                 // Each drawing asks how large the window is.
                 News::Signal(libc::SIGWINCH) | News::Key(_) => {}
                 News::Signal(libc::SIGCONT) => {
-                    terminal = blank()?;
+                    terminal = blank(area)?;
                     screen.take_again().map_err(Failure::Terminal)?;
                 }
                 News::Signal(number) => {
@@ -116,6 +133,12 @@ fn show(screen: &FullScreen, reader: &Reader, news: &Receiver<News>) -> Result<E
         }
         reader.want(Wanted { selected: view.selected().map(str::to_owned), paused: view.is_paused() });
     }
+}
+
+/// The part of the terminal's window that is drawn on.
+fn window() -> Result<Rect, Failure> {
+    let (width, height) = terminal::size().map_err(Failure::Terminal)?;
+    Ok(Rect::new(0, 0, width.min(MOST_COLUMNS), height.min(MOST_ROWS)))
 }
 
 fn watch_keys(news: &Sender<News>) {

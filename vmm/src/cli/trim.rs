@@ -5,7 +5,6 @@ use super::dirs::Dirs;
 use super::format::{Format, write_list};
 use super::output::Output;
 use super::state::Known;
-use balloon::control::api::VmDocument;
 use balloon::control::orders::{TrimDocument, TrimEnd, TrimRequest};
 use balloon::size::Size;
 use clap::Args;
@@ -56,12 +55,7 @@ pub fn run(args: &TrimArgs) -> Result<ExitCode, Box<dyn Error>> {
         }
         None => {
             let running = client::running(&state)?;
-            // One that does not even say who it is, is not waited for as long as a guest may take.
-            let trim = |vm: &Known| {
-                let _: VmDocument = client::get(vm, "/v1/vm")?;
-                client::order(vm, "/v1/trim", &request)
-            };
-            let answers = client::ask_all(&running, trim);
+            let answers = client::ask_all(&running, |vm: &Known| client::order(vm, "/v1/trim", &request));
             let mut trimmed = Vec::new();
             for (vm, answer) in answers {
                 match answer {

@@ -272,7 +272,9 @@ impl Orders {
             OrderError::NotRunning => error(Status::Conflict, why.to_string()),
             OrderError::Busy => error(
                 Status::Unavailable,
-                format!("{MAX_COMMANDS} commands run already, or the agent is busy"),
+                format!(
+                    "{MAX_COMMANDS} commands run already, or the agent is busy: try again when one has ended"
+                ),
             ),
         })
     }

@@ -157,7 +157,8 @@ fn a_move_that_is_refused_leaves_shared_zones_where_they_were() {
     tree.map(other, home, "layer").unwrap();
     tree.change(&[(zone, Limits { min: Some(400), ..Limits::default() })]).unwrap();
     let before: Vec<_> = tree.children(home).collect();
-    let refused = Error::Protected { bytes: 1100, before_bytes: 100, capacity_bytes: 1000 };
+    let most = Some(("b".into(), 600));
+    let refused = Error::Protected { bytes: 1100, before_bytes: 100, capacity_bytes: 1000, most };
     assert_eq!(tree.move_vm(ci, "web/x"), Err(refused));
     assert_eq!(tree.children(home).collect::<Vec<_>>(), before, "in the order they had");
     assert_eq!((tree.group("web"), charge(&tree, home)), (None, 40));

@@ -4,11 +4,12 @@
 
 use super::entry::Entry;
 use super::journal::{NEWEST, OLDER};
+use balloon::regular_file;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -99,7 +100,8 @@ impl Reader {
     fn read(&mut self, emit: &mut impl FnMut(&Entry<'_>) -> io::Result<()>) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         loop {
-            let length = file.read_until(b'\n', &mut self.partial)?;
+            let room = MOST_BYTES.saturating_sub(self.partial.len()) as u64 + 1;
+            let length = file.by_ref().take(room).read_until(b'\n', &mut self.partial)?;
             if length == 0 {
                 return Ok(());
             }
@@ -115,7 +117,7 @@ impl Reader {
 }
 
 fn open(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
+    match regular_file::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         file => file.map(Some),
     }
