@@ -89,7 +89,7 @@ pub struct Did {
 
 /// A line that is not the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected what a law saw or what it decided")]
 #[expect(clippy::large_enum_variant, reason = "one at a time, and none is kept")]
 pub enum Line {
     /// What the law was told.
