@@ -20,13 +20,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// Changes the limits of a living microVM, all or none. It is told when the microVM has them, too: it may refuse.
+    /// Changes the limits of a living microVM, all or none. They are told and bind it when the microVM has them, too: it may
+    /// refuse. Until then both are promised, these and those before.
     ///
     /// # Errors
     /// There is no such microVM, the limits contradict each other, or the pool does not admit them.
     pub fn change(&mut self, name: &str, limits: Limits) -> Result<(), Error> {
         let id = self.tree.vm(name).ok_or(Error::Gone)?;
+        let before = self.limits_of(id);
         self.tree.change(&[(id, limits)])?;
+        // Where the two contradict each other, those that were admitted hold.
+        let _ = self.tree.adopt_limits(id, limits.widest(&before));
         if let Some(member) = self.vms.get_mut(name) {
             member.admitted = member.admitted.widest(&limits);
             member.wanted = Some(limits);

@@ -124,6 +124,7 @@ fn what_operators_change_is_told_if_it_changes() {
     // Nor does what it refused bind it, or what another one wanted meanwhile.
     let max = |fleet: &Fleet| fleet.tree().binding_max(fleet.tree().vm("a").unwrap());
     fleet.change("a", limits(0, GIB / 4)).unwrap();
+    assert_eq!(max(&fleet), GIB, "nobody is squeezed by what he may refuse");
     observe(&mut fleet, &Report { limits: limits(0, GIB), ..report(&[]) }, 0);
     assert_eq!((told(&mut fleet), max(&fleet)), (vec![], GIB));
     // What it took does.

@@ -192,7 +192,11 @@ impl Tick<'_> {
         let event = match edge {
             Edge::Ended(Taken { bytes, orders, .. }) => event(
                 EventKind::TakeEnded,
-                format!("it was ordered to give back {}, and holds {} now", size(bytes), size(charge_bytes)),
+                format!(
+                    "orders to give back came to {} in sum, some of them again for what had not come; it holds {} now",
+                    size(bytes),
+                    size(charge_bytes)
+                ),
             )
             .figure("take_bytes", bytes)
             .figure("orders", orders),

@@ -198,11 +198,18 @@ pub fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending
         ),
         None => {
             let signal = vmm.signal().and_then(|signal| u8::try_from(signal).ok()).unwrap_or(9);
-            let words = format!("the microVM was killed ({vmm}){}", why_killed(ending));
+            let words = if ending.is_none() && FAULTS.contains(&i32::from(signal)) {
+                format!("the VMM failed ({vmm}); please report it")
+            } else {
+                format!("the microVM was killed ({vmm}){}", why_killed(ending))
+            };
             Conclusion::new(signal.saturating_add(128), &words)
         }
     }
 }
+
+/// What a program does to itself, and the host to nobody who is sound.
+const FAULTS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT];
 
 fn why_killed(ending: Option<Ending>) -> String {
     match ending {

@@ -88,9 +88,13 @@ impl Memory {
         if let Some(bytes) = lower {
             self.imposed_bytes = Some(self.imposed_bytes.unwrap_or(u64::MAX).min(bytes));
         } else if !pressed {
-            self.imposed_bytes = self
-                .imposed_bytes
-                .map(|bytes| bytes.saturating_add(permille(bytes, tuning.release_permille)));
+            // Of less than it holds nothing came: a guest keeps what it cannot do without, whatever it was told.
+            let held_bytes = self.charge_bytes;
+            self.imposed_bytes = self.imposed_bytes.map(|bytes| {
+                let bytes = bytes.max(held_bytes);
+                let rise = permille(bytes, tuning.release_permille).max(tuning.least_take_bytes).max(1);
+                bytes.saturating_add(rise)
+            });
         }
         self.imposed_bytes = self.imposed_bytes.filter(|bytes| *bytes < max_bytes);
         self.imposed_bytes
@@ -123,6 +127,20 @@ mod tests {
         let mut memory = Memory::new(tree.root());
         assert_eq!(memory.outstanding(charge_bytes, LAG_TICKS), 0);
         memory
+    }
+
+    #[test]
+    fn whatever_was_imposed_is_lifted_when_nothing_presses() {
+        let tuning = FleetTuning::default();
+        for (held, imposed) in [(0, 0), (66 << 20, 0), (66 << 20, 10 << 20), (66 << 20, 200 << 20)] {
+            let mut memory = memory(held);
+            assert_eq!(memory.impose(Some(imposed), true, 256 << 20, &tuning), Some(imposed));
+            assert_eq!(memory.impose(None, true, 256 << 20, &tuning), Some(imposed));
+            let risen = std::iter::from_fn(|| memory.impose(None, false, 256 << 20, &tuning));
+            let risen: Vec<u64> = risen.take(1000).collect();
+            assert!(risen.is_sorted_by(|one, next| one < next) && risen.len() < 300, "{risen:?}");
+            assert!(held == 0 || risen.len() < 30, "{risen:?}");
+        }
     }
 
     #[test]
