@@ -23,14 +23,17 @@ use std::time::Duration;
 
 /// Run a command in a running microVM, beside its own
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    override_usage = "ballast exec [OPTIONS] NAME COMMAND [ARGUMENT ...]",
+    after_help = "\
 Examples:
   ballast exec web ps                     a command
   ballast exec -it web sh                 a shell on a terminal
   ballast exec --in-zone cache web du /   in the memory of a zone
 
 Exit status: that of the command; 125 if Ballast fails, 126 if the command cannot be executed, 127 if it is
-not found, 128+n if signal n killed it.")]
+not found, 128+n if signal n killed it."
+)]
 pub struct ExecArgs {
     /// Keep standard input open for the command
     #[arg(short, long)]
@@ -50,11 +53,20 @@ pub struct ExecArgs {
     /// Run the command in the memory of this zone
     #[arg(long, value_name = "ZONE")]
     in_zone: Option<String>,
-    /// Name, ID or beginning of an ID
-    name: String,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    /// Name, ID or beginning of an ID; all that follows is the command and its arguments
+    // One argument, as only what follows the first word of the last one is never taken for an option.
+    #[arg(value_names = ["NAME", "COMMAND"], required = true, num_args = 2.., trailing_var_arg = true)]
+    words: Vec<String>,
+}
+
+impl ExecArgs {
+    fn name(&self) -> &str {
+        self.words.first().map(String::as_str).unwrap_or_default()
+    }
+
+    fn command(&self) -> &[String] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +95,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// There is no such microVM, or it takes no command.
 pub fn run(args: &ExecArgs) -> Result<ExitCode, Box<dyn Error>> {
     let request = request(args, |name| std::env::var(name).ok())?;
-    let vm = client::find(&Dirs::find()?.state, &args.name)?;
+    let vm = client::find(&Dirs::find()?.state, args.name())?;
     let signals = Signals::block()?;
     let socket = client::upgrade(&vm, "/v1/exec", crate::control::exec::PROTOCOL, &request)?;
     let raw = args.tty.then(RawMode::set).transpose()?;
@@ -150,7 +162,7 @@ fn request(args: &ExecArgs, variable: impl Fn(&str) -> Option<String>) -> Result
     }
     let (rows, cols) = terminal::size().unwrap_or((24, 80));
     Ok(ExecRequest {
-        args: args.command.clone(),
+        args: args.command().to_vec(),
         env,
         cwd: args.workdir.clone(),
         user: args.user.clone(),

@@ -62,7 +62,7 @@ pub(super) fn prepare(
     }
 
     let store = super::image::open_store(dirs)?;
-    let image = store.resolve(&ImageRef::parse(&args.image), &ProgressBars::on_stderr())?;
+    let image = store.resolve(&ImageRef::parse(args.image()), &ProgressBars::on_stderr())?;
     store.sweep_scopes();
     let layers = store.scoped(image.layers, &dirs.state, scope)?;
 
@@ -132,7 +132,7 @@ impl Prepared {
             name: self.name,
             group: args.group.clone().unwrap_or_default(),
             limits: limits(args)?,
-            image: args.image.to_string_lossy().into_owned(),
+            image: args.image().to_string_lossy().into_owned(),
             listener,
             zones,
             cpus: args.cpus,

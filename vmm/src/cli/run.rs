@@ -22,7 +22,7 @@ use balloon::control::fleet::StartRequest;
 use balloon::wall_clock;
 use balloon::zone::{Scope, Share};
 use std::error::Error as StdError;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -102,10 +102,10 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
 
 /// What is written down of it.
 fn record(args: &RunArgs, registration: &Registration, dirs: &Dirs) -> Record {
-    let text = |word: &OsString| word.to_string_lossy().into_owned();
-    let command = args.command.iter().map(text).collect();
+    let text = |word: &OsStr| word.to_string_lossy().into_owned();
+    let command = args.command().iter().map(|word| text(word)).collect();
     let record =
-        Record::new(registration.id().into(), text(&args.image), command, wall_clock::ms_since_1970());
+        Record::new(registration.id().into(), text(args.image()), command, wall_clock::ms_since_1970());
     if !args.detach {
         return record;
     }

@@ -5,12 +5,14 @@ use balloon::size::Size;
 use balloon::working_set::{StallBudget, WorkingSetAge};
 use balloon::zone::Share;
 use clap::Args;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// Run a command in a new microVM
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    override_usage = "ballast run [OPTIONS] IMAGE [COMMAND [ARGUMENT ...]]",
+    after_help = "\
 Examples:
   ballast run --rm ./rootfs echo hello             a root file system directory
   ballast run -it debian.tar bash                  a tar of one, with a terminal
@@ -19,7 +21,8 @@ Examples:
   ballast run -m 1g --cpus 2 -v data:/data app     an imported image and a volume
 
 Exit status: that of the command; 125 if Ballast fails, 126 if the command cannot be executed, 127 if it is
-not found, 128+n if signal n killed it.")]
+not found, 128+n if signal n killed it."
+)]
 pub struct RunArgs {
     /// Keep standard input open for the command
     #[arg(short, long)]
@@ -161,12 +164,25 @@ pub struct RunArgs {
     #[arg(long)]
     pub timings: bool,
 
-    /// Directory, tar (plain, gzip, zstd), docker archive, OCI layout, imported name, or - for standard input
-    pub image: OsString,
+    /// Directory, tar (plain, gzip, zstd), docker archive, OCI layout, imported name, or - for standard input; all that
+    /// follows is the command and its arguments, instead of the image's
+    // One argument, as only what follows the first word of the last one is never taken for an option.
+    #[arg(value_names = ["IMAGE", "COMMAND"], required = true, num_args = 1.., trailing_var_arg = true)]
+    words: Vec<OsString>,
+}
 
-    /// Command and arguments instead of the image's
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<OsString>,
+impl RunArgs {
+    /// The image.
+    #[must_use]
+    pub fn image(&self) -> &OsStr {
+        self.words.first().map(OsString::as_os_str).unwrap_or_default()
+    }
+
+    /// Command and arguments instead of the image's, if there are any.
+    #[must_use]
+    pub fn command(&self) -> &[OsString] {
+        self.words.get(1..).unwrap_or_default()
+    }
 }
 
 /// Most CPUs that a microVM may have.

@@ -56,7 +56,7 @@ pub(super) fn check(args: &RunArgs) -> Result<(), Refusal> {
     if args.memory.bytes() < LEAST_MEMORY {
         return Err(Refusal::TooLittleMemory(args.memory));
     }
-    if args.interactive && args.image == "-" {
+    if args.interactive && args.image() == "-" {
         return Err(Refusal::TwoInputs);
     }
     let max_bytes = memory_bytes(args)?;

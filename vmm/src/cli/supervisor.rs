@@ -58,7 +58,7 @@ pub fn start(args: &RunArgs) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut command = Command::new(program);
     command.arg0(words.next().unwrap_or_else(|| "ballast".into()));
     command.args(words.next()).arg(OPTION).args(words);
-    command.stdin(if args.image == "-" { Stdio::inherit() } else { Stdio::null() }).stdout(Stdio::piped());
+    command.stdin(if args.image() == "-" { Stdio::inherit() } else { Stdio::null() }).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(Error::Spawn)?;
     let mut id = String::new();
     if let Some(mut said) = child.stdout.take() {

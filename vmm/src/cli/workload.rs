@@ -94,8 +94,8 @@ fn command(args: &RunArgs, image: &ImageConfig) -> Result<Vec<CString>, Error> {
         Some(entrypoint) => vec![entrypoint.clone()],
         None => own(&image.entrypoint),
     };
-    if !args.command.is_empty() {
-        words.extend(args.command.iter().cloned());
+    if !args.command().is_empty() {
+        words.extend(args.command().iter().cloned());
     } else if args.entrypoint.is_none() {
         words.extend(own(&image.cmd));
     }
@@ -216,6 +216,12 @@ mod tests {
             (&["--entrypoint", "e", "i"], &["e"]),
             (&["--entrypoint", "e", "i", "-x", "--", "y"], &["e", "-x", "--", "y"]),
             (&["--entrypoint", "", "i", "c"], &["c"]),
+            // What follows the image is the command's, whatever it looks like.
+            (
+                &["--entrypoint", "e", "i", "-t", "-m", "1g", "--name=x", "--help"],
+                &["e", "-t", "-m", "1g", "--name=x", "--help"],
+            ),
+            (&["-i", "--", "i", "--", "-t"], &["/entry", "--", "-t"]),
         ] {
             assert_eq!(words(&spec(line).unwrap().args), expected, "{line:?}");
         }

@@ -61,11 +61,9 @@ impl Store {
         // From its first moment in its place nobody takes it for a leftover.
         flock(&file, FlockOperation::LockShared)?;
         loop {
-            if let Some(directory) = path.parent() {
-                DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-            }
-            match fs::rename(&staged, path) {
-                // Who swept its last file has removed the directory.
+            let make = |directory| DirBuilder::new().recursive(true).mode(0o700).create(directory);
+            match path.parent().map_or(Ok(()), make).and_then(|()| fs::rename(&staged, path)) {
+                // Who swept its last file has removed the directory, or one above it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && staged.exists() => {}
                 renamed => break renamed?,
             }

@@ -177,7 +177,8 @@ pub struct FleetTuning {
     pub grant_permille: u64,
     /// What it may be granted at least.
     pub grant_bytes: u64,
-    /// By how much an imposed ceiling rises in a tick when the host has enough: half of it in seven ticks.
+    /// By how much an imposed ceiling, or what is held if that is more, rises in a tick when the host has enough: half of it in
+    /// seven ticks.
     pub release_permille: u64,
     /// Least that is worth directing to one microVM.
     pub least_take_bytes: u64,
