@@ -39,7 +39,8 @@ pub fn printable(line: &str) -> String {
     line.chars().map(|c| if is_shown(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
-/// Characters that are not seen and change how others are: directions, joiners, tags (Unicode's general category Cf).
+/// Characters that are not seen and change how others are: directions, joiners, separators of lines, tags (most of Unicode's
+/// general category Cf, and Zl and Zp).
 fn is_format(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')

@@ -128,6 +128,7 @@ pub struct Usage {
     /// What its guest's kernel has counted.
     pub totals: Totals,
     /// What its law was told.
+    #[serde(skip_serializing_if = "OwnPolicy::is_nothing")]
     pub own: OwnPolicy,
 }
 
@@ -139,6 +140,14 @@ pub struct OwnPolicy {
     pub working_set_age_ms: Option<u64>,
     /// Share of time that the guest may lose to memory stalls, in millionths.
     pub stall_budget_ppm: Option<u64>,
+}
+
+impl OwnPolicy {
+    /// Whether it was told nothing: then a daemon of an older Ballast, which does not know of it, is told nothing either.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a microVM can give back, as its law sees it. Nothing is what one without a law offers.
@@ -361,6 +370,7 @@ mod tests {
         };
         let told = r#""policy":{"working_set_age_ms":null,"stall_budget_ppm":{"group":"ci","value":3000}}"#;
         assert!(text(Some(said)).contains(told));
+        assert!(!serde_json::to_string(&Usage::default()).unwrap().contains("own"));
         let hello = r#"{"name":"a","pid":7,"group":"","limits":{},"memory_bytes":1,"zones":[]}"#;
         assert!(!serde_json::from_str::<Hello>(hello).unwrap().inherits);
     }

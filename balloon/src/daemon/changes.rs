@@ -4,8 +4,12 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use super::fleet::Fleet;
+use super::member::Wanted;
 use crate::control::fleet::GroupLimitsRequest;
 use crate::zone::{Error, Limits};
+
+/// Two minutes: longer than a VMM gives its guest to have them.
+pub(super) const WANTED_TICKS: u32 = 60;
 
 impl Fleet {
     /// Moves a living microVM into another group.
@@ -21,21 +25,32 @@ impl Fleet {
     }
 
     /// Changes the limits of a living microVM, all or none. They are told and bind it when the microVM has them, too: it may
-    /// refuse. Until then both are promised, these and those before.
+    /// refuse. Until then, or until it has not for [`WANTED_TICKS`], both are promised, these and those before.
     ///
     /// # Errors
     /// There is no such microVM, the limits contradict each other, or the pool does not admit them.
     pub fn change(&mut self, name: &str, limits: Limits) -> Result<(), Error> {
         let id = self.tree.vm(name).ok_or(Error::Gone)?;
-        let before = self.limits_of(id);
         self.tree.change(&[(id, limits)])?;
-        // Where the two contradict each other, those that were admitted hold.
-        let _ = self.tree.adopt_limits(id, limits.widest(&before));
-        if let Some(member) = self.vms.get_mut(name) {
-            member.admitted = member.admitted.widest(&limits);
-            member.wanted = Some(limits);
+        let Some(member) = self.vms.get_mut(name) else { return Ok(()) };
+        let before = if member.linked { member.told_limits } else { member.admitted };
+        member.admitted = member.admitted.widest(&limits);
+        member.wanted = Some(Wanted { limits, ticks: WANTED_TICKS });
+        self.tree.adopt_limits(id, limits.widest(&before))
+    }
+
+    /// Gives up limits that were to be had for too long: who was asked has refused them, or never will have them.
+    pub(super) fn give_up_wanted(&mut self) {
+        for member in self.vms.values_mut() {
+            let Some(wanted) = &mut member.wanted else { continue };
+            wanted.ticks = wanted.ticks.saturating_sub(1);
+            if wanted.ticks == 0 && member.linked {
+                member.wanted = None;
+                member.admitted = member.told_limits;
+                // It had them before.
+                let _ = self.tree.adopt_limits(member.id, member.told_limits);
+            }
         }
-        Ok(())
     }
 
     /// Changes the limits of a group, all or none, until it is configured anew or goes with its last member.

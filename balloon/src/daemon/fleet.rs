@@ -189,18 +189,21 @@ impl Fleet {
         let own = member.usage.own;
         (member.ceiling_bytes, member.offer, member.usage) =
             (report.ceiling_bytes, report.offer, report.usage);
-        if let Some(limits) = member.wanted.take_if(|wanted| *wanted == report.limits) {
-            member.admitted = limits;
+        if let Some(had) = member.wanted.take_if(|wanted| wanted.limits == report.limits) {
+            member.admitted = had.limits;
         }
+        // Whoever lives on has not ended, whatever he said.
+        member.end = None;
         let (id, limits) = (member.id, report.limits.within(&member.admitted));
+        let promised = member.wanted.map_or(limits, |wanted| limits.widest(&wanted.limits));
         if let Some(before) = member.manual.replace(report.manual.then_some(report.ceiling_bytes)) {
             self.tell_ceiling(name, id, before, report);
             self.tell_policy(name, id, &own, &report.usage.own);
         }
         // They hold there already: nobody can refuse them.
-        self.tree.adopt_limits(id, limits)?;
+        self.tree.adopt_limits(id, promised)?;
         let told = self.vms.get_mut(name).map(|member| std::mem::replace(&mut member.told_limits, limits));
-        self.tell_limits(name, id, &told.unwrap_or_default());
+        self.tell_limits(name, id, &told.unwrap_or_default(), &limits);
         let claims = |name: &str| {
             let zone = report.zones.iter().find(|zone| zone.name == name);
             zone.and_then(|zone| zone.resident_bytes).unwrap_or(0)
@@ -210,6 +213,7 @@ impl Fleet {
 
     /// Charges those that have not reported for a while what the host says, all of it to the microVM itself.
     pub fn charge_silent(&mut self, held: impl Fn(Process) -> Option<Held>) {
+        self.give_up_wanted();
         let mut silent = Vec::new();
         for (name, member) in self.vms.iter_mut().filter(|(_, member)| member.linked) {
             member.silent_ticks = member.silent_ticks.saturating_add(1);

@@ -7,6 +7,14 @@ use crate::control::link::{End, Offer, Usage};
 use crate::policy::fleet::Allotment;
 use crate::zone::{Id, Limits};
 
+/// Limits that were admitted and may be refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) limits: Limits,
+    /// Ticks until they are given up.
+    pub(super) ticks: u32,
+}
+
 /// A microVM that lives, or is about to.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
@@ -35,8 +43,8 @@ pub(super) struct Member {
     /// Limits that the pool has admitted, or that it had when this daemon found it; while it may not have heard of the last,
     /// those before, too.
     pub(super) admitted: Limits,
-    /// Those that it is to have, until it has.
-    pub(super) wanted: Option<Limits>,
+    /// Those that it is to have, until it has or they are given up.
+    pub(super) wanted: Option<Wanted>,
     /// How it ended, if it has said that.
     pub(super) end: Option<End>,
     /// The limits that were told last.

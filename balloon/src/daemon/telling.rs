@@ -74,7 +74,10 @@ impl Fleet {
                 format!("its workload could not be started, which is exit code {code}")
             }
             Some(End::Failed) => "it has failed, which is exit code 125".into(),
-            None => "its VMM has ended without saying why: it was killed, or of an older Ballast".into(),
+            None => {
+                "its VMM has ended without saying why: it was killed, has failed, or is of an older Ballast"
+                    .into()
+            }
         };
         let code = match end {
             Some(End::Exited { code, .. } | End::NotStarted { code }) => Some(code),
@@ -93,10 +96,9 @@ impl Fleet {
     }
 
     /// That limits are others than `before`, if they are.
-    pub(super) fn tell_limits(&mut self, name: &str, id: Id, before: &Limits) {
-        let after = self.limits_of(id);
-        if let Some(reason) = difference(before, &after) {
-            self.tell(self.of_vm(EventKind::VmLimits, name, id, reason).limits(&after));
+    pub(super) fn tell_limits(&mut self, name: &str, id: Id, before: &Limits, after: &Limits) {
+        if let Some(reason) = difference(before, after) {
+            self.tell(self.of_vm(EventKind::VmLimits, name, id, reason).limits(after));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is told of comings, goings and changes.
 
+use super::changes::WANTED_TICKS;
 use super::fleet::Fleet;
 use super::fleet_tests::{GIB, VMM, fleet, held, hello, limits, observe, report, request};
 use super::host::Process;
@@ -82,6 +83,35 @@ fn how_a_microvm_ended_is_told_by_its_own_word() {
     }
     let (reason, code) = ended(&[]);
     assert!(reason.contains("without saying why") && code.is_none(), "{reason}");
+    // One that lives on has not ended, and may be killed yet.
+    let mut fleet = fleet(false);
+    fleet.greet(&hello("a", "", limits(0, GIB)), VMM).unwrap();
+    fleet.says_end("a", exited(0, false));
+    observe(&mut fleet, &report(&[]), 0);
+    fleet.sweep(|_| false, |_| held(0));
+    assert!(fleet.take_told().pop().unwrap().to_string().contains("without saying why"));
+}
+
+#[test]
+fn limits_that_may_be_refused_are_promised_until_they_are_given_up() {
+    let mut fleet = fleet(false);
+    fleet.greet(&hello("a", "", limits(0, GIB)), VMM).unwrap();
+    let says = |fleet: &mut Fleet, max| observe(fleet, &Report { limits: limits(0, max), ..report(&[]) }, 0);
+    says(&mut fleet, GIB);
+    fleet.change("a", limits(0, 3 * GIB)).unwrap();
+    // It has not heard of them yet: nobody else is promised what they take.
+    says(&mut fleet, GIB);
+    let other = request("b", "", limits(0, 2 * GIB));
+    fleet.admit(&other, Process { pid: 8, start_ticks: 2 }).unwrap_err();
+    for _ in 0..WANTED_TICKS {
+        fleet.charge_silent(|_| held(0));
+    }
+    fleet.admit(&other, Process { pid: 8, start_ticks: 2 }).unwrap();
+    // What was given up nobody has by saying so.
+    fleet.take_told();
+    says(&mut fleet, 3 * GIB);
+    let tree = fleet.tree();
+    assert_eq!((tree.binding_max(tree.vm("a").unwrap()), told(&mut fleet)), (GIB, vec![]));
 }
 
 #[test]

@@ -123,7 +123,7 @@ pub enum Error {
         Size::from_bytes(bytes.saturating_sub(*capacity_bytes)),
         Size::from_bytes(*capacity_bytes),
         Size::from_bytes(*before_bytes),
-        most.as_ref().map(|(name, bytes)| format!("; of VMs '{name}' has most, {}", Size::from_bytes(*bytes))).unwrap_or_default()
+        most.as_ref().map(|(name, bytes)| format!("; of VMs '{name}' would have most, {}", Size::from_bytes(*bytes))).unwrap_or_default()
     )]
     Protected {
         /// The sum as it would be.

@@ -81,19 +81,41 @@ impl Limits {
     pub fn widest(&self, other: &Self) -> Self {
         // No limit is the least protection and the largest bound.
         let bound = |one: Option<u64>, other: Option<u64>| Some(one?.max(other?));
-        Self {
-            min: self.min.max(other.min),
-            low: self.low.max(other.low),
-            high: bound(self.high, other.high),
-            max: bound(self.max, other.max),
-            weight: self.weight.max(other.weight),
-        }
+        // The low of one may be less than the min of the other, and so on upwards.
+        let min = self.min.max(other.min);
+        let low = self.low.max(other.low).map(|low| low.max(min.unwrap_or(low)));
+        let least = low.or(min).unwrap_or(0);
+        let high = bound(self.high, other.high).map(|high| high.max(least));
+        let max = bound(self.max, other.max).map(|max| max.max(high.unwrap_or(least)));
+        Self { min, low, high, max, weight: self.weight.max(other.weight) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_widest_of_two_contradicts_itself_never() {
+        let values = [None, Some(1), Some(2), Some(3)];
+        let mut all = Vec::new();
+        for (min, low) in values.iter().flat_map(|min| values.map(|low| (*min, low))) {
+            for (high, max) in values.iter().flat_map(|high| values.map(|max| (*high, max))) {
+                let limits = Limits { min, low, high, max, weight: 100 };
+                all.extend(limits.check("a").is_ok().then_some(limits));
+            }
+        }
+        assert!(all.len() > 50);
+        for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
+            let widest = one.widest(other);
+            assert_eq!(widest.check("a"), Ok(()), "{one:?} {other:?}");
+            assert!(widest.min >= one.min && widest.low >= one.low, "{one:?} {other:?}");
+            let is_within = |own: Option<u64>, wide: Option<u64>| {
+                wide.is_none_or(|wide| own.is_some_and(|own| own <= wide))
+            };
+            assert!(is_within(one.max, widest.max) && is_within(one.high, widest.high), "{one:?} {other:?}");
+        }
+    }
 
     #[test]
     fn who_was_admitted_may_want_less_and_never_more() {

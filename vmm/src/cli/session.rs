@@ -209,7 +209,7 @@ pub fn conclude(outcome: Option<Outcome>, vmm: ExitStatus, ending: Option<Ending
 }
 
 /// What a program does to itself, and the host to nobody who is sound.
-const FAULTS: [i32; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT];
+const FAULTS: [i32; 3] = [libc::SIGSEGV, libc::SIGILL, libc::SIGFPE];
 
 fn why_killed(ending: Option<Ending>) -> String {
     match ending {

@@ -131,7 +131,7 @@ fn limits_change_together_or_not_at_all() {
     assert_eq!(
         refusal.to_string(),
         "protected minimums would be 1.0 GiB in sum, 76 MiB more than the pool's 1 GiB (600 MiB before); of VMs \
-         'two' has most, 800 MiB: lower a min, end a VM or enlarge the pool"
+         'two' would have most, 800 MiB: lower a min, end a VM or enlarge the pool"
     );
     assert_eq!(tree.get(one).unwrap().limits(), &limits(300 * MIB, GIB));
     tree.change(&both(200 * MIB, 800 * MIB)).unwrap();
