@@ -6,6 +6,7 @@ use crate::policy::fleet::{Host, kib};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// How the cgroups of microVMs' VMMs are called; a name follows.
@@ -71,6 +72,44 @@ pub fn held(process: Process) -> Option<Held> {
     status.ok().map(|text| parse_status(&text))
 }
 
+/// A process that is looked at again and again. A file of it that stays open is its own for ever, so that a look is one
+/// reading, and of nobody else.
+#[derive(Debug)]
+pub struct Watched {
+    process: Process,
+    /// Nothing where no descriptor was left.
+    status: Option<File>,
+}
+
+impl Watched {
+    /// Begins to watch it, who lives.
+    #[must_use]
+    pub fn new(process: Process) -> Self {
+        let status = File::open(format!("/proc/{}/status", process.pid)).ok();
+        // Between the two its number may have become another's.
+        Self { process, status: status.filter(|_| is_alive(process)) }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        self.process
+    }
+
+    /// As [`held`].
+    #[must_use]
+    pub fn held(&self) -> Option<Held> {
+        let mut text = [0; ROOM_BYTES];
+        match self.status.as_ref().map(|status| status.read_at(&mut text, 0)) {
+            Some(Ok(bytes)) if bytes < ROOM_BYTES => {
+                Some(parse_status(&String::from_utf8_lossy(text.get(..bytes)?)))
+            }
+            Some(Err(error)) if is_denied(&error) => Some(Held::default()),
+            _ => held(self.process),
+        }
+    }
+}
+
 fn of_process(pid: u32, file: &str) -> io::Result<String> {
     read(format!("/proc/{pid}/{file}"))
 }
@@ -91,14 +130,11 @@ fn is_denied(error: &io::Error) -> bool {
 }
 
 /// Bytes of files that the host charges a microVM's VMM for, as it touched them first; nothing where it has no cgroup of
-/// its own.
+/// its own below `cgroups`.
 #[must_use]
-pub fn charged_file_bytes(process: Process) -> u64 {
+pub fn charged_file_bytes(process: Process, cgroups: Option<&Path>) -> u64 {
     let cgroup = of_process(process.pid, "cgroup").unwrap_or_default();
-    let mounts = read("/proc/self/mountinfo").unwrap_or_default();
-    let statistics = own_cgroup(&cgroup)
-        .zip(cgroup_mount(&mounts))
-        .map(|(own, mount)| mount.join(own).join("memory.stat"));
+    let statistics = own_cgroup(&cgroup).zip(cgroups).map(|(own, mount)| mount.join(own).join("memory.stat"));
     let text = statistics.and_then(|path| read(path).ok()).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix("file ")?.trim().parse().ok());
     value.unwrap_or(0)
@@ -111,7 +147,13 @@ fn own_cgroup(text: &str) -> Option<&str> {
     path.rsplit('/').next().filter(|name| name.starts_with(VM_CGROUP) && !is_above).map(|_| path)
 }
 
-/// Where cgroup v2 is mounted, by `/proc/self/mountinfo`.
+/// Where cgroup v2 is mounted, if it is.
+#[must_use]
+pub fn cgroups() -> Option<PathBuf> {
+    cgroup_mount(&read("/proc/self/mountinfo").unwrap_or_default())
+}
+
+/// The same by `/proc/self/mountinfo`.
 fn cgroup_mount(text: &str) -> Option<PathBuf> {
     let mount = text.lines().find(|line| line.contains(" - cgroup2 "))?;
     mount.split(' ').nth(4).map(PathBuf::from)
@@ -162,6 +204,27 @@ mod tests {
         assert!(is_alive(own) && held(own).is_some_and(|held| held.private_bytes > 0));
         let earlier = Process { start_ticks: own.start_ticks - 1, ..own };
         assert!(!is_alive(earlier) && held(earlier) == Some(Held::default()));
+    }
+
+    #[test]
+    fn who_is_watched_is_nobody_else() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = status(child.id()).unwrap().process;
+        let watched = Watched::new(process);
+        assert!(watched.status.is_some());
+        assert_eq!((watched.process(), watched.held()), (process, held(process)));
+        assert!(watched.held().is_some_and(|held| held.private_bytes > 0));
+        let earlier = Watched::new(Process { start_ticks: process.start_ticks - 1, ..process });
+        assert!(earlier.status.is_none() && earlier.held() == Some(Held::default()));
+        let without_descriptor = Watched { process, status: None };
+        assert_eq!(without_descriptor.held(), held(process));
+        child.kill().unwrap();
+        while status(child.id()).is_some() {
+            std::thread::yield_now();
+        }
+        assert_eq!(watched.held(), Some(Held::default()), "nobody has waited for it yet");
+        child.wait().unwrap();
+        assert_eq!(watched.held(), Some(Held::default()));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use super::descriptors;
 use super::documents::status;
 use super::fleet::Fleet;
-use super::host::{self, Process};
+use super::host::{self, Held, Process, Watched};
 use super::journal::Journal;
 use super::kill;
 use super::notify;
@@ -26,7 +26,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 use vmm_sys_util::timerfd::TimerFd;
 
 const TIMER: u32 = 0;
@@ -34,9 +33,6 @@ const TIMER: u32 = 0;
 const UNREAD_BYTES: usize = 64 << 10;
 /// Longest answer to the request for the link.
 const HEAD_BYTES: usize = 4096;
-/// For so long a tick looks at what microVMs share, and at one of them in any case. Who is due and not looked at has its turn
-/// in the next.
-const LOOKS: Duration = Duration::from_millis(10);
 
 /// All links.
 pub struct Links {
@@ -63,13 +59,15 @@ struct Link {
     stage: Stage,
     unsent: Vec<u8>,
     interest: EventSet,
+    /// Its process was seen to live since the last tick.
+    lives: bool,
 }
 
 enum Stage {
     /// The answer to the request for the link is awaited; so much of it has come.
     Asked(Vec<u8>),
     /// It is a link.
-    Open { decoder: Decoder<FromVm>, process: Option<Process> },
+    Open { decoder: Decoder<FromVm>, process: Option<Watched> },
 }
 
 impl Links {
@@ -115,12 +113,23 @@ impl Links {
     /// Looks for microVMs without a link, at the host, and renews all leases.
     fn tick(&mut self, ops: &mut EventOps) {
         self.discover(ops);
+        // A link ends with its process, which needs no look if it was seen on it since the last tick.
+        let (seen, others): (Vec<_>, Vec<_>) = self
+            .links
+            .iter_mut()
+            .filter_map(|(token, link)| Some((link.process()?, std::mem::take(&mut link.lives), *token)))
+            .partition(|(_, lives, _)| *lives);
+        let seen: BTreeSet<Process> = seen.into_iter().map(|(process, ..)| process).collect();
+        for (_, _, token) in others.into_iter().filter(|(process, ..)| !host::is_alive(*process)) {
+            // Its last word may not have been read yet.
+            self.attend(token, EventSet::IN, ops);
+        }
         let mut lost = Vec::new();
         {
             let mut fleet = self.fleet.borrow_mut();
-            fleet.sweep(host::is_alive, host::held);
+            fleet.sweep(|process| seen.contains(&process) || host::is_alive(process), host::held);
             fleet.charge_silent(host::held);
-            look_at_layers(&mut fleet, &mut self.files);
+            self.files.look_at_all(&mut fleet);
             fleet.arbitrate(host::reading());
             fleet.execute(|condemned| {
                 kill::kill(&self.vms, condemned).inspect_err(|error| {
@@ -183,7 +192,8 @@ impl Links {
                 link::PROTOCOL
             );
             let stage = Stage::Asked(Vec::new());
-            let link = Link { name, socket, stage, unsent: request.into(), interest: EventSet::IN };
+            let unsent = request.into();
+            let link = Link { name, socket, stage, unsent, interest: EventSet::IN, lives: false };
             // Tokens are not used again before four thousand million links.
             self.next_token = self.next_token.checked_add(1).unwrap_or(TIMER + 1);
             match ops.add(Events::with_data(&link.socket, self.next_token, link.interest)) {
@@ -246,8 +256,16 @@ enum Fault {
 }
 
 impl Link {
+    /// Whose it is, once he has said so.
+    fn process(&self) -> Option<Process> {
+        match &self.stage {
+            Stage::Open { process, .. } => process.as_ref().map(Watched::process),
+            Stage::Asked(_) => None,
+        }
+    }
+
     fn is_open(&self) -> bool {
-        matches!(self.stage, Stage::Open { process: Some(_), .. })
+        self.process().is_some()
     }
 
     /// False when the microVM has closed the link.
@@ -290,7 +308,7 @@ impl Link {
             }
         }
         while let Stage::Open { decoder, process } = &mut self.stage {
-            match (decoder.take()?, *process) {
+            match (decoder.take()?, &*process) {
                 (None, _) => break,
                 (Some(FromVm::Hello(hello)), None) => {
                     if hello.name != self.name {
@@ -303,13 +321,18 @@ impl Link {
                         return Err(Fault::Another(hello.pid));
                     }
                     fleet.greet(&hello, vmm)?;
-                    *process = Some(vmm);
+                    *process = Some(Watched::new(vmm));
                     if let Some(envelope) = fleet.envelope(&self.name) {
                         link::encode(&ToVm::Envelope(envelope), &mut self.unsent);
                     }
                 }
                 (Some(FromVm::Report(report)), Some(process)) => {
-                    let beyond = fleet.observe(&self.name, &report, || host::held(process))?;
+                    let lives = &mut self.lives;
+                    let beyond = fleet.observe(&self.name, &report, || {
+                        let held = process.held();
+                        *lives = held.is_some_and(|held| held != Held::default());
+                        held
+                    })?;
                     if beyond > 0 {
                         log::info!(
                             "microVM '{}' claims {beyond} bytes more than its process holds",
@@ -347,27 +370,6 @@ impl MutEventSubscriber for Links {
         }
         self.count_unheard();
     }
-}
-
-/// What microVMs share, and what of it is in memory.
-fn look_at_layers(fleet: &mut Fleet, files: &mut Files) {
-    let start = Instant::now();
-    for (name, process) in fleet.to_look_at() {
-        fleet.looked_at(&name);
-        // Who is gone is swept by the next tick; what the host does not say has not changed.
-        let Ok(uses) = files.uses(process) else { continue };
-        if let Err(error) = fleet.observe_layers(&name, &uses, host::charged_file_bytes(process)) {
-            log::warn!("cannot count what microVM '{name}' shares: {error}");
-        }
-        if start.elapsed() >= LOOKS {
-            break;
-        }
-    }
-    files.read_on();
-    if let Err(error) = fleet.settle_layers(|file| files.resident(file)) {
-        log::warn!("cannot count what microVMs share: {error}");
-    }
-    files.retain(|file| fleet.shares(file));
 }
 
 fn connect(path: &Path) -> io::Result<UnixStream> {

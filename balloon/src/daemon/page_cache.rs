@@ -3,17 +3,23 @@
 
 #![expect(unsafe_code, reason = "files are mapped, to ask the kernel what of them is in memory")]
 
+use super::fleet::Fleet;
 use super::host::{self, Process};
 use super::layers::{self, LayerUse};
 use crate::resident::{FileId, FileMapping, Mapping, PageCache, parse_smaps};
 use rustix::fs::{Mode, OFlags};
 use rustix::mm::{MapFlags, ProtFlags};
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::time::{Duration, Instant};
 
 /// Bytes of files that one tick looks at: a million pages, some milliseconds.
 const STEP_BYTES: usize = 4 << 30;
+/// For so long a tick looks at what microVMs share, and at one of them in any case. Who is due and not looked at has its turn
+/// in the next.
+const LOOKS: Duration = Duration::from_millis(10);
 
 /// The host counts as many mappings at a time as fit what it is asked for (fs/seq_file.c), and one at least: less than the
 /// lines of one up to those that matter.
@@ -93,6 +99,29 @@ impl Files {
     pub fn resident(&self, id: FileId) -> Option<u64> {
         let OpenFile(file) = self.open.get(&id)?;
         file.as_ref()?.0.last()?.first().copied()
+    }
+
+    /// Looks at what the microVMs of `fleet` share, and what of it is in memory.
+    pub fn look_at_all(&mut self, fleet: &mut Fleet) {
+        let start = Instant::now();
+        let cgroups = LazyCell::new(host::cgroups);
+        for (name, process) in fleet.to_look_at() {
+            fleet.looked_at(&name);
+            // Who is gone is swept by the next tick; what the host does not say has not changed.
+            let Ok(uses) = self.uses(process) else { continue };
+            let charged_bytes = host::charged_file_bytes(process, cgroups.as_deref());
+            if let Err(error) = fleet.observe_layers(&name, &uses, charged_bytes) {
+                log::warn!("cannot count what microVM '{name}' shares: {error}");
+            }
+            if start.elapsed() >= LOOKS {
+                break;
+            }
+        }
+        self.read_on();
+        if let Err(error) = fleet.settle_layers(|file| self.resident(file)) {
+            log::warn!("cannot count what microVMs share: {error}");
+        }
+        self.retain(|file| fleet.shares(file));
     }
 
     /// Closes the files that nobody `needs`: a mapping would keep the pages of a file that was removed.

@@ -72,9 +72,7 @@ impl HostCgroup {
     /// # Errors
     /// The host does not say, or says what cannot be understood.
     pub fn charge(&self) -> io::Result<Charge> {
-        if let Some(max_bytes) = self.owed.get() {
-            self.set_guest_max(max_bytes)?;
-        }
+        self.fall_on()?;
         let stat = read(&self.stat)?;
         let of = |name| files::value(&stat, name).unwrap_or(0);
         Ok(Charge {
@@ -90,7 +88,7 @@ impl HostCgroup {
     /// Has the host hold a guest of at most `max_bytes`, and returns the limit that it has now, in bytes.
     ///
     /// A limit below the charge would have the host kill this process at once (`memory.max` of the kernel's
-    /// `admin-guide/cgroup-v2.rst`). So it falls with the charge, whenever [`charge`](Self::charge) is looked at. What
+    /// `admin-guide/cgroup-v2.rst`). So it falls with the charge, by [`fall_on`](Self::fall_on). What
     /// is charged now is all that a guest that gives nothing back can ever have.
     ///
     /// # Errors
@@ -102,6 +100,14 @@ impl HostCgroup {
         self.max.write_all_at(limit.to_string().as_bytes(), 0)?;
         self.owed.set((limit != wanted.bytes()).then_some(max_bytes));
         Ok(limit)
+    }
+
+    /// Has a limit fall on that could not fall further when it was set; costs nothing where none is to.
+    ///
+    /// # Errors
+    /// The host refuses.
+    pub fn fall_on(&self) -> io::Result<()> {
+        self.owed.get().map_or(Ok(()), |max_bytes| self.set_guest_max(max_bytes).map(drop))
     }
 
     fn limit_bytes(&self) -> io::Result<Option<u64>> {
@@ -167,8 +173,15 @@ mod tests {
         write("memory.current", "209715200\n");
         let limit = cgroup.set_guest_max(100 << 20).unwrap();
         assert!((200 << 20..220 << 20).contains(&limit), "{limit}");
+        write("memory.current", "157286400\n");
+        cgroup.fall_on().unwrap();
+        let limit: u64 = std::fs::read_to_string(dir.path().join("memory.max")).unwrap().parse().unwrap();
+        assert!((150 << 20..170 << 20).contains(&limit), "it falls on: {limit}");
         write("memory.current", "1048576\n");
         assert_eq!(cgroup.charge().unwrap().limit_bytes, Some(130 << 20), "it falls on");
+        write("memory.max", "1\n");
+        cgroup.fall_on().unwrap();
+        assert_eq!(cgroup.charge().unwrap().limit_bytes, Some(1), "it is where it was to be, and left alone");
         write("memory.current", "?\n");
         assert!(cgroup.charge().is_err() && cgroup.set_guest_max(1 << 20).is_err());
     }

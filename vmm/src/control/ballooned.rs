@@ -94,14 +94,6 @@ impl<K: Kernel> Ballooned<K> {
         Self { paging, ..self }
     }
 
-    fn host(&self) -> Option<HostDocument> {
-        let charge = self.host.as_ref()?.charge();
-        charge
-            .inspect_err(|error| log::warn!("the host does not say what it charges: {error}"))
-            .ok()
-            .map(Into::into)
-    }
-
     /// What the guest needs, or is promised.
     fn floor(&self, report: &MemoryReport) -> u64 {
         report.floor.max(self.min_bytes).min(report.size)
@@ -117,11 +109,23 @@ impl<K: Kernel> Ballooned<K> {
 
 impl<K: Kernel> Memory for Ballooned<K> {
     fn snapshot(&mut self) -> MemoryDocument {
+        // Each lease comes by here, so that a limit that could not fall yet does while nobody asks for the charge.
+        if let Some(Err(error)) = self.host.as_ref().map(|host| host.fall_on()) {
+            log::warn!("the host does not lower its limit: {error}");
+        }
         let look = self.look();
         let document = document(&look, self.by_hand.is_some());
         let max_bytes = self.max_bytes.unwrap_or(document.max_bytes);
         let floor_bytes = self.floor(&look.report);
-        MemoryDocument { max_bytes, floor_bytes, host: self.host(), ..document }
+        MemoryDocument { max_bytes, floor_bytes, ..document }
+    }
+
+    fn charge(&mut self) -> Option<HostDocument> {
+        let charge = self.host.as_ref()?.charge();
+        charge
+            .inspect_err(|error| log::warn!("the host does not say what it charges: {error}"))
+            .ok()
+            .map(Into::into)
     }
 
     fn zones(&mut self) -> ZonesDocument {

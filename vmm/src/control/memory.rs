@@ -4,7 +4,7 @@
 
 pub use super::host_nodes::Error as NodeError;
 pub use crate::virtio::balloon::Refusal;
-use balloon::control::api::{GuestStatistics, MemoryDocument, ZoneDocument, ZonesDocument};
+use balloon::control::api::{GuestStatistics, HostDocument, MemoryDocument, ZoneDocument, ZonesDocument};
 use balloon::numa::Placed;
 use balloon::policy::HostReading;
 use std::io;
@@ -21,8 +21,15 @@ pub enum Ceiling {
 
 /// The memory of a running VM. All calls are made on the thread of the event loop and return at once.
 pub trait Memory {
-    /// Everything there is to say now. Called for each request: what is costly to find out is kept for a while.
+    /// What there is to say now, but for [`Self::charge`]. Called for each request and each lease: what is costly to find
+    /// out is kept for a while.
     fn snapshot(&mut self) -> MemoryDocument;
+
+    /// What the host charges the VMM for, where it has a cgroup of its own. Of all that is said the host takes longest to
+    /// find this out.
+    fn charge(&mut self) -> Option<HostDocument> {
+        None
+    }
 
     /// Likewise of the zones that it is divided into.
     fn zones(&mut self) -> ZonesDocument;

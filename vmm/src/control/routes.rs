@@ -8,7 +8,7 @@ use super::exec;
 use super::memory::{Ceiling, Memory, Refusal};
 use super::orders::Orders;
 use crate::reclaim::owner::Owner;
-use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, VmDocument};
+use balloon::control::api::{CeilingRequest, ErrorDocument, GuestStatistics, MemoryDocument, VmDocument};
 use balloon::control::http::{Request, Response, Status, parse_document};
 use balloon::control::link;
 use balloon::control::reclaim::ReclaimRequest;
@@ -64,11 +64,7 @@ pub const ROUTES: &[Route] = &[
         allow: "GET, HEAD",
         serve: |_, parts| Answer::Now(Response::json(Status::Ok, parts.vm)),
     },
-    Route {
-        path: "/v1/memory",
-        allow: "GET, HEAD",
-        serve: |_, parts| Answer::Now(Response::json(Status::Ok, &parts.memory.snapshot())),
-    },
+    Route { path: "/v1/memory", allow: "GET, HEAD", serve: |_, parts| Answer::Now(memory(parts.memory)) },
     Route {
         path: "/v1/memory/ceiling",
         allow: "PUT",
@@ -199,6 +195,12 @@ fn usage(usage: &str, fault: &serde_json::Error) -> String {
     format!("{usage}: {fault}")
 }
 
+/// Everything there is to say.
+fn memory(memory: &mut dyn Memory) -> Response {
+    let charge = memory.charge();
+    Response::json(Status::Ok, &MemoryDocument { host: charge, ..memory.snapshot() })
+}
+
 fn set_ceiling(body: &[u8], memory: &mut dyn Memory) -> Response {
     const USAGE: &str = r#"send {"bytes": N} or {"auto": true}"#;
     let request: CeilingRequest = match parse_document(body) {
@@ -211,7 +213,7 @@ fn set_ceiling(body: &[u8], memory: &mut dyn Memory) -> Response {
         _ => return error(Status::BadRequest, USAGE),
     };
     match memory.set_ceiling(ceiling) {
-        Ok(()) => Response::json(Status::Ok, &memory.snapshot()),
+        Ok(()) => self::memory(memory),
         Err(refusal) => refused(refusal),
     }
 }

@@ -124,7 +124,11 @@ impl Scripted {
 
 impl Memory for Scripted {
     fn snapshot(&mut self) -> MemoryDocument {
-        self.document.clone()
+        MemoryDocument { host: None, ..self.document.clone() }
+    }
+
+    fn charge(&mut self) -> Option<HostDocument> {
+        self.document.host
     }
 
     fn zones(&mut self) -> ZonesDocument {
