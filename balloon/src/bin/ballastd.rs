@@ -56,6 +56,9 @@ fn start(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let state = state::own_directory().ok_or_else(|| {
         format!("no place for Ballast's state: set {}, or {}", state::VARIABLE, state::USUAL_VARIABLE)
     })?;
-    daemon::run::run(&state, config, arguments.record.as_deref())?;
+    daemon::run::run(&state, config, arguments.record.as_deref(), |words| {
+        // Nobody may be listening.
+        let _ = writeln!(io::stderr(), "ballastd: {words}");
+    })?;
     Ok(())
 }

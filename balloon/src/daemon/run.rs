@@ -18,6 +18,7 @@ use crate::control::link::RENEWAL;
 use crate::control::listener;
 use crate::control::server::Server;
 use crate::logging;
+use crate::size::Size;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -81,10 +82,16 @@ const ADOPTION: Duration = RENEWAL;
 const ADOPTION_TURN_MS: i32 = 100;
 
 /// Serves the state directory `state` until the process is told to end, and records the host to `record`, if that can be.
+/// Once it does, `ready` is told what there is to divide.
 ///
 /// # Errors
 /// It cannot be served, or the configuration cannot be had.
-pub fn run(state: &Path, config: Option<&Path>, record: Option<&Path>) -> Result<(), Error> {
+pub fn run(
+    state: &Path,
+    config: Option<&Path>,
+    record: Option<&Path>,
+    ready: impl FnOnce(String),
+) -> Result<(), Error> {
     let host_error = |doing| move |source| Error::Host { doing, source };
     descriptors::raise();
     let memory_bytes = memory_bytes()?;
@@ -127,10 +134,12 @@ pub fn run(state: &Path, config: Option<&Path>, record: Option<&Path>) -> Result
     while unheard.get() > 0 && began.elapsed() < ADOPTION && !ends.get() {
         events.run_with_timeout(ADOPTION_TURN_MS)?;
     }
+    let words = serves(&state.display().to_string(), &mut fleet.borrow_mut());
     let server =
         Server::new(listener, Host::new(fleet, journal)).map_err(host_error("serve the daemon's socket"))?;
     events.add_subscriber(Box::new(server));
     notify::ready();
+    ready(words);
     while !ends.get() {
         events.run()?;
     }
@@ -160,6 +169,14 @@ fn memory_bytes() -> Result<u64, Error> {
 fn recorder(path: &Path) -> Option<Recorder> {
     let begun = Recorder::start(path);
     begun.inspect_err(|error| log::error!("nothing is recorded: {}", logging::causes(error))).ok()
+}
+
+/// What there is to divide among whom.
+fn serves(state: &str, fleet: &mut Fleet) -> String {
+    let size = Size::from_bytes(fleet.tree().pool().capacity_bytes);
+    let vms = fleet.document().host.vms;
+    let run = if vms == 0 { String::new() } else { format!("; {vms} run already") };
+    format!("serving {state}: {size} for microVMs{run}")
 }
 
 fn started(state: &Path, fleet: &Fleet) -> Event {
