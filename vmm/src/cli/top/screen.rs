@@ -48,7 +48,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, table: &mut TableState) {
     let [header, body, footer] =
         Layout::vertical([Constraint::Length(3), Constraint::Fill(1), Constraint::Length(1)])
             .areas(frame.area());
-    frame.render_widget(Text::from(header_lines(view)), header);
+    frame.render_widget(Text::from(header_lines(view, header.width)), header);
     frame.render_widget(footer_line(view), footer);
     if view.shows_help() {
         let help = Text::from_iter(HELP.iter().map(|line| Line::raw(*line)));
@@ -72,7 +72,7 @@ fn fact(label: &str, facts: String) -> Line<'static> {
     Line::from(vec![Span::from(format!("{label:LABEL_WIDTH$}")).bold(), Span::from(facts)])
 }
 
-fn header_lines(view: &View) -> Vec<Line<'static>> {
+fn header_lines(view: &View, width: u16) -> Vec<Line<'static>> {
     let Some(host) = view.host() else { return vec![Line::raw("asking ...")] };
     let sum = |of: fn(&Vm) -> Option<u64>| view.vms().iter().filter_map(of).fold(0, u64::saturating_add);
     let sizes = sum(|vm| vm.usage.size_bytes);
@@ -90,7 +90,7 @@ fn header_lines(view: &View) -> Vec<Line<'static>> {
     );
     vec![
         fact("host", host_words(host)),
-        fact("committed", committed_words(host, sizes)),
+        fact("committed", committed_words(host, sizes, usize::from(width).saturating_sub(LABEL_WIDTH))),
         fact(&count, format!(" {saving}")),
     ]
 }
@@ -104,22 +104,31 @@ fn host_words(host: &HostLook) -> String {
     format!("{}, {} available ({part} %), memory pressure {pressure}", size(total), size(available))
 }
 
-/// What microVMs may use at most, against what there is for them.
-fn committed_words(host: &HostLook, sizes: u64) -> String {
+/// What microVMs may use at most, against what there is for them: in few words where there is little room.
+fn committed_words(host: &HostLook, sizes: u64, room: usize) -> String {
+    let words = ["of the pool's", "ages divided by", "too much in use", "starts are refused"];
+    let long = committed_in(host, sizes, words);
+    if long.chars().count() <= room {
+        return long;
+    }
+    committed_in(host, sizes, ["of", "ages /", "too much", "no starts"])
+}
+
+fn committed_in(host: &HostLook, sizes: u64, [of, divided, too_much, refused]: [&str; 4]) -> String {
     match &host.daemon {
         Some(daemon) => {
             let (committed, capacity) = (daemon.committed_bytes, daemon.capacity_bytes);
             let part = percent(committed, capacity);
-            let mut words = format!("{} of the pool's {} ({part} %)", size(committed), size(capacity));
+            let mut words = format!("{} {of} {} ({part} %)", size(committed), size(capacity));
             if daemon.lambda_permille > 1000 {
                 let (whole, tenth) = (daemon.lambda_permille / 1000, daemon.lambda_permille % 1000 / 100);
-                words.push_str(&format!(", ages divided by {whole}.{tenth}"));
+                words.push_str(&format!(", {divided} {whole}.{tenth}"));
             }
             if daemon.deficit_bytes > 0 {
-                words.push_str(&format!(", {} too much in use", size(daemon.deficit_bytes)));
+                words.push_str(&format!(", {} {too_much}", size(daemon.deficit_bytes)));
             }
             if daemon.refuses {
-                words.push_str(", starts are refused");
+                words.push_str(&format!(", {refused}"));
             }
             words
         }

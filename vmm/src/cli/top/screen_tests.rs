@@ -91,8 +91,10 @@ fn pressure_on_microvms_is_told() {
         (daemon.lambda_permille, daemon.deficit_bytes, daemon.refuses) = (2500, 64 << 20, true);
     }
     view.look(found);
-    let text = text(&view, 160, 24);
-    assert!(text.contains("ages divided by 2.5, 64 MiB too much in use, starts are refused"), "{text}");
+    let wide = text(&view, 160, 24);
+    assert!(wide.contains("ages divided by 2.5, 64 MiB too much in use, starts are refused"), "{wide}");
+    let usual = text(&view, 80, 24);
+    assert!(usual.contains(", ages / 2.5, 64 MiB too much, no starts\n"), "{usual}");
 }
 
 #[test]
