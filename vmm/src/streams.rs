@@ -28,6 +28,9 @@ use std::time::Duration;
 
 /// After the agent's last word, how long output that it announced may still be on its way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// A guest that has not started its workload after so long is slow, and whoever waits is told.
+const SLOW: Duration = Duration::from_secs(20);
+const SLOW_HINT: &str = "`ballast doctor` says whether this host's KVM runs guests, `ballast run --boot-log` shows what this one does";
 /// Rounds of 64 KiB on one stream before the event loop looks at the others.
 const ROUNDS: usize = 4;
 
@@ -47,6 +50,8 @@ pub struct Streams {
     stop: Arc<StopSignal>,
     deadline: Deadline,
     start_limit: Duration,
+    /// Until it is given up, once it was called slow.
+    start_rest: Option<Duration>,
     ending: Ending,
     first_output: bool,
     settled: Settled,
@@ -78,8 +83,9 @@ impl Streams {
             kernel_log: KernelLog::default(),
             control: ends.control,
             stop,
-            deadline: Deadline::after(start_limit)?,
+            deadline: Deadline::after(start_limit.min(SLOW))?,
             start_limit,
+            start_rest: start_limit.checked_sub(SLOW),
             ending: Ending::default(),
             first_output: false,
             settled,
@@ -308,8 +314,12 @@ impl Streams {
             self.ending.late = true;
             self.deadline.put_off(DRAIN_LIMIT);
         } else if self.link_state() < State::Running {
+            if let Some(rest) = self.start_rest.take().filter(|rest| !rest.is_zero()) {
+                log::warn!("the guest has not started its workload in {} s; {SLOW_HINT}", SLOW.as_secs());
+                return self.deadline.put_off(rest);
+            }
             let message = format!(
-                "the guest did not start its workload within {} s; `ballast run --boot-log` shows what it does",
+                "the guest did not start its workload within {} s; {SLOW_HINT}",
                 self.start_limit.as_secs()
             );
             self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });

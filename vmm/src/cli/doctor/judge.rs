@@ -272,7 +272,10 @@ fn memory(memory: Option<&Memory>) -> Finding {
         ..LEAST_MEMORY_BYTES => fail(
             CHECK,
             found,
-            format!("a guest takes at least {}: end something, or add memory", size(LEAST_MEMORY_BYTES)),
+            format!(
+                "a guest and its VMM take at least {}: end something, or add memory",
+                size(LEAST_MEMORY_BYTES)
+            ),
         ),
         LEAST_MEMORY_BYTES..SMALL_MEMORY_BYTES => {
             warn(CHECK, found, "give guests little (-m 128m), or add memory")
