@@ -18,20 +18,17 @@ use super::config::Config;
 use super::event::Event;
 use super::group_policy::GroupPolicies;
 use super::host::{Held, Process};
-use super::layers::{LayerUse, Layers};
+use super::layers::Layers;
+use super::looks::Looks;
 use super::member::Member;
 use crate::control::fleet::StartRequest;
 use crate::control::link::{End, Hello, Report};
-use crate::resident::FileId;
 use crate::zone::scope::Sharing;
 use crate::zone::{Error, Footprints, Id, Kind, Limits, MAX_ZONES, Protection, Scope, Tree};
 use std::collections::BTreeMap;
 
 /// Ticks without a report after which a microVM is charged what the host says, whatever it would say itself: a lease.
 pub(super) const SILENT_TICKS: u32 = 5;
-
-/// Ticks in which each microVM's layers are looked at once: ten seconds.
-const LOOK_TICKS: usize = 5;
 
 /// All microVMs of a host.
 #[derive(Debug)]
@@ -40,6 +37,7 @@ pub struct Fleet {
     pub(super) vms: BTreeMap<String, Member>,
     pub(super) orphans: Vec<Orphan>,
     pub(super) layers: Layers,
+    pub(super) looks: Looks,
     sharing: Sharing,
     pub(super) policies: GroupPolicies,
     pub(super) protection: Protection,
@@ -71,6 +69,7 @@ impl Fleet {
             vms: BTreeMap::new(),
             orphans: Vec::new(),
             layers: Layers::default(),
+            looks: Looks::default(),
             sharing: Sharing::default(),
             policies: GroupPolicies::default(),
             protection: Protection::default(),
@@ -232,7 +231,7 @@ impl Fleet {
     fn settle(&mut self, name: &str, claims: impl Fn(&str) -> u64, held: Option<Held>) -> Result<u64, Error> {
         let (Some(member), Some(held)) = (self.vms.get_mut(name), held) else { return Ok(0) };
         member.snapshot = member.snapshot.saturating_add(1);
-        member.swapped_bytes = held.swapped_bytes;
+        (member.swapped_bytes, member.file_bytes) = (held.swapped_bytes, held.file_bytes);
         let (id, snapshot) = (member.id, member.snapshot);
         let (mut left, mut beyond) = (held.private_bytes, 0u64);
         for node in self.tree.children(id).collect::<Vec<_>>() {
@@ -272,6 +271,7 @@ impl Fleet {
             self.orphans.push(Orphan { name, is_told: false, process, nodes, snapshot: 0 });
         }
         self.layers.end_unused(&mut self.tree);
+        self.looks.outdate();
     }
 
     /// Those whose processes `is_alive` denies end; of orphans what `held` says is left is settled.
@@ -328,53 +328,5 @@ impl Fleet {
                 self.orphans.push(orphan);
             }
         }
-    }
-
-    /// Those whose layers are to be looked at in this tick, who has waited longest first: those that are new, of which each
-    /// tick has something else to tell, and so many of the others that each has its turn every [`LOOK_TICKS`]. A look takes
-    /// the host some time, and finds little that is new.
-    #[must_use]
-    pub fn to_look_at(&self) -> Vec<(String, Process)> {
-        let linked = self.vms.iter().filter(|(_, member)| member.linked);
-        let is_old = |member: &Member| member.looks >= LOOK_TICKS;
-        let mut all: Vec<_> = linked
-            .map(|(name, member)| (is_old(member), member.looked, name.clone(), member.process))
-            .collect();
-        all.sort();
-        let new = all.partition_point(|(is_old, ..)| !is_old);
-        all.truncate(new.saturating_add(all.len().saturating_sub(new).div_ceil(LOOK_TICKS)));
-        all.sort_by_key(|(_, looked, ..)| *looked);
-        all.into_iter().map(|(_, _, name, process)| (name, process)).collect()
-    }
-
-    /// A microVM had its turn, whatever was seen.
-    pub fn looked_at(&mut self, name: &str) {
-        let looked = self.vms.values().map(|member| member.looked).max().unwrap_or(0).saturating_add(1);
-        if let Some(member) = self.vms.get_mut(name) {
-            (member.looks, member.looked) = (member.looks.saturating_add(1), looked);
-        }
-    }
-
-    /// Takes note of the layers that a microVM maps, and of how many bytes of files the host charges it for.
-    ///
-    /// # Errors
-    /// A layer's name is none.
-    pub fn observe_layers(&mut self, name: &str, uses: &[LayerUse], first_bytes: u64) -> Result<(), Error> {
-        let Some(member) = self.vms.get(name) else { return Ok(()) };
-        self.layers.observe(&mut self.tree, member.id, uses, first_bytes)
-    }
-
-    /// Settles what is shared: `resident` says what of a file is in memory, if it is known.
-    ///
-    /// # Errors
-    /// The pool would hold more than can be counted.
-    pub fn settle_layers(&mut self, resident: impl Fn(FileId) -> Option<u64>) -> Result<(), Error> {
-        self.layers.settle(&mut self.tree, resident)
-    }
-
-    /// Whether somebody maps the file.
-    #[must_use]
-    pub fn shares(&self, file: FileId) -> bool {
-        self.layers.contains(file)
     }
 }

@@ -35,6 +35,8 @@ pub struct Held {
     pub private_bytes: u64,
     /// Memory of its own that is in swap.
     pub swapped_bytes: u64,
+    /// Pages of files that it maps, whoever else does.
+    pub file_bytes: u64,
 }
 
 /// A process and who started it.
@@ -186,12 +188,18 @@ fn parse_stat(pid: u32, text: &str) -> Option<Status> {
 
 fn parse_status(text: &str) -> Held {
     let field = |name| kib(text, name).unwrap_or(0);
-    Held { private_bytes: field("RssAnon").saturating_add(field("VmPTE")), swapped_bytes: field("VmSwap") }
+    Held {
+        private_bytes: field("RssAnon").saturating_add(field("VmPTE")),
+        swapped_bytes: field("VmSwap"),
+        file_bytes: field("RssFile"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::process::Stdio;
 
     #[test]
     fn a_process_is_known_by_number_and_start() {
@@ -208,7 +216,11 @@ mod tests {
 
     #[test]
     fn who_is_watched_is_nobody_else() {
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut command = std::process::Command::new("cat");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Once it has answered, it waits and stays as it is.
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let process = status(child.id()).unwrap().process;
         let watched = Watched::new(process);
         assert!(watched.status.is_some());
@@ -252,7 +264,10 @@ mod tests {
     #[test]
     fn private_memory_is_what_goes_with_the_process() {
         let text = "Name:\tx\nRssAnon:\t    100 kB\nRssFile:\t  7 kB\nVmPTE:\t 4 kB\nVmSwap:\t 9 kB\n";
-        assert_eq!(parse_status(text), Held { private_bytes: 104 << 10, swapped_bytes: 9 << 10 });
+        assert_eq!(
+            parse_status(text),
+            Held { private_bytes: 104 << 10, swapped_bytes: 9 << 10, file_bytes: 7 << 10 }
+        );
         assert_eq!(parse_status(""), Held::default());
     }
 }

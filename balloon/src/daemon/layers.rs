@@ -98,7 +98,8 @@ impl Layer {
 
 impl Layers {
     /// Takes note that `vm` maps `uses` and no others, and that the host charges `first_bytes` of files to it, which are
-    /// those that it touched first: it does not say of which file, so that they are divided as what it has mapped.
+    /// those that it touched first: it does not say of which file, so that they are divided as what it has mapped. True if
+    /// anything of that is new.
     ///
     /// # Errors
     /// There is no such VM.
@@ -108,7 +109,8 @@ impl Layers {
         vm: Id,
         uses: &[LayerUse],
         first_bytes: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
+        let mut is_new = false;
         let mapped = uses.iter().fold(0u128, |sum, used| sum.saturating_add(used.resident_bytes.into()));
         let mut zones = Vec::new();
         for used in uses {
@@ -140,13 +142,15 @@ impl Layers {
             }
             layer.bytes = layer.bytes.max(used.bytes);
             let touch = Touch { proportional_bytes: used.proportional_bytes, first_bytes };
-            layer.touches.insert(vm, (touch, used.resident_bytes));
+            let now = (touch, used.resident_bytes);
+            is_new |= layer.touches.insert(vm, now) != Some(now);
         }
         let maps = tree.get(vm).map_or(&[][..], |node| node.maps()).to_vec();
         for zone in maps.into_iter().filter(|zone| !zones.contains(zone)) {
             tree.unmap(vm, zone)?;
+            is_new = true;
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Settles all layers: `resident` says what of a file is in memory; where it does not know, it is at least what one

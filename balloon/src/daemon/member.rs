@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::host::Process;
+use super::looks::Seen;
 use crate::control::link::{End, Offer, Usage};
 use crate::policy::fleet::Allotment;
 use crate::zone::{Id, Limits};
@@ -55,10 +56,12 @@ pub(super) struct Member {
     pub(super) swapped_bytes: u64,
     /// Number of the last snapshot.
     pub(super) snapshot: u64,
+    /// Pages of files that it maps, in bytes.
+    pub(super) file_bytes: u64,
     /// How many looks at its layers were taken,
     pub(super) looks: usize,
-    /// and how many of all when the last one was.
-    pub(super) looked: u64,
+    /// and how things stood at the last one.
+    pub(super) seen: Option<Seen>,
 }
 
 impl Member {
@@ -83,8 +86,9 @@ impl Member {
             allotment: None,
             swapped_bytes: 0,
             snapshot: 0,
+            file_bytes: 0,
             looks: 0,
-            looked: 0,
+            seen: None,
         }
     }
 }

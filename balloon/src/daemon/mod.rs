@@ -35,6 +35,7 @@ pub mod layers;
 #[cfg(test)]
 mod layers_tests;
 pub mod links;
+mod looks;
 mod member;
 pub mod metrics;
 mod notify;

@@ -133,7 +133,7 @@ mod tests {
             offer: Offer::default(),
             usage: Usage { target_bytes: Some(90 * MIB), totals, ..Usage::default() },
         };
-        let held = Held { private_bytes: 101 * MIB, swapped_bytes: 3 * MIB };
+        let held = Held { private_bytes: 101 * MIB, swapped_bytes: 3 * MIB, ..Held::default() };
         fleet.observe("web", &report, || Some(held)).unwrap();
         fleet.arbitrate(Host { total_bytes: 2048 * MIB, available_bytes: 1000 * MIB, ..Host::default() });
         fleet

@@ -1,8 +1,9 @@
 //! Who is looked at for what microVMs share, and what comes of it in the zone tree.
 
 use super::fleet::Fleet;
-use super::fleet_tests::{GIB, VMM, charge, fleet, hello, limits};
-use super::host::Process;
+use super::fleet_tests::{GIB, VMM, charge, fleet, hello, limits, report};
+use super::host::{Held, Process};
+use crate::control::link::Report;
 use crate::daemon::layers::LayerUse;
 use crate::resident::FileId;
 use crate::zone::scope::LayerFile;
@@ -17,6 +18,7 @@ fn layers_are_looked_at_soon_at_first_and_then_in_turn() {
         fleet.greet(&hello(&format!("vm{pid:02}"), "ci", limits(0, GIB / 64)), process).unwrap();
     };
     let tick = |fleet: &mut Fleet| {
+        fleet.looks.outdate();
         let names: Vec<_> = fleet.to_look_at().into_iter().map(|(name, _)| name).collect();
         // Whether the host says anything of them or not.
         names.iter().for_each(|name| fleet.looked_at(name));
@@ -37,6 +39,43 @@ fn layers_are_looked_at_soon_at_first_and_then_in_turn() {
         others.extend(tick(&mut fleet).into_iter().filter(|name| name.as_str() < "vm12"));
     }
     assert_eq!(others.len(), 12);
+}
+
+#[test]
+fn who_has_nothing_new_is_looked_at_now_and_then() {
+    let mut fleet = fleet(true);
+    let names = ["a", "b", "c"];
+    for (pid, name) in (1..).zip(names) {
+        let process = Process { pid, start_ticks: 2 };
+        fleet.greet(&hello(name, "ci", limits(0, GIB)), process).unwrap();
+    }
+    let tick = |fleet: &mut Fleet| {
+        let names: Vec<_> = fleet.to_look_at().into_iter().map(|(name, _)| name).collect();
+        names.iter().for_each(|name| fleet.looked_at(name));
+        names
+    };
+    let ticks = |fleet: &mut Fleet, count| (0..count).flat_map(|_| tick(fleet)).collect::<Vec<_>>();
+    assert_eq!(ticks(&mut fleet, 5).len(), 15, "they are new");
+    assert_eq!(ticks(&mut fleet, 29), [""; 0]);
+    assert_eq!(ticks(&mut fleet, 3), names, "a minute later each has a turn");
+    assert_eq!(ticks(&mut fleet, 5), [""; 0]);
+    // One has mapped more of its files.
+    let sequence = fleet.envelope("b").unwrap().sequence;
+    let held = Held { private_bytes: 900, file_bytes: 4096, ..Held::default() };
+    fleet.observe("b", &Report { sequence, ..report(&[]) }, || Some(held)).unwrap();
+    assert_eq!(ticks(&mut fleet, 5), ["b"]);
+    // That is something new for all who share with it; the same once more is not.
+    let id = FileId { major: 0, minor: 1, inode: 7 };
+    let file = LayerFile { label: "0123456789ab".into(), scope: Scope::Host };
+    let used = LayerUse { id, file, path: None, bytes: 9000, resident_bytes: 4096, proportional_bytes: 4096 };
+    for new in [&["a", "c", "b"][..], &[]] {
+        fleet.observe_layers("b", std::slice::from_ref(&used), 0).unwrap();
+        assert_eq!(ticks(&mut fleet, 5), new);
+    }
+    fleet.observe_layers("b", &[], 0).unwrap();
+    assert_eq!(ticks(&mut fleet, 5).len(), 3, "it maps none any more");
+    fleet.end("c");
+    assert_eq!(ticks(&mut fleet, 5).len(), 2, "one is gone");
 }
 
 #[test]

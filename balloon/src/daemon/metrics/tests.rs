@@ -67,7 +67,9 @@ fn fleet() -> Fleet {
         usage,
     };
     fleet
-        .observe("web", &report, || Some(Held { private_bytes: 100 * MIB, swapped_bytes: 7 * MIB }))
+        .observe("web", &report, || {
+            Some(Held { private_bytes: 100 * MIB, swapped_bytes: 7 * MIB, ..Held::default() })
+        })
         .unwrap();
     // Two files of one layer: it was imported anew while it was mapped.
     let layer = |inode| LayerUse {
