@@ -91,7 +91,9 @@ fn explain(stopped: &Stop, agent: State, kernel_log: &str) -> String {
             )
         }
         Stop::Device(why) => format!("the guest was stopped {when}: {why}"),
-        Stop::Kvm(why) => format!("the host cannot run the guest, see `ballast doctor`: {why} ({when})"),
+        Stop::Kvm(why) => format!(
+            "the host cannot run the guest: {why} ({when}); `ballast doctor` says what the host lacks"
+        ),
     }
 }
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 /// After the agent's last word, how long output that it announced may still be on its way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// A guest that has not started its workload after so long is slow, and whoever waits is told.
-const SLOW: Duration = Duration::from_secs(20);
+const SLOW: Duration = Duration::from_secs(30);
 const SLOW_HINT: &str = "`ballast doctor` says whether this host's KVM runs guests, `ballast run --boot-log` shows what this one does";
 /// Rounds of 64 KiB on one stream before the event loop looks at the others.
 const ROUNDS: usize = 4;

@@ -1,4 +1,4 @@
-//! How many files the daemon may have open: a link to each microVM, and some for itself. Wiring.
+//! How many files the daemon may have open: a link to each microVM, a file to watch it by, and some for itself. Wiring.
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,17 @@ pub fn leaves_enough(file: impl AsFd) -> bool {
     is_below_reserve(file.as_fd().as_raw_fd().unsigned_abs().into(), most)
 }
 
+/// Whether so few are open that another one, which only saves work, is no link's loss: less than half.
+#[must_use]
+pub fn are_plenty(file: impl AsFd) -> bool {
+    let most = getrlimit(Resource::Nofile).current;
+    is_in_lower_half(file.as_fd().as_raw_fd().unsigned_abs().into(), most)
+}
+
+fn is_in_lower_half(number: u64, most: Option<u64>) -> bool {
+    most.is_none_or(|most| number < most / 2)
+}
+
 /// The host gives the lowest number that is free (open(2)): so many files are open at most.
 fn is_below_reserve(number: u64, most: Option<u64>) -> bool {
     most.is_none_or(|most| number < most.saturating_sub(RESERVED))
@@ -44,5 +55,7 @@ mod tests {
         ] {
             assert_eq!(is_below_reserve(number, most), is_fine, "{number} of {most:?}");
         }
+        assert!(is_in_lower_half(511, Some(1024)) && is_in_lower_half(u64::MAX, None));
+        assert!(!is_in_lower_half(512, Some(1024)) && !is_in_lower_half(0, Some(0)));
     }
 }

@@ -271,7 +271,9 @@ impl Fleet {
             self.orphans.push(Orphan { name, is_told: false, process, nodes, snapshot: 0 });
         }
         self.layers.end_unused(&mut self.tree);
-        self.looks.outdate();
+        if member.linked {
+            self.looks.outdate();
+        }
     }
 
     /// Those whose processes `is_alive` denies end; of orphans what `held` says is left is settled.

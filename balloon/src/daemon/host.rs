@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use super::descriptors;
 use crate::policy::fleet::{Host, kib};
 use rustix::io::Errno;
 use std::fs::File;
@@ -35,7 +36,7 @@ pub struct Held {
     pub private_bytes: u64,
     /// Memory of its own that is in swap.
     pub swapped_bytes: u64,
-    /// Pages of files that it maps, whoever else does.
+    /// Pages of files that it maps, whoever else does, those of tmpfs among them.
     pub file_bytes: u64,
 }
 
@@ -79,7 +80,7 @@ pub fn held(process: Process) -> Option<Held> {
 #[derive(Debug)]
 pub struct Watched {
     process: Process,
-    /// Nothing where no descriptor was left.
+    /// Nothing where descriptors are few.
     status: Option<File>,
 }
 
@@ -87,9 +88,11 @@ impl Watched {
     /// Begins to watch it, who lives.
     #[must_use]
     pub fn new(process: Process) -> Self {
-        let status = File::open(format!("/proc/{}/status", process.pid)).ok();
+        let file = File::open(format!("/proc/{}/status", process.pid)).ok();
+        let file = file.filter(|file| descriptors::are_plenty(file));
         // Between the two its number may have become another's.
-        Self { process, status: status.filter(|_| is_alive(process)) }
+        let is_its_own = |_: &File| status(process.pid).is_some_and(|status| status.process == process);
+        Self { process, status: file.filter(is_its_own) }
     }
 
     /// Who it is.
@@ -191,7 +194,7 @@ fn parse_status(text: &str) -> Held {
     Held {
         private_bytes: field("RssAnon").saturating_add(field("VmPTE")),
         swapped_bytes: field("VmSwap"),
-        file_bytes: field("RssFile"),
+        file_bytes: field("RssFile").saturating_add(field("RssShmem")),
     }
 }
 
@@ -263,10 +266,10 @@ mod tests {
 
     #[test]
     fn private_memory_is_what_goes_with_the_process() {
-        let text = "Name:\tx\nRssAnon:\t    100 kB\nRssFile:\t  7 kB\nVmPTE:\t 4 kB\nVmSwap:\t 9 kB\n";
+        let text = "Name:\tx\nRssAnon:\t    100 kB\nRssFile:\t  7 kB\nRssShmem:\t 5 kB\nVmPTE:\t 4 kB\nVmSwap:\t 9 kB\n";
         assert_eq!(
             parse_status(text),
-            Held { private_bytes: 104 << 10, swapped_bytes: 9 << 10, file_bytes: 7 << 10 }
+            Held { private_bytes: 104 << 10, swapped_bytes: 9 << 10, file_bytes: 12 << 10 }
         );
         assert_eq!(parse_status(""), Held::default());
     }

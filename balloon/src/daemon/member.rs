@@ -58,9 +58,11 @@ pub(super) struct Member {
     pub(super) snapshot: u64,
     /// Pages of files that it maps, in bytes.
     pub(super) file_bytes: u64,
-    /// How many looks at its layers were taken,
+    /// How many looks at its layers were tried,
     pub(super) looks: usize,
-    /// and how things stood at the last one.
+    /// the number of the last one among all microVMs',
+    pub(super) turn: u64,
+    /// and how things stood when something was last seen.
     pub(super) seen: Option<Seen>,
 }
 
@@ -88,6 +90,7 @@ impl Member {
             snapshot: 0,
             file_bytes: 0,
             looks: 0,
+            turn: 0,
             seen: None,
         }
     }

@@ -134,7 +134,7 @@ pub fn run(
     while unheard.get() > 0 && began.elapsed() < ADOPTION && !ends.get() {
         events.run_with_timeout(ADOPTION_TURN_MS)?;
     }
-    let words = serves(&state.display().to_string(), &mut fleet.borrow_mut());
+    let words = serves(state, &fleet.borrow());
     let server =
         Server::new(listener, Host::new(fleet, journal)).map_err(host_error("serve the daemon's socket"))?;
     events.add_subscriber(Box::new(server));
@@ -172,11 +172,14 @@ fn recorder(path: &Path) -> Option<Recorder> {
 }
 
 /// What there is to divide among whom.
-fn serves(state: &str, fleet: &mut Fleet) -> String {
-    let size = Size::from_bytes(fleet.tree().pool().capacity_bytes);
-    let vms = fleet.document().host.vms;
-    let run = if vms == 0 { String::new() } else { format!("; {vms} run already") };
-    format!("serving {state}: {size} for microVMs{run}")
+fn serves(state: &Path, fleet: &Fleet) -> String {
+    let host = fleet.host();
+    let run = match host.vms {
+        0 => String::new(),
+        1 => "; 1 microVM runs already".into(),
+        vms => format!("; {vms} microVMs run already"),
+    };
+    format!("serving {}: {} for microVMs{run}", state.display(), Size::from_bytes(host.capacity_bytes))
 }
 
 fn started(state: &Path, fleet: &Fleet) -> Event {

@@ -8,7 +8,7 @@ use crate::daemon::layers::LayerUse;
 use crate::resident::FileId;
 use crate::zone::scope::LayerFile;
 use crate::zone::{Kind, Scope};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn layers_are_looked_at_soon_at_first_and_then_in_turn() {
@@ -44,38 +44,50 @@ fn layers_are_looked_at_soon_at_first_and_then_in_turn() {
 #[test]
 fn who_has_nothing_new_is_looked_at_now_and_then() {
     let mut fleet = fleet(true);
-    let names = ["a", "b", "c"];
-    for (pid, name) in (1..).zip(names) {
+    for pid in 0..20 {
         let process = Process { pid, start_ticks: 2 };
-        fleet.greet(&hello(name, "ci", limits(0, GIB)), process).unwrap();
+        fleet.greet(&hello(&format!("vm{pid:02}"), "ci", limits(0, GIB / 64)), process).unwrap();
     }
-    let tick = |fleet: &mut Fleet| {
+    // What each maps; nothing of who is not in it.
+    let mut maps = BTreeMap::new();
+    let tick = |fleet: &mut Fleet, maps: &BTreeMap<String, LayerUse>| {
         let names: Vec<_> = fleet.to_look_at().into_iter().map(|(name, _)| name).collect();
-        names.iter().for_each(|name| fleet.looked_at(name));
+        for name in &names {
+            fleet.looked_at(name);
+            fleet.observe_layers(name, maps.get(name).map_or(&[], std::slice::from_ref), 0).unwrap();
+        }
         names
     };
-    let ticks = |fleet: &mut Fleet, count| (0..count).flat_map(|_| tick(fleet)).collect::<Vec<_>>();
-    assert_eq!(ticks(&mut fleet, 5).len(), 15, "they are new");
-    assert_eq!(ticks(&mut fleet, 29), [""; 0]);
-    assert_eq!(ticks(&mut fleet, 3), names, "a minute later each has a turn");
-    assert_eq!(ticks(&mut fleet, 5), [""; 0]);
-    // One has mapped more of its files.
-    let sequence = fleet.envelope("b").unwrap().sequence;
+    let ticks = |fleet: &mut Fleet, maps: &BTreeMap<String, LayerUse>, count| {
+        (0..count).flat_map(|_| tick(fleet, maps)).collect::<Vec<_>>()
+    };
+    assert_eq!(ticks(&mut fleet, &maps, 5).len(), 100, "they are new");
+    assert_eq!(ticks(&mut fleet, &maps, 29), [""; 0]);
+    let turns = ticks(&mut fleet, &maps, 5);
+    assert_eq!(turns.iter().collect::<BTreeSet<_>>().len(), 20, "a minute later each has a turn: {turns:?}");
+    assert_eq!(ticks(&mut fleet, &maps, 25), [""; 0]);
+    assert_eq!(ticks(&mut fleet, &maps, 5).len(), 20);
+    // One has mapped more of its files, of which some are a layer: its shares and those of others are new.
+    let sequence = fleet.envelope("vm07").unwrap().sequence;
     let held = Held { private_bytes: 900, file_bytes: 4096, ..Held::default() };
-    fleet.observe("b", &Report { sequence, ..report(&[]) }, || Some(held)).unwrap();
-    assert_eq!(ticks(&mut fleet, 5), ["b"]);
-    // That is something new for all who share with it; the same once more is not.
+    fleet.observe("vm07", &Report { sequence, ..report(&[]) }, || Some(held)).unwrap();
     let id = FileId { major: 0, minor: 1, inode: 7 };
     let file = LayerFile { label: "0123456789ab".into(), scope: Scope::Host };
     let used = LayerUse { id, file, path: None, bytes: 9000, resident_bytes: 4096, proportional_bytes: 4096 };
-    for new in [&["a", "c", "b"][..], &[]] {
-        fleet.observe_layers("b", std::slice::from_ref(&used), 0).unwrap();
-        assert_eq!(ticks(&mut fleet, 5), new);
+    maps.insert("vm07".to_owned(), used);
+    assert_eq!(ticks(&mut fleet, &maps, 1), ["vm07"]);
+    let others = ticks(&mut fleet, &maps, 5);
+    assert!(others.len() == 19 && !others.contains(&"vm07".to_owned()), "{others:?}");
+    assert_eq!(ticks(&mut fleet, &maps, 5), [""; 0]);
+    fleet.end("vm03");
+    assert_eq!(ticks(&mut fleet, &maps, 5).len(), 19, "one is gone");
+    // Of whom nothing could be seen, it is tried again.
+    let sequence = fleet.envelope("vm08").unwrap().sequence;
+    fleet.observe("vm08", &Report { sequence, ..report(&[]) }, || Some(held)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(fleet.to_look_at().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["vm08"]);
+        fleet.looked_at("vm08");
     }
-    fleet.observe_layers("b", &[], 0).unwrap();
-    assert_eq!(ticks(&mut fleet, 5).len(), 3, "it maps none any more");
-    fleet.end("c");
-    assert_eq!(ticks(&mut fleet, 5).len(), 2, "one is gone");
 }
 
 #[test]

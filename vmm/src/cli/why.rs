@@ -71,7 +71,7 @@ fn causes(memory: &MemoryDocument, reclaim: &ReclaimDocument, host: Option<&Host
     } else {
         rows.extend([("policy", policy(reclaim)), ("reclaim", numbers(reclaim))]);
     }
-    rows.extend(host.and_then(pressure).map(|words| ("host", words)));
+    rows.extend(host.and_then(pressure).map(|words| ("pressure", words)));
     lines(&rows)
 }
 
@@ -79,11 +79,11 @@ fn causes(memory: &MemoryDocument, reclaim: &ReclaimDocument, host: Option<&Host
 fn pressure(host: &HostDocument) -> Option<String> {
     let mut words = Vec::new();
     if host.deficit_bytes > 0 {
-        words.push(format!("microVMs hold {} too much together", size(host.deficit_bytes)));
+        words.push(format!("{} too much in use", size(host.deficit_bytes)));
     }
     if host.lambda_permille > 1000 {
         let (whole, tenth) = (host.lambda_permille / 1000, host.lambda_permille % 1000 / 100);
-        words.push(format!("their working-set ages are divided by {whole}.{tenth}"));
+        words.push(format!("all ages divided by {whole}.{tenth}"));
     }
     if host.refuses {
         words.push("starts are refused".into());
@@ -134,7 +134,7 @@ reclaim   starting; target 512 MiB, stall 0.000 %, 0.000 refaults/s
         let held = held.replace("ceiling", &format!("{spare}ceiling"));
         assert_eq!(causes(&memory, &auto, None), format!("uses      34 MiB {held}{law}"));
         let pressed = HostDocument { lambda_permille: 2500, deficit_bytes: 64 * MIB, refuses: true, ..host };
-        let words = "host      microVMs hold 64 MiB too much together, their working-set ages are divided by 2.5, starts are refused\n";
+        let words = "pressure  64 MiB too much in use, all ages divided by 2.5, starts are refused\n";
         assert_eq!(causes(&memory, &auto, Some(&pressed)), format!("uses      34 MiB {held}{law}{words}"));
     }
 }

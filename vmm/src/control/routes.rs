@@ -197,8 +197,8 @@ fn usage(usage: &str, fault: &serde_json::Error) -> String {
 
 /// Everything there is to say.
 fn memory(memory: &mut dyn Memory) -> Response {
-    let charge = memory.charge();
-    Response::json(Status::Ok, &MemoryDocument { host: charge, ..memory.snapshot() })
+    let document = memory.snapshot();
+    Response::json(Status::Ok, &MemoryDocument { host: memory.charge(), ..document })
 }
 
 fn set_ceiling(body: &[u8], memory: &mut dyn Memory) -> Response {
