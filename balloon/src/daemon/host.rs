@@ -233,6 +233,10 @@ mod tests {
         assert!(earlier.status.is_none() && earlier.held() == Some(Held::default()));
         let without_descriptor = Watched { process, status: None };
         assert_eq!(without_descriptor.held(), held(process));
+        // Of who is in a thousand groups it is longer than one reading.
+        let long = tempfile::tempfile().unwrap();
+        long.set_len(ROOM_BYTES as u64).unwrap();
+        assert_eq!(Watched { process, status: Some(long) }.held(), held(process));
         child.kill().unwrap();
         while status(child.id()).is_some() {
             std::thread::yield_now();
