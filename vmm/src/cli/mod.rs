@@ -22,6 +22,7 @@ mod logs;
 pub mod mounts;
 pub mod output;
 mod prepare;
+mod pressure;
 pub mod ps;
 pub mod reclaim_argument;
 mod recorder;

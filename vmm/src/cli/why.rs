@@ -6,6 +6,7 @@ use super::dirs::Dirs;
 use super::format::{Format, lasted, printable, write_list};
 use super::inspect::words::{ceiling, lines, numbers, policy, resident, size};
 use super::output::Output;
+use super::pressure::{IN_FULL, pressure};
 use balloon::control::api::MemoryDocument;
 use balloon::control::fleet::HostDocument;
 use balloon::control::reclaim::{DecisionDocument, DecisionsDocument, ReclaimDocument};
@@ -71,24 +72,11 @@ fn causes(memory: &MemoryDocument, reclaim: &ReclaimDocument, host: Option<&Host
     } else {
         rows.extend([("policy", policy(reclaim)), ("reclaim", numbers(reclaim))]);
     }
-    rows.extend(host.and_then(pressure).map(|words| ("pressure", words)));
+    let pressing = host.map_or_else(Vec::new, |host| pressure(host, IN_FULL));
+    if !pressing.is_empty() {
+        rows.push(("pressure", pressing.join(", ")));
+    }
     lines(&rows)
-}
-
-/// What presses all microVMs of the host, if anything does.
-fn pressure(host: &HostDocument) -> Option<String> {
-    let mut words = Vec::new();
-    if host.deficit_bytes > 0 {
-        words.push(format!("{} too much in use", size(host.deficit_bytes)));
-    }
-    if host.lambda_permille > 1000 {
-        let (whole, tenth) = (host.lambda_permille / 1000, host.lambda_permille % 1000 / 100);
-        words.push(format!("all ages divided by {whole}.{tenth}"));
-    }
-    if host.refuses {
-        words.push("starts are refused".into());
-    }
-    (!words.is_empty()).then(|| words.join(", "))
 }
 
 fn row(decision: &DecisionDocument) -> [String; 3] {
@@ -134,7 +122,7 @@ reclaim   starting; target 512 MiB, stall 0.000 %, 0.000 refaults/s
         let held = held.replace("ceiling", &format!("{spare}ceiling"));
         assert_eq!(causes(&memory, &auto, None), format!("uses      34 MiB {held}{law}"));
         let pressed = HostDocument { lambda_permille: 2500, deficit_bytes: 64 * MIB, refuses: true, ..host };
-        let words = "pressure  64 MiB too much in use, all ages divided by 2.5, starts are refused\n";
+        let words = "pressure  ages divided by 2.5, 64 MiB too much in use, starts are refused\n";
         assert_eq!(causes(&memory, &auto, Some(&pressed)), format!("uses      34 MiB {held}{law}{words}"));
     }
 }

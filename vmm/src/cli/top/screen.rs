@@ -9,6 +9,7 @@ use super::column::{Column, state};
 use super::view::{HostLook, View, Vm};
 use super::words::{percent, size, wrapped};
 use crate::cli::format::{lasted, printable};
+use crate::cli::pressure::{IN_FULL, IN_SHORT, pressure};
 use balloon::control::api::ZoneKind;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -106,29 +107,18 @@ fn host_words(host: &HostLook) -> String {
 
 /// What microVMs may use at most, against what there is for them: in few words where there is little room.
 fn committed_words(host: &HostLook, sizes: u64, room: usize) -> String {
-    let words = ["of the pool's", "ages divided by", "too much in use", "starts are refused"];
-    let long = committed_in(host, sizes, words);
-    if long.chars().count() <= room {
-        return long;
-    }
-    committed_in(host, sizes, ["of", "ages /", "too much", "no starts"])
+    let long = committed_in(host, sizes, "of the pool's", IN_FULL);
+    if long.chars().count() <= room { long } else { committed_in(host, sizes, "of", IN_SHORT) }
 }
 
-fn committed_in(host: &HostLook, sizes: u64, [of, divided, too_much, refused]: [&str; 4]) -> String {
+fn committed_in(host: &HostLook, sizes: u64, of: &str, pressing: [&str; 3]) -> String {
     match &host.daemon {
         Some(daemon) => {
             let (committed, capacity) = (daemon.committed_bytes, daemon.capacity_bytes);
             let part = percent(committed, capacity);
             let mut words = format!("{} {of} {} ({part} %)", size(committed), size(capacity));
-            if daemon.lambda_permille > 1000 {
-                let (whole, tenth) = (daemon.lambda_permille / 1000, daemon.lambda_permille % 1000 / 100);
-                words.push_str(&format!(", {divided} {whole}.{tenth}"));
-            }
-            if daemon.deficit_bytes > 0 {
-                words.push_str(&format!(", {} {too_much}", size(daemon.deficit_bytes)));
-            }
-            if daemon.refuses {
-                words.push_str(&format!(", {refused}"));
+            for clause in pressure(daemon, pressing) {
+                words.push_str(&format!(", {clause}"));
             }
             words
         }
