@@ -5,6 +5,7 @@ mod deadline;
 mod ends;
 mod events;
 mod sinks;
+mod start_limit;
 
 pub use ends::{HostEnds, OrderEvents, send_report};
 
@@ -18,6 +19,7 @@ use crate::virtio::mmio::Transport;
 use deadline::Deadline;
 use proto::OutputStream;
 use sinks::{KernelLog, Output};
+use start_limit::{Late, StartLimit};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -28,9 +30,6 @@ use std::time::Duration;
 
 /// After the agent's last word, how long output that it announced may still be on its way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
-/// A guest that has not started its workload after so long is slow, and whoever waits is told.
-const SLOW: Duration = Duration::from_secs(30);
-const SLOW_HINT: &str = "`ballast doctor` says whether this host's KVM runs guests, `ballast run --boot-log` shows what this one does";
 /// Rounds of 64 KiB on one stream before the event loop looks at the others.
 const ROUNDS: usize = 4;
 
@@ -49,9 +48,7 @@ pub struct Streams {
     control: UnixDatagram,
     stop: Arc<StopSignal>,
     deadline: Deadline,
-    start_limit: Duration,
-    /// Until it is given up, once it was called slow.
-    start_rest: Option<Duration>,
+    start_limit: StartLimit,
     ending: Ending,
     first_output: bool,
     settled: Settled,
@@ -71,6 +68,7 @@ impl Streams {
         settled: Settled,
         start_limit: Duration,
     ) -> std::io::Result<Self> {
+        let start_limit = StartLimit::new(start_limit);
         let streams = Self {
             console,
             link,
@@ -83,9 +81,8 @@ impl Streams {
             kernel_log: KernelLog::default(),
             control: ends.control,
             stop,
-            deadline: Deadline::after(start_limit.min(SLOW))?,
+            deadline: Deadline::after(start_limit.first())?,
             start_limit,
-            start_rest: start_limit.checked_sub(SLOW),
             ending: Ending::default(),
             first_output: false,
             settled,
@@ -314,15 +311,15 @@ impl Streams {
             self.ending.late = true;
             self.deadline.put_off(DRAIN_LIMIT);
         } else if self.link_state() < State::Running {
-            if let Some(rest) = self.start_rest.take().filter(|rest| !rest.is_zero()) {
-                log::warn!("the guest has not started its workload in {} s; {SLOW_HINT}", SLOW.as_secs());
-                return self.deadline.put_off(rest);
+            match self.start_limit.passed() {
+                Late::Slow(words, rest) => {
+                    log::warn!("{words}");
+                    self.deadline.put_off(rest);
+                }
+                Late::GivenUp(message) => {
+                    self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });
+                }
             }
-            let message = format!(
-                "the guest did not start its workload within {} s; {SLOW_HINT}",
-                self.start_limit.as_secs()
-            );
-            self.settle(Outcome::Failed { message, kernel_log: self.kernel_log.text() });
         }
     }
 
