@@ -27,9 +27,7 @@ pub trait Memory {
 
     /// What the host charges the VMM for, where it has a cgroup of its own. Of all that is said the host takes longest to
     /// find this out.
-    fn charge(&mut self) -> Option<HostDocument> {
-        None
-    }
+    fn charge(&mut self) -> Option<HostDocument>;
 
     /// Likewise of the zones that it is divided into.
     fn zones(&mut self) -> ZonesDocument;
