@@ -2,7 +2,7 @@
 
 use clap::{Parser, ValueEnum};
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tests::simulate::compare::{self, Contender, Order, Point, Scale};
@@ -122,7 +122,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "ballast simulate: {error}");
+            balloon::logging::print_chain("ballast simulate", &*error);
             ExitCode::from(125)
         }
     }

@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 /// Take back memory that running microVMs do not need
 #[derive(Args, Debug)]
+#[command(after_help = "\
+BEFORE and AFTER are what the host holds of a guest's memory, CAME BACK is what it got of that.")]
 pub struct TrimArgs {
     /// Name of the microVM
     #[arg(required_unless_present = "all", conflicts_with = "all")]
