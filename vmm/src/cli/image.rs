@@ -1,4 +1,4 @@
-//! `ballast image import | ls | rm`.
+//! `ballast image import | ls | rm | prune`.
 
 use super::dirs::Dirs;
 use super::format::{Format, write_list};
@@ -6,7 +6,7 @@ use super::output::Output;
 use crate::image::LAYERS_MAX;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
-use crate::image::store::{Listed, Origin, Store};
+use crate::image::store::{Listed, Origin, Removed, Store};
 use balloon::size::Size;
 use balloon::wall_clock;
 use clap::Subcommand;
@@ -40,6 +40,8 @@ pub enum ImageVerb {
         #[arg(required = true)]
         names: Vec<String>,
     },
+    /// Remove all images without a name: directories and files that were run are imported anew when they are run again
+    Prune,
 }
 
 /// Opens the images of the data directory.
@@ -77,6 +79,11 @@ pub fn run(verb: &ImageVerb) -> Result<ExitCode, Box<dyn Error>> {
             write_list(*format, headings, &store.list()?, |image| row(image, now), &mut output)?;
         }
         ImageVerb::Rm { names } => return remove(&store, names, &mut output),
+        ImageVerb::Prune => {
+            for removed in store.prune()? {
+                tell(&removed, removed.image.as_deref().unwrap_or_default(), &mut output)?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -86,13 +93,7 @@ fn remove(store: &Store, names: &[String], output: &mut impl Write) -> Result<Ex
     let mut code = ExitCode::SUCCESS;
     for name in names {
         match store.remove(name) {
-            Ok(removed) => {
-                let freed = Size::from_bytes(removed.freed_bytes);
-                writeln!(output, "{}", removed.image.as_deref().unwrap_or(name))?;
-                if removed.freed_bytes > 0 {
-                    log::info!("{freed} of layers were freed");
-                }
-            }
+            Ok(removed) => tell(&removed, removed.image.as_deref().unwrap_or(name), output)?,
             Err(error) => {
                 balloon::logging::print_chain("ballast", &error);
                 code = ExitCode::from(super::FAILED);
@@ -100,6 +101,13 @@ fn remove(store: &Store, names: &[String], output: &mut impl Write) -> Result<Ex
         }
     }
     Ok(code)
+}
+
+fn tell(removed: &Removed, what: &str, output: &mut impl Write) -> std::io::Result<()> {
+    if removed.freed_bytes > 0 {
+        log::info!("{} of layers were freed", Size::from_bytes(removed.freed_bytes));
+    }
+    writeln!(output, "{what}")
 }
 
 fn row(image: &Listed, now: Duration) -> [String; 5] {

@@ -106,6 +106,21 @@ impl Store {
         Ok(removed)
     }
 
+    /// Removes every image without a name: what was run as a directory or file, and is imported anew when it is run again.
+    ///
+    /// # Errors
+    /// [`Error`] if the store cannot be read or written; those before are gone.
+    pub fn prune(&self) -> Result<Vec<Removed>, Error> {
+        let mut pruned = Vec::new();
+        for image in self.images()? {
+            if self.names()?.iter().all(|(_, named)| *named != image.id) {
+                let freed_bytes = self.forget(image.id)?;
+                pruned.push(Removed { image: Some(image.id.to_string()), freed_bytes, ..Removed::default() });
+            }
+        }
+        Ok(pruned)
+    }
+
     /// Removes an image's record and all that only it needed; returns the bytes of layers.
     pub(super) fn forget(&self, id: Digest) -> Result<u64, Error> {
         let remove = |path: &Path| match fs::remove_file(path) {

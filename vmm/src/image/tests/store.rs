@@ -85,6 +85,28 @@ fn names_are_given_moved_and_removed() {
 }
 
 #[test]
+fn pruning_leaves_what_has_a_name() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let (one, two) = (bench.write("1.tar", &tar("one")), bench.write("2.tar", &tar("two")));
+    let named = bench.store.import(Origin::Path(&one), Some("app"), &Silent).unwrap();
+    let unnamed = bench.import(&two).unwrap();
+    let pruned = bench.store.prune().unwrap();
+    assert_eq!(
+        pruned.iter().map(|removed| removed.image.as_deref()).collect::<Vec<_>>(),
+        [Some(&*unnamed.id)]
+    );
+    assert!(pruned[0].freed_bytes > 0);
+    let listed = bench.store.list().unwrap();
+    assert_eq!(listed.iter().map(|image| &image.id).collect::<Vec<_>>(), [&named.id]);
+    assert_eq!(bench.stored("layers").len(), 1);
+    assert_eq!(bench.store.prune().unwrap(), []);
+    assert_eq!(bench.import(&two).unwrap().id, unnamed.id);
+}
+
+#[test]
 fn shared_layers_stay_with_whoever_uses_them() {
     if !is_root() {
         return;
