@@ -52,6 +52,8 @@ pub struct Streams {
     ending: Ending,
     first_output: bool,
     settled: Settled,
+    /// Done with, and open until the event loop has forgotten it.
+    ended_stdin: Option<File>,
 }
 
 impl Streams {
@@ -86,6 +88,7 @@ impl Streams {
             ending: Ending::default(),
             first_output: false,
             settled,
+            ended_stdin: None,
             stdin: ends.stdin,
         };
         if streams.stdin.is_none() {
@@ -210,7 +213,7 @@ impl Streams {
     }
 
     fn stdin_to_guest(&mut self) {
-        let Self { console, link, stdin, stdin_bytes, .. } = self;
+        let Self { console, link, stdin, stdin_bytes, ended_stdin, .. } = self;
         let queue = ports::receive_queue(Port::Stdin as usize);
         let port = Port::Stdin as usize;
         let mut ended = false;
@@ -235,7 +238,7 @@ impl Streams {
             );
             *stdin_bytes += read as u64;
             if ended {
-                *stdin = None;
+                *ended_stdin = stdin.take();
                 link.borrow_mut().input_end(*stdin_bytes);
                 return self.link_to_guest();
             }

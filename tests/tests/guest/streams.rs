@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use std::fs::File;
+use std::io::Write;
 use std::time::Duration;
 use tests::{is_long, setup};
 
@@ -66,6 +67,23 @@ fn a_reader_that_sleeps_for_ever_can_be_given_up() {
 fn output_that_cannot_be_written_is_a_failure() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     setup().run("busybox", &["echo", "lost"]).stdout_to(full).end().refuses().says("standard output");
+}
+
+#[test]
+fn a_microvm_is_reached_when_its_input_has_ended_and_its_reader_is_gone() {
+    let ballast = setup();
+    let script = "cat; trap '' PIPE; while sleep 1; do echo more; done";
+    let run = ballast.run("busybox", &["sh", "-c", script]).options(["-i", "--name", "fed"]);
+    let mut running = run.start();
+    running.stdin.take().unwrap().write_all(b"heard\n").unwrap();
+    running.wait_for("heard");
+    let reached = || ballast.command(&["exec", "fed", "echo", "here"]).end().exits(0).prints("here\n");
+    let _ = (reached(), reached());
+    running.close_stdout();
+    running.wait_for_error("roken pipe");
+    let _ = (reached(), reached());
+    ballast.command(&["kill", "fed"]).end().exits(0);
+    running.end().exits(137);
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl MutEventSubscriber for Streams {
         add(Events::with_data(&self.orders.ordered, ORDERED, EventSet::IN));
     }
 
-    fn process(&mut self, events: Events, _ops: &mut EventOps) {
+    fn process(&mut self, events: Events, ops: &mut EventOps) {
         match events.data() {
             STDIN => self.stdin_to_guest(),
             STDOUT => drop(self.deliver(Port::Stdout as usize)),
@@ -54,5 +54,17 @@ impl MutEventSubscriber for Streams {
             queue => self.on_queue(queue as usize),
         }
         self.settle_if_over();
+        self.close_ended(ops);
+    }
+}
+
+impl Streams {
+    /// The event loop knows files by their numbers: it would take no other of the same one until it has forgotten this.
+    fn close_ended(&mut self, ops: &mut EventOps) {
+        let outputs = self.outputs.iter_mut().filter_map(|output| output.ended.take());
+        for file in self.ended_stdin.take().into_iter().chain(outputs) {
+            // One that cannot be waited for, as a regular file, was never known.
+            let _ = ops.remove(Events::empty(&file));
+        }
     }
 }

@@ -15,6 +15,8 @@ pub struct Output {
     stream: OutputStream,
     /// The write end, non-blocking; nothing once its reader is gone.
     pub file: Option<File>,
+    /// Done with, and open until the event loop has forgotten it.
+    pub ended: Option<File>,
     /// Bytes that the reader has, or that nobody will ever read.
     pub delivered: u64,
 }
@@ -22,7 +24,7 @@ pub struct Output {
 impl Output {
     /// The output `stream`, which goes to `file`.
     pub fn new(stream: OutputStream, file: File) -> Self {
-        Self { stream, file: Some(file), delivered: 0 }
+        Self { stream, file: Some(file), ended: None, delivered: 0 }
     }
 
     /// Writes what the host takes now; counts what nobody will ever read as written, and tells the agent so.
@@ -35,7 +37,7 @@ impl Output {
                 Ok(written) => written,
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
                 Err(_) => {
-                    self.file = None;
+                    self.ended = self.file.take();
                     link.output_gone(self.stream);
                     all
                 }
