@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use proto::{ExitStatus, FailureKind, FromCommand, OutputStream, Piece, Text, ToCommand, ToHost, WINDOW};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -27,6 +28,9 @@ const CREDIT_BYTES: u32 = WINDOW / 4;
 /// After a command's end so much of its output is still taken: what a pipe and a terminal hold. What processes that it
 /// left behind go on to write is nobody's.
 const LAST_BYTES: usize = 128 * 1024;
+/// What a process wrote to its terminal before it ended may come a moment later, and behind it the end: unless a process that
+/// it left behind keeps the terminal, for which nobody waits any longer.
+const LINGERS: Duration = Duration::from_millis(500);
 
 /// One command.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub struct Command {
     /// Bytes of output that may be sent.
     credit: u32,
     status: Option<ExitStatus>,
+    /// Until when the terminal is listened to after that.
+    lingers_until: Option<Instant>,
     last_bytes: usize,
 }
 
@@ -91,6 +97,7 @@ impl Command {
             outputs,
             credit: WINDOW,
             status: None,
+            lingers_until: None,
             last_bytes: LAST_BYTES,
         }
     }
@@ -153,7 +160,16 @@ impl Command {
         self.status = Some(status);
         if let Some(terminal) = &mut self.terminal {
             terminal.let_go();
+            self.lingers_until = Some(Instant::now() + LINGERS);
         }
+    }
+
+    /// How long until it is to be run again though nothing is ready.
+    pub fn wait(&self) -> Option<Duration> {
+        // Without credit it waits for its client.
+        let until = self.lingers_until.filter(|_| self.credit > 0)?;
+        // One tick more, so that the time has come after it.
+        Some(until.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 
     /// Moves what can be moved.
@@ -268,11 +284,10 @@ impl Command {
                     say(link, self.id, FromCommand::Output { stream: *stream, piece });
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // What a process wrote to its terminal before it ended may come a moment later; the end comes behind it.
-                Err(error) if error.kind() == ErrorKind::WouldBlock && self.terminal.is_some() => {
-                    return Drained::Waits;
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let lingers = self.lingers_until.is_some_and(|until| Instant::now() < until);
+                    return if lingers { Drained::Waits } else { Drained::Empty };
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Drained::Empty,
                 Err(_) => *output = None,
             }
         }

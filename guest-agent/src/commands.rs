@@ -4,6 +4,7 @@
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use proto::{CommandSpec, ExitStatus, MAX_COMMANDS, Piece, ToCommand, Ulimit};
 use rustix::process::Pid;
@@ -130,6 +131,11 @@ impl<'a> Commands<'a> {
             Turn::Over => false,
         });
         more
+    }
+
+    /// How long until [`Self::run`] is to be called though nothing is ready.
+    pub fn wait(&self) -> Option<Duration> {
+        self.all.iter().filter_map(Command::wait).min()
     }
 
     /// Forgets all: the workload has ended, and everything is being killed.

@@ -151,7 +151,10 @@ impl<'a> Supervisor<'a> {
                 // One tick more, so that the deadline has passed after it.
                 Some(ending.deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
             }
-            _ => self.duties.sampler.as_ref().map(Sampler::wait),
+            _ => {
+                let waits = [self.duties.sampler.as_ref().map(Sampler::wait), self.duties.commands.wait()];
+                waits.into_iter().flatten().min()
+            }
         };
         let timeout = timeout.and_then(|timeout| timeout.try_into().ok());
         let mut events = [MaybeUninit::uninit(); 16];
