@@ -8,10 +8,11 @@
 
 use super::control::{Change, Control, HEADER_BYTES, Handshake};
 use super::ports::{self, KINDS, QUEUES, Role};
+use crate::virtio::buffers::{self, Buffer, Buffers};
+use crate::virtio::config_space;
 use crate::virtio::device::{BrokenQueue, Device, Effects, Memory};
 use crate::virtio::queue::{Chain, Outcome, drain};
 use std::collections::VecDeque;
-use std::io::{Read, Write};
 use virtio_queue::Queue;
 
 const VIRTIO_ID_CONSOLE: u32 = 3;
@@ -66,12 +67,18 @@ struct PortState {
 pub struct Console {
     ports: [PortState; KINDS.len()],
     handshake: Handshake,
+    buffers: Buffers,
     misuse: Misuse,
 }
 
 impl Default for Console {
     fn default() -> Self {
-        Self { ports: Default::default(), handshake: Handshake::new(KINDS), misuse: Misuse::default() }
+        Self {
+            ports: Default::default(),
+            handshake: Handshake::new(KINDS),
+            buffers: Buffers::default(),
+            misuse: Misuse::default(),
+        }
     }
 }
 
@@ -118,10 +125,10 @@ impl Console {
 
     /// Copies from the guest until the port's buffer is full or the queue empty.
     fn transmit(&mut self, port: usize, pass: Pass<'_>) -> Result<Effects, BrokenQueue> {
-        let Self { ports, misuse, .. } = self;
+        let Self { ports, buffers, misuse, .. } = self;
         let Some(state) = ports.get_mut(port) else { return Ok(Effects::default()) };
         pass.drain(|chain, memory| {
-            match take(chain, memory, state) {
+            match take(collected(buffers, chain).readable(), memory, state) {
                 Some(Taken::Part) => return Outcome::Keep,
                 Some(Taken::All) => {}
                 None => count(&mut misuse.chain),
@@ -133,13 +140,13 @@ impl Console {
 
     /// Copies to the guest until the port's buffer or the queue is empty.
     fn receive(&mut self, port: usize, pass: Pass<'_>) -> Result<Effects, BrokenQueue> {
-        let Self { ports, misuse, .. } = self;
+        let Self { ports, buffers, misuse, .. } = self;
         let Some(state) = ports.get_mut(port) else { return Ok(Effects::default()) };
         pass.drain(|chain, memory| {
             if state.to_guest.is_empty() {
                 return Outcome::Keep;
             }
-            let written = give(chain, memory, state.to_guest.as_slices());
+            let written = give(collected(buffers, chain).writable(), memory, state.to_guest.as_slices());
             if written == 0 {
                 count(&mut misuse.chain);
             }
@@ -151,9 +158,10 @@ impl Console {
     fn control_transmit(&mut self, pass: Pass<'_>) -> Result<Effects, BrokenQueue> {
         pass.drain(|chain, memory| {
             let mut bytes = [0; HEADER_BYTES];
-            let read =
-                chain.reader::<()>(memory).ok().and_then(|mut reader| reader.read_exact(&mut bytes).ok());
-            match read.and_then(|()| Control::parse(&bytes)).map(|control| self.handshake.receive(control)) {
+            let readable = collected(&mut self.buffers, chain).readable();
+            let read = buffers::read(memory, readable, 0, &mut bytes).then_some(bytes);
+            match read.and_then(|bytes| Control::parse(&bytes)).map(|control| self.handshake.receive(control))
+            {
                 Some(Change::None) => {}
                 Some(Change::Opened(port, open)) => self.set_open(port, open),
                 Some(Change::Misuse) | None => count(&mut self.misuse.control),
@@ -165,7 +173,7 @@ impl Console {
     fn control_receive(&mut self, pass: Pass<'_>) -> Result<Effects, BrokenQueue> {
         pass.drain(|chain, memory| {
             let Some(message) = self.handshake.front() else { return Outcome::Keep };
-            let written = give(chain, memory, (message, &[]));
+            let written = give(collected(&mut self.buffers, chain).writable(), memory, (message, &[]));
             if written < message.len() {
                 // A driver whose buffer is too small for a message cannot get it: the message is lost to it.
                 count(&mut self.misuse.chain);
@@ -218,17 +226,23 @@ enum Taken {
     Part,
 }
 
-/// Moves what fits from a chain into the port's output; nothing if the chain is malformed.
-fn take(chain: Chain<'_>, memory: &Memory, state: &mut PortState) -> Option<Taken> {
-    let mut reader = chain.reader::<()>(memory).ok()?;
-    let left = reader.available_bytes().checked_sub(state.taken)?;
-    let mut rest = reader.split_at(state.taken).ok()?;
+/// The buffers of a chain: none of a malformed one, and no queue is longer than `QUEUE_SIZE`.
+fn collected<'a>(buffers: &'a mut Buffers, chain: Chain<'_>) -> &'a Buffers {
+    // Whoever looks into it finds nothing, and counts that.
+    let _ = buffers.collect(chain, usize::from(QUEUE_SIZE));
+    buffers
+}
+
+/// Moves what fits from a chain's buffers into the port's output; nothing if there is nothing in them, or not in memory.
+fn take(readable: &[Buffer], memory: &Memory, state: &mut PortState) -> Option<Taken> {
+    let total = usize::try_from(buffers::total(readable)).ok().filter(|&total| total > 0)?;
+    let left = total.checked_sub(state.taken)?;
     let room = BUFFER_BYTES.saturating_sub(state.from_guest.len());
     let wanted = left.min(room);
     let before = state.from_guest.len();
     state.from_guest.resize(before.saturating_add(wanted), 0);
     let target = state.from_guest.make_contiguous().get_mut(before..)?;
-    if rest.read_exact(target).is_err() {
+    if !buffers::read(memory, readable, u32::try_from(state.taken).ok()?, target) {
         state.from_guest.truncate(before);
         return None;
     }
@@ -236,14 +250,16 @@ fn take(chain: Chain<'_>, memory: &Memory, state: &mut PortState) -> Option<Take
     Some(if wanted == left { Taken::All } else { Taken::Part })
 }
 
-/// Writes as much of the two slices as fits into a chain; returns how much.
-fn give(chain: Chain<'_>, memory: &Memory, (first, second): (&[u8], &[u8])) -> usize {
-    let Ok(mut writer) = chain.writer::<()>(memory) else { return 0 };
-    let Ok(written) = writer.write(first) else { return 0 };
-    if written < first.len() {
-        return written;
-    }
-    written.saturating_add(writer.write(second).unwrap_or(0))
+/// Writes as much of the two slices as fits into a chain's buffers; returns how much: nothing if they are not in memory.
+fn give(writable: &[Buffer], memory: &Memory, (first, second): (&[u8], &[u8])) -> usize {
+    let room = usize::try_from(buffers::total(writable)).unwrap_or(usize::MAX);
+    let (first, _) = first.split_at(first.len().min(room));
+    let (second, _) = second.split_at(second.len().min(room.saturating_sub(first.len())));
+    // A port holds far less than 4 GiB.
+    let offset = u32::try_from(first.len()).unwrap_or(u32::MAX);
+    let written =
+        buffers::write(memory, writable, 0, first) && buffers::write(memory, writable, offset, second);
+    if written { first.len().saturating_add(second.len()) } else { 0 }
 }
 
 impl Device for Console {
@@ -265,10 +281,7 @@ impl Device for Console {
         if let Some(field) = config.get_mut(4..8) {
             field.copy_from_slice(&u32::try_from(KINDS.len()).unwrap_or(1).to_le_bytes());
         }
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (target, source) in data.iter_mut().zip(config.iter().skip(start)) {
-            *target = *source;
-        }
+        config_space::read(&config, offset, data);
     }
 
     fn activate(&mut self, _features: u64) {}

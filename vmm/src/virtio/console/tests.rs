@@ -6,7 +6,10 @@ use super::ports::{self, KINDS, Port, QUEUES, Role};
 use crate::virtio::device::{Device, Effects, Memory};
 use crate::virtio::driver::{Driver, memory, readable, writable};
 use proptest::prelude::*;
+use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT};
 use virtio_queue::Queue;
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::{Bytes, GuestAddress};
 
 const SIZE: u16 = 16;
 const DATA: u64 = 0x40_000;
@@ -144,6 +147,28 @@ fn wrong_chains_come_back_and_are_counted() {
     assert!(bench.output(Port::Stdout).is_empty());
     bench.control(99, Event::PortReady, 1);
     assert_eq!(bench.console.misuse().control, 1);
+}
+
+#[test]
+fn of_a_chain_without_end_nothing_is_taken() {
+    let mut bench = Bench::new();
+    let queue = ports::transmit_queue(Port::Stdout as usize);
+    let driver = &mut bench.drivers[queue];
+    driver.write(DATA, b"xx");
+    driver.store(0, Descriptor::new(DATA, 1, VRING_DESC_F_NEXT as u16, 0));
+    driver.publish(0);
+    // A table that is longer than any queue.
+    for entry in 0..1000u16 {
+        let next = Descriptor::new(DATA, 1, VRING_DESC_F_NEXT as u16, entry + 1);
+        let address = GuestAddress(2 * DATA + 16 * u64::from(entry));
+        driver.memory().write_obj(next, address).unwrap();
+    }
+    driver.store(1, Descriptor::new(2 * DATA, 16_000, VRING_DESC_F_INDIRECT as u16, 0));
+    driver.publish(1);
+    let _ = bench.serve(queue);
+    assert_eq!(bench.drivers[queue].take_used(), [(0, 0), (1, 0)]);
+    assert_eq!(bench.console.misuse().chain, 2);
+    assert!(bench.output(Port::Stdout).is_empty());
 }
 
 #[test]
