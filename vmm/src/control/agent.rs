@@ -24,6 +24,18 @@ pub trait Agent {
     /// Nobody waits for this answer any longer.
     fn forget(&mut self, id: u32);
 
+    /// Has `order` hold, whatever becomes of those before that nobody waits for any longer: they are carried out one after
+    /// the other.
+    fn take_back(&mut self, order: Order) {
+        match self.order(order) {
+            Ok(id) => self.forget(id),
+            Err(OrderError::NotRunning) => {}
+            Err(error) => {
+                log::error!("the guest's agent may still carry out an order that was given up: {error}")
+            }
+        }
+    }
+
     /// Sends a signal to the workload.
     ///
     /// # Errors

@@ -50,12 +50,6 @@ impl Held {
         Rc::clone(&self.max_bytes)
     }
 
-    /// The limits.
-    #[must_use]
-    pub fn in_force(&self) -> Limits {
-        self.limits
-    }
-
     /// What there is to say of them.
     #[must_use]
     pub fn answer(&self) -> Response {
@@ -225,14 +219,14 @@ impl Change {
             Some(_) => {
                 let refused = outside.move_max(before, self.max_bytes).err();
                 if refused.is_some() {
-                    take_back(outside.agent, held.order(before));
+                    outside.agent.take_back(held.order(before));
                 }
                 return Some(refused.unwrap_or_else(|| held.commit(self.limits)));
             }
             None if now_ms < self.until_ms => return None,
             None => {
                 outside.agent.forget(self.id);
-                take_back(outside.agent, held.order(before));
+                outside.agent.take_back(held.order(before));
                 let message = "the guest's agent did not answer: the limits stay as they were";
                 Some(error(Status::GuestTimeout, message))
             }
@@ -241,12 +235,5 @@ impl Change {
             outside.put_back(before);
         }
         Some(refused.unwrap_or_else(|| held.commit(self.limits)))
-    }
-}
-
-/// Orders are carried out one after the other: the last one holds, whatever becomes of those before. Nobody waits.
-fn take_back(agent: &mut dyn Agent, order: Order) {
-    if let Ok(id) = agent.order(order) {
-        agent.forget(id);
     }
 }

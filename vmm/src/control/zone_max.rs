@@ -79,12 +79,8 @@ impl ZoneMax {
             None if now_ms < self.until_ms => None,
             None => {
                 agent.forget(self.id);
-                // Orders are carried out one after the other: what was in force is in force again. Nobody waits.
-                let before =
-                    Order::Limit { zone: Some(self.zone), max_bytes: maxes.get(&self.zone).copied() };
-                if let Ok(id) = agent.order(before) {
-                    agent.forget(id);
-                }
+                let max_bytes = maxes.get(&self.zone).copied();
+                agent.take_back(Order::Limit { zone: Some(self.zone), max_bytes });
                 let message = "the guest's agent did not answer: the limit stays as it was";
                 Some(error(Status::GuestTimeout, message))
             }

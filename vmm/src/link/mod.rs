@@ -194,7 +194,7 @@ impl Link {
             self.misuse = self.misuse.saturating_add(1);
             if matches!(message, ToHost::Command { .. }) && self.state == State::Running {
                 // Its client is to hear that it has ended.
-                events.push(Event::Answered);
+                tell(events, Event::Answered);
             }
             return;
         }
@@ -240,22 +240,22 @@ impl Link {
             }
             ToHost::Capabilities(capabilities) => {
                 self.capabilities = Some(capabilities);
-                events.push(Event::Sampled);
+                tell(events, Event::Sampled);
             }
             ToHost::Sample(sample) => {
                 if self.samples.len() >= MAX_SAMPLES {
                     self.samples.pop_front();
                 }
                 self.samples.push_back(sample);
-                events.push(Event::Sampled);
+                tell(events, Event::Sampled);
             }
             // Input that nobody reads is taken from its writer all the same: a pipeline must not stall.
             ToHost::InputGone => {}
-            ToHost::Command { .. } => events.push(Event::Answered),
+            ToHost::Command { .. } => tell(events, Event::Answered),
             ToHost::Done { id, done } => match self.orders.get_mut(&id) {
                 Some(outstanding) if !outstanding.forgotten => {
                     outstanding.answer = Some(done);
-                    events.push(Event::Answered);
+                    tell(events, Event::Answered);
                 }
                 _ => drop(self.orders.remove(&id)),
             },
@@ -373,6 +373,13 @@ impl Link {
             message.encode(&mut frame);
             self.outgoing.extend(frame);
         }
+    }
+}
+
+/// That something is there to be looked at is told once in a row: else a guest would decide how much is kept here.
+fn tell(events: &mut Vec<Event>, event: Event) {
+    if events.last() != Some(&event) {
+        events.push(event);
     }
 }
 
