@@ -3,7 +3,7 @@
 use balloon::control::fleet::TreeDocument;
 use std::time::Duration;
 use tests::daemon::Daemon;
-use tests::memory::{Guest, MIB};
+use tests::memory::{Guest, MIB, Memory};
 use tests::run::until;
 use tests::{is_long, setup};
 
@@ -95,6 +95,38 @@ fn a_group_holds_what_its_microvms_hold_wherever_they_move() {
     guest.end();
     daemon.wait_until(|tree| tree.host.vms == 0 && tree.host.main_bytes == 4 << 30);
     assert!(events().contains("its workload has ended with exit code 0"), "{}", events());
+}
+
+/// The VMM is shown a host that is full: making one would hurt whatever else runs on it.
+#[test]
+fn a_daemon_that_stays_away_sheds_no_ceiling_on_a_full_host() {
+    let ballast = setup();
+    let meminfo = ballast.path("meminfo");
+    let available = |percent: u64| {
+        let text = format!("MemTotal: {} kB\nMemAvailable: {} kB\n", 16 << 20, (16 << 20) * percent / 100);
+        std::fs::write(&meminfo, text).unwrap();
+    };
+    available(60);
+    let daemon = Daemon::start(&ballast, "[pool]\ncapacity = '4g'\n[groups.ci]\nhigh = '160m'\n");
+    let mount = format!("mount --bind {} /proc/meminfo && exec \"$@\"", meminfo.display());
+    let guest = Guest::start_as("guest", &ballast, |run| {
+        run.options(["-m", "256m", "--group", "ci"]).through(&["unshare", "-m", "sh", "-c", &mount, "sh"])
+    });
+    let ceiling = |memory: &Memory| memory.0["ceiling"]["bytes"].as_u64().unwrap();
+    guest.wait_until(|memory| ceiling(memory) <= 160 * MIB);
+
+    available(3);
+    std::thread::sleep(Duration::from_secs(3));
+    daemon.kill();
+    // Three leases.
+    std::thread::sleep(Duration::from_secs(30));
+    assert!(ceiling(&guest.memory()) <= 160 * MIB, "{:?}", guest.memory());
+
+    available(60);
+    let climbing = guest.wait_until(|memory| ceiling(memory) > 160 * MIB);
+    assert!(ceiling(&climbing) < 200 * MIB, "by a twentieth of the size at a time: {climbing:?}");
+    guest.wait_until(|memory| ceiling(memory) == 256 * MIB);
+    guest.end();
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::policy::state::State;
 
 impl Law {
     pub(super) fn adjust_ceiling(&mut self, now_ms: u64, orders: &mut Orders) {
-        let bounds = self.bounds(now_ms);
+        let bounds = self.bounds();
         self.ceiling.bound(&bounds);
         let mut by_statistics = None;
         match self.state {

@@ -18,6 +18,7 @@ mod ceilings;
 mod gain;
 mod gather;
 mod harm;
+mod lease;
 mod pace;
 mod pause;
 mod pauses;
@@ -51,6 +52,7 @@ use ceiling::{Bounds, Ceiling};
 use gain::Gain;
 use gather::Gather;
 use harm::Harm;
+use lease::Imposed;
 use pace::Pace;
 use pause::Pause;
 use statistics::Driver;
@@ -83,6 +85,7 @@ pub struct Law {
     booted_bytes: u64,
     envelope: Option<Envelope>,
     lease_until_ms: u64,
+    imposed: Imposed,
     /// The ceiling when the envelope came, which grants are added to.
     granted_from_bytes: u64,
     /// The envelope whose take has been ordered.
@@ -134,6 +137,7 @@ impl Law {
             booted_bytes: size_bytes,
             envelope: None,
             lease_until_ms: 0,
+            imposed: Imposed::default(),
             granted_from_bytes: max_bytes,
             taken_sequence: None,
             hold: Pause::default(),
@@ -170,16 +174,13 @@ impl Law {
             Observation::Reclaimed(reclaimed) => self.reclaimed(now_ms, reclaimed),
             Observation::Statistics(values) => self.told(now_ms, values),
             Observation::Host(reading) => self.host = *reading,
-            Observation::Envelope(envelope) => {
-                self.lease_until_ms = now_ms.saturating_add(envelope.lease_ms);
-                self.envelope = Some(*envelope);
-                self.granted_from_bytes = self.ceiling.bytes();
-            }
+            Observation::Envelope(envelope) => self.lease(now_ms, envelope),
             Observation::Settings(settings) => {
                 self.settings = *settings;
                 self.ceiling.settled();
             }
         }
+        self.lapse(now_ms);
         self.choose_source(now_ms, orders);
         self.check_gain(now_ms);
         self.enter(now_ms, orders);
@@ -196,8 +197,7 @@ impl Law {
         let held = self.held_bytes();
         let step = if self.state == State::Trimming { self.planned_bytes(now_ms, lists) } else { 0 };
         // Who holds less than trimming leaves is not wanted to hold more.
-        let target =
-            held.saturating_sub(step).max(self.left_bytes().min(held)).min(self.bounds(now_ms).max_bytes);
+        let target = held.saturating_sub(step).max(self.left_bytes().min(held)).min(self.bounds().max_bytes);
         Status {
             state: self.state,
             until_ms: self.pause(now_ms).map(|(_, until_ms, _)| until_ms).filter(|until| *until < u64::MAX),
@@ -237,12 +237,11 @@ impl Law {
         scale(self.settings.working_set_age_ms, CALM, self.lambda_permille(now_ms))
     }
 
-    /// `max` and floor stay when a lease ends, all else goes.
-    fn bounds(&self, now_ms: u64) -> Bounds {
+    /// `max` and floor stay when a lease ends, and a ceiling is not shed at once; all else goes.
+    fn bounds(&self) -> Bounds {
         let own_max = self.settings.max_bytes.min(self.size_bytes);
         let max_bytes = self.envelope.map_or(own_max, |envelope| envelope.max_bytes.min(own_max));
-        let leased = self.leased(now_ms).and_then(|envelope| envelope.high_bytes);
-        let high_bytes = [leased, self.settings.high_bytes].into_iter().flatten().min();
+        let high_bytes = [self.imposed.bytes(), self.settings.high_bytes].into_iter().flatten().min();
         Bounds { max_bytes, high_bytes, floor_bytes: self.floor_bytes().min(max_bytes) }
     }
 

@@ -117,9 +117,9 @@ fn run(steps: &[(u64, Observation)]) -> Vec<Decision> {
     for (passed_ms, observation) in steps {
         now_ms += passed_ms;
         let mut orders = Orders::new();
-        let (before, ceiling_before) = (law.bounds(now_ms), law.ceiling.bytes());
+        let (before, ceiling_before) = (law.bounds(), law.ceiling.bytes());
         law.observe(now_ms, observation, &mut orders);
-        let (bounds, ceiling) = (law.bounds(now_ms), law.ceiling.bytes());
+        let (bounds, ceiling) = (law.bounds(), law.ceiling.bytes());
         let limits_changed = before != bounds || law.state == State::Manual;
         assert!(ceiling <= bounds.max_bytes, "above max");
         assert!(ceiling >= bounds.floor_bytes.min(bounds.max_bytes), "below the floor");

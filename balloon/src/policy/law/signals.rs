@@ -51,14 +51,14 @@ impl Law {
         }
         // A guest whose page cache fills its memory waits for reclaim now and then, and trimming helps it.
         let is_scarce = sample.available_bytes < scale(sample.total_bytes, tuning.scarce_permille, 1000);
-        if let Some(signal) = self.signal(now_ms, sample, delta, is_scarce) {
+        if let Some(signal) = self.signal(sample, delta, is_scarce) {
             self.suffers(now_ms, signal, is_scarce, scale(delta.stall_us, 1_000_000, delta.elapsed_us));
         }
     }
 
     /// How the guest suffers, if it does.
-    fn signal(&self, now_ms: u64, sample: &Sample, delta: &Delta, is_scarce: bool) -> Option<Signal> {
-        let is_bound = self.ordered_ceiling_bytes < self.bounds(now_ms).max_bytes;
+    fn signal(&self, sample: &Sample, delta: &Delta, is_scarce: bool) -> Option<Signal> {
+        let is_bound = self.ordered_ceiling_bytes < self.bounds().max_bytes;
         let lists_pages = sample.file_bytes().saturating_add(sample.anon_bytes()).div_euclid(PAGE_BYTES);
         let no_trigger = self.capabilities.is_some_and(|can| can.psi && !can.psi_trigger);
         let stall_ppm = scale(delta.stall_us, 1_000_000, delta.elapsed_us);
@@ -85,7 +85,7 @@ impl Law {
     pub(super) fn suffers(&mut self, now_ms: u64, signal: Signal, is_scarce: bool, stall_ppm: u64) {
         let tuning = self.tuning;
         // What it waits for because the balloon fetches is over when that ends.
-        let is_bound = self.ceiling.bytes() < self.bounds(now_ms).max_bytes;
+        let is_bound = self.ceiling.bytes() < self.bounds().max_bytes;
         if self.gather.end() && !is_bound && matches!(signal, Signal::Stall | Signal::Thrash) {
             return;
         }
@@ -113,7 +113,7 @@ impl Law {
         let most_bytes = self
             .host_is_short()
             .then(|| self.granted_from_bytes.saturating_add(grant_bytes).saturating_sub(ceiling_bytes));
-        let bounds = self.bounds(now_ms);
+        let bounds = self.bounds();
         let kept_until_ms = self.hold.until_ms().max(now_ms.saturating_add(tuning.lifted_ms));
         self.ceiling.lift(now_ms, &bounds, is_repeated, most_bytes, kept_until_ms, &tuning);
     }
