@@ -87,6 +87,7 @@ impl Fleet {
                 index,
                 charge_bytes: row
                     .charge_bytes
+                    .saturating_sub(row.layer_bytes)
                     .saturating_sub(row.take_bytes)
                     .saturating_sub(row.page_out_bytes)
                     .saturating_sub(row.outstanding_bytes),

@@ -24,9 +24,15 @@ pub(super) fn next(lambda: u64, charge_bytes: u64, goal_bytes: u64, tuning: &Fle
     }
 }
 
-/// Pressure on a microVM of `weight`, where 100 is what who has set none has.
+/// Pressure on a microVM of `weight`, where 100 is what who has set none has: none where nothing presses.
 pub(super) fn weighted(lambda: u64, weight: u32) -> u64 {
-    scale(lambda, 100, u64::from(weight).max(1)).max(CALM)
+    if lambda <= CALM { CALM } else { scale(lambda, 100, u64::from(weight).max(1)).max(CALM) }
+}
+
+/// What a weight comes to within a group of weight `above`.
+pub(super) fn inherited(weight: u32, above: u32) -> u32 {
+    let weight = scale(weight.into(), above.into(), 100).max(1);
+    u32::try_from(weight).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -51,6 +57,13 @@ mod tests {
         assert_eq!(weighted(8000, 400), 2000);
         assert_eq!(weighted(8000, 10_000), CALM);
         assert_eq!(weighted(2000, 50), 4000);
+        assert_eq!((weighted(CALM, 50), weighted(CALM, 1)), (CALM, CALM), "nothing presses");
+    }
+
+    #[test]
+    fn weights_multiply_along_a_path() {
+        assert_eq!((inherited(100, 100), inherited(100, 400), inherited(50, 400)), (100, 400, 200));
+        assert_eq!((inherited(1, 1), inherited(u32::MAX, 10_000)), (1, u32::MAX));
     }
 
     proptest! {

@@ -31,6 +31,8 @@ mod take;
 #[cfg(test)]
 mod tests;
 mod tick;
+#[cfg(test)]
+mod tree_tests;
 
 pub use ages::Cold;
 pub use host::Host;

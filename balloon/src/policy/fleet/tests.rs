@@ -6,25 +6,31 @@ use super::*;
 use crate::zone::{Limits, Pool, Protection, Tree};
 use proptest::prelude::*;
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 const NONE: [Cold; COLD_POINTS] = [Cold { age_ms: 0, bytes: 0 }; COLD_POINTS];
 
-fn pool(capacity_bytes: u64) -> Tree {
+pub(super) fn pool(capacity_bytes: u64) -> Tree {
     Tree::new(Pool { capacity_bytes, overcommit: true }).unwrap()
 }
 
-fn vm(tree: &mut Tree, group: &str, name: &str, limits: Limits, held: u64) -> Reading {
+pub(super) fn vm(tree: &mut Tree, group: &str, name: &str, limits: Limits, held: u64) -> Reading {
     let vm = tree.create_vm(group, name, limits).unwrap();
     tree.settle(vm, 1, held).unwrap();
-    Reading { vm, ceiling_bytes: held, cold: NONE, yield_bytes_per_s: 0, follows: true, pages_out: true }
+    // Of a guest that nothing limits.
+    Reading { vm, ceiling_bytes: u64::MAX, cold: NONE, yield_bytes_per_s: 0, follows: true, pages_out: true }
 }
 
-fn host(available_permille: u64) -> Host {
+pub(super) fn host(available_permille: u64) -> Host {
     let (total_bytes, available_bytes) = (100_000 * MIB, 100 * MIB * available_permille);
     Host { total_bytes, available_bytes, ..Host::default() }
 }
 
-fn tick(fleet: &mut Fleet, tree: &Tree, host: &Host, readings: &[Reading]) -> (Verdict, Vec<Allotment>) {
+pub(super) fn tick(
+    fleet: &mut Fleet,
+    tree: &Tree,
+    host: &Host,
+    readings: &[Reading],
+) -> (Verdict, Vec<Allotment>) {
     let mut allotments = Vec::new();
     let verdict = fleet.tick(tree, host, readings, &mut allotments);
     (verdict, allotments)

@@ -6,6 +6,7 @@ use super::memory::{CRITICAL_LAG_TICKS, LAG_TICKS, Memory, remembered};
 use super::shortage::Shortage;
 use super::take::Giver;
 use super::{Allotment, FleetTuning, Host, Kill, Pressure, Reading, Verdict};
+use crate::policy::Tuning;
 use crate::policy::arithmetic::permille;
 use crate::zone::{Id, Kind, Protection, Tree};
 
@@ -40,6 +41,8 @@ pub(super) struct Row {
     pub(super) outstanding_bytes: u64,
     /// What its law gives back until the daemon's patience ends.
     pub(super) yield_bytes: u64,
+    /// What it alone is charged of layers: on top of its limits, as in its cgroup, and no guest can give it back.
+    pub(super) layer_bytes: u64,
 }
 
 /// Arbitration of one host.
@@ -180,6 +183,11 @@ impl Fleet {
             let is_arbitrated = matches!(node.kind(), Kind::Pool | Kind::Group | Kind::Vm);
             places.push(is_arbitrated.then_some(rows.len()));
             if !is_arbitrated {
+                let vm = rows.last_mut().filter(|row| row.is_vm && tree.parent(id) == Some(row.id));
+                if let (Kind::Shared, Some(vm)) = (node.kind(), vm) {
+                    vm.layer_bytes = vm.layer_bytes.saturating_add(node.charge_bytes());
+                    vm.goal_bytes = vm.goal_bytes.saturating_add(node.charge_bytes());
+                }
                 return;
             }
             let limits = node.limits();
@@ -204,6 +212,7 @@ impl Fleet {
                 page_out_bytes: 0,
                 outstanding_bytes,
                 yield_bytes: 0,
+                layer_bytes: 0,
             });
         });
         let order = protection.order();
@@ -212,6 +221,7 @@ impl Fleet {
             let Some(row) = of.and_then(|place| rows.get_mut(place)) else { continue };
             row.parent = order.parent(position).and_then(place);
         }
+        let most_yield_bytes_per_s = Tuning::default().bytes_per_s;
         for (index, reading) in readings.iter().enumerate() {
             let of = order.position(reading.vm).and_then(place);
             let Some(row) = of.and_then(|place| rows.get_mut(place)).filter(|row| row.is_vm) else {
@@ -219,7 +229,10 @@ impl Fleet {
             };
             row.guest = Some(index);
             if reading.follows {
-                row.yield_bytes = reading.yield_bytes_per_s.saturating_mul(self.tuning.patience_s);
+                // Its word, which others must not pay for: no law gives more, and nobody more than it has.
+                let yield_bytes_per_s = reading.yield_bytes_per_s.min(most_yield_bytes_per_s);
+                row.yield_bytes =
+                    yield_bytes_per_s.saturating_mul(self.tuning.patience_s).min(row.charge_bytes);
             }
         }
         for place in (0..rows.len()).rev() {
@@ -266,6 +279,7 @@ impl Fleet {
             let Some(above) = above else { continue };
             row.max_bytes = row.max_bytes.min(above.max_bytes);
             row.high_bytes = row.high_bytes.min(above.high_bytes);
+            row.weight = lambda::inherited(row.weight, above.weight);
             if above.lambda > row.lambda {
                 (row.lambda, row.pressed_by) = (above.lambda, above.pressed_by);
             }
@@ -298,8 +312,14 @@ impl Fleet {
                 if given_bytes > 0 {
                     memory.directed(given_bytes);
                 }
+                // What a daemon before had it at, if this one is new.
+                memory.target_bytes =
+                    memory.target_bytes.or(Some(reading.ceiling_bytes).filter(|bytes| *bytes > 0));
                 memory.impose(
-                    balloon.then(|| row.charge_bytes.saturating_sub(given_bytes).max(floor_bytes)),
+                    balloon.then(|| {
+                        let guest_bytes = row.charge_bytes.saturating_sub(row.layer_bytes);
+                        guest_bytes.saturating_sub(given_bytes).max(floor_bytes)
+                    }),
                     short || row.lambda > CALM,
                     max_bytes,
                     &self.tuning,
