@@ -31,10 +31,14 @@ pub fn kill(vms: &Path, condemned: &Condemned) -> io::Result<()> {
     if let Err(error) = leave_word(&word, &condemned.reason) {
         log::warn!("cannot leave word of why microVM '{}' is killed: {error}", condemned.name);
     }
-    Ok(pidfd_send_signal(process, Signal::KILL).inspect_err(|_| {
-        // Whatever ends it later, it is not this.
-        let _ = std::fs::remove_file(&word);
-    })?)
+    match pidfd_send_signal(process, Signal::KILL) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            // Whatever ends it, it is not this.
+            let _ = std::fs::remove_file(&word);
+            if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error.into()) }
+        }
+    }
 }
 
 fn leave_word(path: &Path, reason: &str) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use super::dirs::Dirs;
 use super::format::Format;
 use super::lifetime::Lifetime;
-use super::{client, each, signal_name, signals};
+use super::{client, each, signal_name};
 use clap::Args;
 use std::error::Error;
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ pub fn run(args: &KillArgs) -> Result<ExitCode, Box<dyn Error>> {
     each::name(&args.names, args.format, |name| {
         let vm = client::find(&state, name)?;
         if i32::from(args.signal) == libc::SIGKILL {
-            Lifetime::of(&vm)?.signal(signals::kill())?;
+            Lifetime::of(&vm)?.kill()?;
         } else {
             client::signal(&vm, args.signal)?;
         }

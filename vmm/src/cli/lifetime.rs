@@ -47,6 +47,16 @@ impl Lifetime {
         signals::send(process, number)
     }
 
+    /// Has it end the microVM whatever its guest does.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(signals::kill())?;
+        // Whom somebody stopped hears nothing until he goes on.
+        self.signal(libc::SIGCONT)
+    }
+
     /// Waits for the end, at most for `limit`; says how it was, or nothing if it has not come.
     ///
     /// # Errors

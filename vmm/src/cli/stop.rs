@@ -5,7 +5,6 @@ use super::dirs::Dirs;
 use super::each;
 use super::format::Format;
 use super::lifetime::Lifetime;
-use super::signals;
 use super::state::{Known, STOP_SIGNAL};
 use clap::Args;
 use std::error::Error;
@@ -51,7 +50,8 @@ fn stop(vm: &Known, patience: Duration) -> io::Result<()> {
     let mut lifetime = Lifetime::of(vm)?;
     let signal = vm.record.as_ref().map_or(STOP_SIGNAL, |record| record.stop_signal);
     match client::signal(vm, signal) {
-        Ok(()) => {}
+        // One that has ended by itself has what it wrote delivered, and its own exit code.
+        Ok(()) | Err(Asked::Ending(_)) => {}
         // There is no workload yet: the start is given up.
         Err(Asked::Starting(_) | Asked::Refused(_)) => lifetime.signal(libc::SIGTERM)?,
         // One that cannot be asked gets no time to think about it.
@@ -68,9 +68,7 @@ fn stop(vm: &Known, patience: Duration) -> io::Result<()> {
 
 /// Ends a microVM whatever its guest does, and waits for that.
 pub(super) fn end(lifetime: &mut Lifetime) -> io::Result<()> {
-    lifetime.signal(signals::kill())?;
-    // Whom somebody stopped hears nothing until he goes on.
-    lifetime.signal(libc::SIGCONT)?;
+    lifetime.kill()?;
     if lifetime.wait(Some(CLEANING))?.is_none() {
         // The VMM dies with it, and the next start sweeps what is left.
         lifetime.signal(libc::SIGKILL)?;
