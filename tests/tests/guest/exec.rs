@@ -84,9 +84,12 @@ fn it_has_a_terminal_of_the_users_size(ballast: &Ballast) {
     shell.types("\u{3}");
     shell.types("echo a$((1+1))b\n");
     shell.shows("a2b");
+    // Whoever is left behind keeps the terminal, and nobody waiting.
+    shell.types("trap '' HUP; sleep 6000 &\n");
     shell.types("exit 5\n");
     shell.exits(5);
     assert!(shell.is_cooked());
+    exec(ballast, &[], "pkill -f 'sleep 6000'").end().exits(0);
 }
 
 fn it_runs_in_the_zone_that_is_named(ballast: &Ballast) {

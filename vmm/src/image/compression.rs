@@ -86,10 +86,20 @@ struct Expanding<'a> {
 
 impl Read for Expanding<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        let read = self.inner.read(buffer).map_err(told)?;
         self.expanded += read as u64;
         self.limits.check_expansion(self.compressed.get(), self.expanded).map_err(io::Error::other)?;
         Ok(read)
+    }
+}
+
+/// Decoders say in words of their own that there should be more.
+fn told(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            io::Error::new(error.kind(), "its compressed data ends too early: fetch or make it again")
+        }
+        _ => error,
     }
 }
 
