@@ -49,7 +49,7 @@ pub enum Error {
         told: String,
     },
     /// What it says cannot be had.
-    #[error("the configuration cannot be had")]
+    #[error("the configuration cannot be used")]
     Zone(#[from] ZoneError),
 }
 

@@ -61,14 +61,12 @@ impl Files {
         let uses = layers::uses(&layer_mappings(process.pid)?, &self.state);
         for used in &uses {
             self.open.entry(used.id).or_insert_with(|| {
-                match used.path.as_deref().map(|path| open(path, used.id)) {
-                    Some(Ok(mapped)) => OpenFile(Some(mapped)),
-                    Some(Err(error)) => {
-                        log::warn!("cannot look at the page cache of {:?}: {error}", used.path.as_deref());
-                        OpenFile(None)
-                    }
-                    None => OpenFile(None),
-                }
+                OpenFile(used.path.as_deref().and_then(|path| {
+                    let opened = open(path, used.id);
+                    opened
+                        .inspect_err(|error| log::warn!("cannot look at the page cache of {path}: {error}"))
+                        .ok()
+                }))
             });
         }
         Ok(uses)

@@ -154,10 +154,18 @@ pub fn run(
 /// What the configuration would come to here, in words.
 ///
 /// # Errors
-/// It cannot be had.
+/// It cannot be had, or metrics cannot be served where it says.
 pub fn dry_run(config: Option<&Path>) -> Result<String, Error> {
     let memory_bytes = memory_bytes()?;
-    Ok(dry_run::describe(&reload::read(config)?, memory_bytes)?)
+    let content = reload::read(config)?;
+    if let Some(address) = content.metrics
+        && let Err(source) = TcpListener::bind(address)
+        // By the daemon that runs, for one.
+        && source.kind() != io::ErrorKind::AddrInUse
+    {
+        return Err(Error::Metrics { address, source });
+    }
+    Ok(dry_run::describe(&content, memory_bytes)?)
 }
 
 fn memory_bytes() -> Result<u64, Error> {

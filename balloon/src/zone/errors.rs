@@ -10,7 +10,7 @@ pub enum Error {
     #[error("this zone, VM or group is gone")]
     Gone,
     /// The node is of another kind than the request is for.
-    #[error("'{name}' is a {kind}, for which there is no such request")]
+    #[error("{}", no_such_request(name, *kind))]
     Kind {
         /// The node.
         name: String,
@@ -199,4 +199,14 @@ pub enum Error {
         /// The pool's capacity.
         capacity_bytes: u64,
     },
+}
+
+/// Limits are asked for of whatever has a path, and the pool's is what somebody writes who leaves it out.
+fn no_such_request(name: &str, kind: Kind) -> String {
+    match kind {
+        Kind::Pool => "the pool is no group, and its size is [pool] capacity in ballastd's configuration: name a group, such \
+                       as ci/linux"
+            .into(),
+        _ => format!("'{name}' is a {kind}, for which there is no such request"),
+    }
 }

@@ -25,7 +25,7 @@ pub enum ImageVerb {
         /// Its name afterwards; else the one that its archive gives it
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
-        /// Directory, tar (plain, gzip, zstd), docker archive, OCI layout, or - for standard input
+        /// Directory, tar (plain, gzip, zstd, xz), docker archive, OCI layout, or - for standard input
         image: OsString,
     },
     /// List imported images

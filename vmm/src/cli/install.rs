@@ -4,10 +4,23 @@ use std::path::PathBuf;
 
 /// A part of Ballast is not there.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot find Ballast's own program '{program}' beside {}: install Ballast whole, or set {VARIABLE} to its directory", beside.display())]
-pub struct Missing {
-    program: &'static str,
-    beside: PathBuf,
+pub enum Missing {
+    /// Nor where it belongs.
+    #[error("cannot find Ballast's own program '{program}' in {}: install Ballast whole, or set {VARIABLE} to its directory", beside.display())]
+    Uninstalled {
+        /// Its name.
+        program: &'static str,
+        /// Where `ballast` is.
+        beside: PathBuf,
+    },
+    /// Nor where the user says.
+    #[error("cannot find Ballast's own program '{program}' in {}, which ${VARIABLE} names: correct or unset that", dir.display())]
+    Elsewhere {
+        /// Its name.
+        program: &'static str,
+        /// What the variable says.
+        dir: PathBuf,
+    },
 }
 
 const VARIABLE: &str = "BALLAST_LIBEXEC";
@@ -37,13 +50,12 @@ pub fn simulator() -> Result<PathBuf, Missing> {
 }
 
 fn find(program: &'static str) -> Result<PathBuf, Missing> {
+    let in_dir = |dir: PathBuf| Some(dir.join(program)).filter(|path| path.is_file());
+    if let Some(dir) = std::env::var_os(VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from) {
+        return in_dir(dir.clone()).ok_or(Missing::Elsewhere { program, dir });
+    }
     let own = std::env::current_exe().unwrap_or_default();
     let beside = own.parent().map(PathBuf::from).unwrap_or_default();
-    let explicit = std::env::var_os(VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let places = match explicit {
-        Some(dir) => vec![dir],
-        None => vec![beside.clone(), beside.join("../libexec/ballast")],
-    };
-    let found = places.into_iter().map(|dir| dir.join(program)).find(|path| path.is_file());
-    found.ok_or(Missing { program, beside })
+    let found = in_dir(beside.clone()).or_else(|| in_dir(beside.join("../libexec/ballast")));
+    found.ok_or(Missing::Uninstalled { program, beside })
 }

@@ -2,7 +2,9 @@
 
 use super::output::Output;
 use super::recording::each_line;
+use balloon::control::host_trace;
 use balloon::policy::trace::{self, LINE_BYTES, Replay};
+use balloon::recording_line;
 use clap::Args;
 use std::error::Error;
 use std::fs::File;
@@ -21,6 +23,10 @@ pub struct ReplayArgs {
 enum Failure {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    #[error("{} is a recording of a host, in which no law decides: `ballast report` plots it", path.display())]
+    Host { path: PathBuf },
+    #[error("{} is no recording of a microVM: give a file that `ballast run --record` has made", path.display())]
+    Recording { path: PathBuf, source: trace::Error },
     #[error("{} does not replay", path.display())]
     Replay { path: PathBuf, source: trace::Error },
 }
@@ -32,8 +38,16 @@ enum Failure {
 pub fn run(args: &ReplayArgs) -> Result<ExitCode, Box<dyn Error>> {
     let path = || args.file.clone();
     let read = |source| Failure::Read { path: path(), source };
-    let replay = replay(BufReader::new(File::open(&args.file).map_err(read)?)).map_err(read)?;
-    let (replay, is_cut_off) = replay.map_err(|source| Failure::Replay { path: path(), source })?;
+    let mut file = BufReader::new(File::open(&args.file).map_err(read)?);
+    if file.fill_buf().map_err(read)?.starts_with(host_trace::BEGINNING) {
+        return Err(Failure::Host { path: path() }.into());
+    }
+    let (replay, is_cut_off) = replay(file).map_err(read)?.map_err(|source| match source {
+        trace::Error::Line(recording_line::Error::Garbled { line: 1, .. }) => {
+            Failure::Recording { path: path(), source }
+        }
+        _ => Failure::Replay { path: path(), source },
+    })?;
     let rest = if is_cut_off { "; its last line is cut off and left out" } else { "" };
     let (lines, decisions) = (replay.lines(), replay.decisions());
     writeln!(Output::lock(), "{lines} lines, {decisions} decisions: all as recorded{rest}")?;

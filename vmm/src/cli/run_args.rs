@@ -164,7 +164,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub timings: bool,
 
-    /// Directory, tar (plain, gzip, zstd), docker archive, OCI layout, imported name, or - for standard input; all that
+    /// Directory, tar (plain, gzip, zstd, xz), docker archive, OCI layout, imported name, or - for standard input; all that
     /// follows is the command and its arguments, instead of the image's
     // One argument, as only what follows the first word of the last one is never taken for an option.
     #[arg(value_names = ["IMAGE", "COMMAND"], required = true, num_args = 1.., trailing_var_arg = true)]

@@ -15,6 +15,7 @@ use balloon::control::orders::{
     ZoneMaxRequest,
 };
 use balloon::control::reclaim::{ReclaimDocument, ReclaimRequest};
+use balloon::device::LEAST_FLOOR_BYTES;
 use balloon::size::Size;
 use balloon::working_set::{StallBudget, WorkingSetAge};
 use balloon::zone::WEIGHTS;
@@ -213,6 +214,13 @@ fn change_group(args: &SetArgs, daemon: Daemon<'_>) -> Result<ExitCode, Box<dyn 
         return Err("without the name of a microVM, --group takes limits of the group: --memory-max, -high, -low, -min \
                     or --weight"
             .into());
+    }
+    if let Some(max) = args.own_max().and_then(Limit::bytes).filter(|max| *max < LEAST_FLOOR_BYTES) {
+        let [max, least] = [max, LEAST_FLOOR_BYTES].map(Size::from_bytes);
+        return Err(format!(
+            "no microVM could keep to {max}, as any guest is left {least}: give the group more"
+        )
+        .into());
     }
     let protection = |size: Size| Some(size.bytes()).filter(|bytes| *bytes > 0);
     daemon.change_group(&GroupLimitsRequest {

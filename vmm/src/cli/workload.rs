@@ -28,6 +28,9 @@ pub enum Error {
     /// A limit that cannot be read.
     #[error("'{0}' is no limit: write NAME=SOFT or NAME=SOFT:HARD with whole numbers or 'unlimited'")]
     Limit(String),
+    /// A limit that is above itself.
+    #[error("'{0}': the soft limit, which comes first, is above the hard one")]
+    SoftAboveHard(String),
     /// A limit of unknown name.
     #[error("'{name}' is no resource that can be limited: use one of {}", Resource::names().join(", "))]
     Resource {
@@ -158,7 +161,7 @@ fn limits(texts: &[String]) -> Result<Vec<Ulimit>, Error> {
         let (soft, hard) = values.split_once(':').unwrap_or((values, values));
         let (soft, hard) = (limit(soft).ok_or_else(bad)?, limit(hard).ok_or_else(bad)?);
         if soft > hard {
-            return Err(bad());
+            return Err(Error::SoftAboveHard(text.clone()));
         }
         if all.iter().any(|other| other.resource == resource) {
             return Err(Error::TwoLimits(resource.name()));

@@ -54,7 +54,7 @@ pub enum ArgumentError {
     #[error("a microVM has at most {most} zones, what -m says is one of them", most = ZONES)]
     TooMany,
     /// `--in-zone` names none.
-    #[error("--in-zone {zone}: there is no such zone; there are {}", names.join(", "))]
+    #[error("--in-zone {zone}: there is no such zone; its zones are: {}", names.join(", "))]
     Unknown {
         /// What was named.
         zone: String,
@@ -162,7 +162,7 @@ mod tests {
         );
         assert_eq!(find_zone(&zones, "cache"), Ok(1));
         let error = find_zone(&zones, "cash").unwrap_err().to_string();
-        assert!(error.ends_with("there are ram, cache, big-2"), "{error}");
+        assert!(error.ends_with("its zones are: ram, cache, big-2"), "{error}");
     }
 
     #[test]
