@@ -2,6 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::time::Duration;
 use tests::{Ballast, process, run::until, setup};
 
 /// Starts one in the background and gives its ID.
@@ -87,6 +88,11 @@ fn whoever_is_killed_the_state_stays_true() {
     start(&ballast, &["--name", "web", "-m", "128m"], "echo up; sleep 1000");
     kill_process(supervisor(&ballast, "web"), Signal::STOP).unwrap();
     says(&ballast, &["rm", "-f", "web"], "web\n");
+    start(&ballast, &["--name", "web", "-m", "128m"], "echo up; sleep 1000");
+    kill_process(supervisor(&ballast, "web"), Signal::STOP).unwrap();
+    says(&ballast, &["kill", "web"], "web\n");
+    says(&ballast, &["wait", "web"], "137\n");
+    says(&ballast, &["rm", "web"], "web\n");
     // A guest that does not listen, and one that is removed at its end.
     start(&ballast, &["--name", "deaf", "--rm", "-m", "128m"], "trap '' TERM; echo up; sleep 1000");
     until(|| ballast.command(&["logs", "deaf"]).end().stdout == b"up\n", || "it is not deaf yet".into());
@@ -94,4 +100,16 @@ fn whoever_is_killed_the_state_stays_true() {
     says(&ballast, &["stop", "-t", "1", "deaf"], "deaf\n");
     waiter.end().exits(0).prints("137\n");
     leaves_nothing(&ballast);
+}
+
+#[test]
+fn one_that_is_ending_by_itself_keeps_its_output_and_its_exit_code() {
+    let ballast = setup();
+    // More than the pipe to a reader that is late holds: `ballast` has the rest when the microVM is gone.
+    let run = ballast.run("busybox", &["sh", "-c", "head -c 100000 /dev/zero; exit 3"]);
+    let running = run.options(["--name", "late"]).reader_sleeps(Duration::from_secs(20)).start();
+    process::wait_until_gone(running.vmm());
+    says(&ballast, &["stop", "-t", "60", "late"], "late\n");
+    let ended = running.end().exits(3);
+    assert_eq!(ended.stdout.len(), 100_000);
 }

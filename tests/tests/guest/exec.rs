@@ -89,7 +89,7 @@ fn it_has_a_terminal_of_the_users_size(ballast: &Ballast) {
     shell.types("exit 5\n");
     shell.exits(5);
     assert!(shell.is_cooked());
-    exec(ballast, &[], "pkill -f 'sleep 6000'").end().exits(0);
+    exec(ballast, &[], "ps | grep -v grep | grep -q 'sleep 6000'").end().exits(0);
 }
 
 fn it_runs_in_the_zone_that_is_named(ballast: &Ballast) {
