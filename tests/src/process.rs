@@ -35,6 +35,15 @@ fn has_ended(pid: Pid) -> bool {
     field(pid, "State:").is_none_or(|state| state.starts_with('Z'))
 }
 
+/// Whether the process has another one open, as who waits for its end.
+#[must_use]
+pub fn holds_another(pid: Pid) -> bool {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    files
+        .filter_map(|file| fs::read_link(file.path()).ok())
+        .any(|link| link.to_string_lossy().contains("pidfd"))
+}
+
 /// What the process has mapped.
 #[must_use]
 pub fn mappings(pid: Pid) -> Vec<Mapping> {

@@ -1,8 +1,9 @@
 //! A microVM in the background: started, seen, listened to, stopped, and gone when it is removed.
 
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
-use std::time::Duration;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use tests::{Ballast, process, run::until, setup};
 
 /// Starts one in the background and gives its ID.
@@ -105,11 +106,18 @@ fn whoever_is_killed_the_state_stays_true() {
 #[test]
 fn one_that_is_ending_by_itself_keeps_its_output_and_its_exit_code() {
     let ballast = setup();
-    // More than the pipe to a reader that is late holds: `ballast` has the rest when the microVM is gone.
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    // More than the pipe holds: `ballast` has the rest when the microVM is gone.
     let run = ballast.run("busybox", &["sh", "-c", "head -c 100000 /dev/zero; exit 3"]);
-    let running = run.options(["--name", "late"]).reader_sleeps(Duration::from_secs(20)).start();
+    let run = run.options(["--name", "late"]).stdout_to(File::from(OwnedFd::from(writer)));
+    let running = run.start();
     process::wait_until_gone(running.vmm());
-    says(&ballast, &["stop", "-t", "60", "late"], "late\n");
-    let ended = running.end().exits(3);
-    assert_eq!(ended.stdout.len(), 100_000);
+    let stopping = ballast.command(&["stop", "-t", "600", "late"]).start();
+    // It has found who is to end, and waits for that.
+    until(|| process::holds_another(stopping.pid()), || "nobody waits for the end".into());
+    let mut output = Vec::new();
+    reader.read_to_end(&mut output).unwrap();
+    assert_eq!(output.len(), 100_000);
+    running.end().exits(3);
+    stopping.end().exits(0).prints("late\n");
 }
