@@ -77,7 +77,7 @@ fn limits(limits: &Limits) -> String {
     set.chain([format!("weight {weight}")]).collect::<Vec<_>>().join(", ")
 }
 
-/// A word for who left a unit out.
+/// What is said of a limit that nobody can keep to: who left out a unit should see that.
 fn too_little(bytes: u64) -> String {
     match bytes {
         LEAST_FLOOR_BYTES.. => String::new(),

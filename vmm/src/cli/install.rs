@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// A part of Ballast is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum Missing {
-    /// Nor where it belongs.
+    /// Not beside `ballast`.
     #[error("cannot find Ballast's own program '{program}' in {}: install Ballast whole, or set {VARIABLE} to its directory", beside.display())]
     Uninstalled {
         /// Its name.
@@ -13,7 +13,7 @@ pub enum Missing {
         /// Where `ballast` is.
         beside: PathBuf,
     },
-    /// Nor where the user says.
+    /// Not where the user says that it is.
     #[error("cannot find Ballast's own program '{program}' in {}, which ${VARIABLE} names: correct or unset that", dir.display())]
     Elsewhere {
         /// Its name.
