@@ -155,6 +155,11 @@ impl Command {
         }
     }
 
+    /// Whether its process has ended; what that wrote may still be on its way.
+    pub const fn has_ended(&self) -> bool {
+        self.status.is_some()
+    }
+
     /// Its process has ended.
     pub fn ended(&mut self, status: ExitStatus) {
         self.status = Some(status);

@@ -114,7 +114,9 @@ impl<'a> Commands<'a> {
 
     /// A child of the agent ended.
     pub fn reaped(&mut self, pid: Pid, status: ExitStatus) {
-        if let Some(command) = self.all.iter_mut().find(|command| command.pid == pid) {
+        // The number of one that has ended may be another's by now.
+        if let Some(command) = self.all.iter_mut().find(|command| command.pid == pid && !command.has_ended())
+        {
             command.ended(status);
         }
     }

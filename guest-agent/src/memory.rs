@@ -133,7 +133,8 @@ impl<'a> Memory<'a> {
             )));
         }
         group.adopt(pid)?;
-        let maps = read(&format!("/proc/{pid}/numa_maps"))?;
+        // One that has ended since maps nothing, and was moved all the same.
+        let maps = fs::read_to_string(format!("/proc/{pid}/numa_maps")).unwrap_or_default();
         let (there_bytes, elsewhere_bytes) = mapped_bytes(&maps, zone);
         Ok(Done::Moved { there_bytes, elsewhere_bytes })
     }

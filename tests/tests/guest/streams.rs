@@ -4,7 +4,8 @@ use rustix::process::Signal;
 use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
-use tests::{is_long, setup};
+use tests::run::until;
+use tests::{is_long, process, setup};
 
 /// Bytes without a pattern (xorshift64), the same each time.
 fn noise(bytes: usize) -> Vec<u8> {
@@ -67,6 +68,20 @@ fn a_reader_that_sleeps_for_ever_can_be_given_up() {
 fn output_that_cannot_be_written_is_a_failure() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     setup().run("busybox", &["echo", "lost"]).stdout_to(full).end().refuses().says("standard output");
+}
+
+#[test]
+fn how_the_workload_ends_is_known_though_its_output_cannot_be_written() {
+    let ballast = setup();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let run = ballast.run("busybox", &["sh", "-c", "echo lost; read line; exit 3"]);
+    let mut running = run.options(["-i", "--name", "job"]).stdout_to(full).start();
+    until(|| ballast.command(&["inspect", "job"]).end().code == 0, || "it does not start".into());
+    let waiter = ballast.command(&["wait", "job"]).start();
+    until(|| process::holds_another(waiter.pid()), || "nobody waits for the end".into());
+    drop(running.stdin.take());
+    let _ = running.end().refuses().says("standard output");
+    waiter.end().exits(0).prints("3\n");
 }
 
 #[test]

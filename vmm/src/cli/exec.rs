@@ -1,13 +1,14 @@
 //! `ballast exec NAME CMD`: runs a command beside the workload of a microVM, with the user's own streams.
 //!
-//! Three threads share the connection: this one reads frames and writes output, one reads standard input, one passes
-//! signals on. Whichever waits, waits for somebody slow, and keeps neither of the others.
+//! Three threads share the connection: this one reads frames and writes output, one reads standard input, one passes on
+//! the signals that a fourth hears. Whichever waits, waits for somebody slow, and keeps none of the others.
 
 use super::client;
 use super::dirs::Dirs;
 use super::format::printable;
 use super::output::eprint;
 use super::signals::Signals;
+use super::streams;
 use super::terminal::{self, RawMode};
 use balloon::control::orders::{ExecRequest, TerminalSize};
 use clap::Args;
@@ -15,10 +16,11 @@ use proto::{Decoder, FromCommand, MAX_PIECE, Message, OutputStream, Piece, ToCom
 use rustix::event::{PollFd, PollFlags, poll};
 use std::error::Error;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 /// Run a command in a running microVM, beside its own
@@ -105,16 +107,22 @@ pub fn run(args: &ExecArgs) -> Result<ExitCode, Box<dyn Error>> {
         granted: Condvar::new(),
     });
 
-    let passed = Arc::clone(&session);
-    std::thread::Builder::new().name("signals".into()).spawn(move || passed.pass_on(&signals))?;
+    // A microVM that is stopped hears nothing, and must not keep this program from hearing who insists.
+    let (tell, told) = mpsc::channel();
+    std::thread::Builder::new().name("signals".into()).spawn(move || pass_on(&signals, &tell))?;
+    let said = Arc::clone(&session);
+    std::thread::Builder::new().name("said".into()).spawn(move || {
+        told.iter().for_each(|message| drop(said.say(&message)));
+    })?;
     if args.interactive {
         let fed = Arc::clone(&session);
         // Nothing can interrupt a read of the user's terminal: this thread ends with the process.
         std::thread::Builder::new().name("stdin".into()).spawn(move || fed.feed())?;
     } else {
-        session.say(&ToCommand::InputEnd)?;
+        session.say_unless_over(&ToCommand::InputEnd)?;
     }
-    let ended = session.listen(socket);
+    let outputs = [streams::duplicate(io::stdout())?, streams::duplicate(io::stderr())?];
+    let ended = session.listen(socket, outputs);
     drop(raw);
     match ended? {
         End::Code(code) => Ok(ExitCode::from(code)),
@@ -172,15 +180,8 @@ fn request(args: &ExecArgs, variable: impl Fn(&str) -> Option<String>) -> Result
 }
 
 /// Writes output; false if nobody reads it any more.
-fn deliver(stream: OutputStream, piece: &Piece) -> io::Result<bool> {
-    let written = match stream {
-        OutputStream::Stdout => {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush())
-        }
-        OutputStream::Stderr => io::stderr().write_all(piece.as_bytes()),
-    };
-    match written {
+fn deliver(output: &mut File, piece: &Piece) -> io::Result<bool> {
+    match streams::write_all(output, piece.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         written => written.map(|()| true),
     }
@@ -211,7 +212,7 @@ impl Session {
     }
 
     /// Reads frames until the command has ended.
-    fn listen(&self, mut socket: UnixStream) -> io::Result<End> {
+    fn listen(&self, mut socket: UnixStream, [mut stdout, mut stderr]: [File; 2]) -> io::Result<End> {
         let mut decoder = Decoder::<FromCommand>::new();
         let mut delivered = 0;
         let mut buffer = vec![0; MAX_PIECE];
@@ -230,12 +231,17 @@ impl Session {
                     None => break,
                     Some(FromCommand::Started { .. }) => socket.set_read_timeout(None)?,
                     Some(FromCommand::Output { stream, piece }) => {
-                        if !deliver(stream, &piece)? {
+                        let output = match stream {
+                            OutputStream::Stdout => &mut stdout,
+                            OutputStream::Stderr => &mut stderr,
+                        };
+                        if !deliver(output, &piece)? {
                             return Ok(End::Code(PIPE));
                         }
                         delivered += piece.count();
                         if delivered >= CREDIT {
-                            self.give_credit(std::mem::take(&mut delivered))?;
+                            let bytes = std::mem::take(&mut delivered);
+                            self.say_unless_over(&ToCommand::Credit { bytes })?;
                         }
                     }
                     Some(FromCommand::Credit { bytes }) => {
@@ -252,8 +258,8 @@ impl Session {
         }
     }
 
-    fn give_credit(&self, bytes: u32) -> io::Result<()> {
-        match self.say(&ToCommand::Credit { bytes }) {
+    fn say_unless_over(&self, message: &ToCommand) -> io::Result<()> {
+        match self.say(message) {
             // It has said its last word, which is still to be read.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             said => said,
@@ -268,7 +274,9 @@ impl Session {
             let room = self.wait_for_credit();
             let length = match stdin.read(buffer.get_mut(..room).unwrap_or_default()) {
                 Ok(length @ 1..) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if streams::wait(&stdin, PollFlags::IN, io::Error::from(error.kind())).is_ok() => {
+                    continue;
+                }
                 _ => {
                     let _ = self.say(&ToCommand::InputEnd);
                     return;
@@ -293,31 +301,31 @@ impl Session {
         }
         usize::try_from(*credit).unwrap_or(MAX_PIECE).min(MAX_PIECE)
     }
+}
 
-    /// Passes signals on. A user who insists does not wait for the command.
-    fn pass_on(&self, signals: &Signals) {
-        let mut insistence = 0;
-        loop {
-            let waited = poll(&mut [PollFd::new(signals, PollFlags::IN)], None);
-            if !matches!(waited, Ok(_) | Err(rustix::io::Errno::INTR)) {
-                return;
-            }
-            while let Some(signal) = signals.next() {
-                if matches!(signal, libc::SIGINT | libc::SIGTERM) {
-                    insistence += 1;
-                    if insistence >= INSISTENCE {
-                        terminal::restore();
-                        std::process::exit(signal.saturating_add(128));
-                    }
+/// Passes signals on. A user who insists does not wait for the command.
+fn pass_on(signals: &Signals, tell: &mpsc::Sender<ToCommand>) {
+    let mut insistence = 0;
+    loop {
+        let waited = poll(&mut [PollFd::new(signals, PollFlags::IN)], None);
+        if !matches!(waited, Ok(_) | Err(rustix::io::Errno::INTR)) {
+            return;
+        }
+        while let Some(signal) = signals.next() {
+            if matches!(signal, libc::SIGINT | libc::SIGTERM) {
+                insistence += 1;
+                if insistence >= INSISTENCE {
+                    terminal::restore();
+                    std::process::exit(signal.saturating_add(128));
                 }
-                let resized =
-                    || terminal::size().map(|(rows, cols)| ToCommand::Resize(WindowSize { rows, cols }));
-                let message = match signal {
-                    libc::SIGWINCH => resized(),
-                    _ => u8::try_from(signal).ok().map(|number| ToCommand::Signal { number }),
-                };
-                let _ = message.map(|message| self.say(&message));
             }
+            let resized =
+                || terminal::size().map(|(rows, cols)| ToCommand::Resize(WindowSize { rows, cols }));
+            let message = match signal {
+                libc::SIGWINCH => resized(),
+                _ => u8::try_from(signal).ok().map(|number| ToCommand::Signal { number }),
+            };
+            let _ = message.map(|message| tell.send(message));
         }
     }
 }

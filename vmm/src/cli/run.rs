@@ -86,9 +86,8 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
         eprint(&timings::table(start_us, &session.milestones));
     }
     let conclusion = match delivered {
-        Ok(()) => conclude(session.outcome.take(), status, ending),
         Err(Undelivered::Interrupted(signal)) => Conclusion::quiet(signal.saturating_add(128)),
-        Err(error) => return Err(error.into()),
+        Ok(()) | Err(Undelivered::Write { .. }) => conclude(session.outcome.take(), status, ending),
     };
     eprint(&conclusion.words);
     let exit = Exit::new(conclusion.code, Some(wall_clock::ms_since_1970()), conclusion.words.trim_end());
@@ -97,7 +96,11 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, Box<dyn StdError>> {
     } else {
         registration.fail(&exit);
     }
-    Ok(ExitCode::from(conclusion.code))
+    match delivered {
+        // Whoever waits for the workload hears how that ended; this program's reader has not all of it.
+        Err(error @ Undelivered::Write { .. }) => Err(error.into()),
+        Ok(()) | Err(Undelivered::Interrupted(_)) => Ok(ExitCode::from(conclusion.code)),
+    }
 }
 
 /// What is written down of it.

@@ -121,7 +121,10 @@ impl Pumps {
 }
 
 /// Copies from a descriptor of our own, so that std's buffers and locks are not in the way.
-fn duplicate(stream: impl AsFd) -> io::Result<File> {
+///
+/// # Errors
+/// The host has no more descriptors.
+pub(super) fn duplicate(stream: impl AsFd) -> io::Result<File> {
     Ok(File::from(stream.as_fd().try_clone_to_owned()?))
 }
 
@@ -169,18 +172,29 @@ fn copy(source: &mut File, sink: &mut File) -> io::Result<()> {
                 continue;
             }
         };
-        let mut rest = buffer.get(..length).unwrap_or_default();
-        while !rest.is_empty() {
-            match sink.write(rest) {
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(error) => wait(sink, PollFlags::OUT, error)?,
-            }
-        }
+        write_all(sink, buffer.get(..length).unwrap_or_default())?;
     }
 }
 
+/// Writes all of `rest`, however long that takes.
+///
+/// # Errors
+/// The sink's.
+pub(super) fn write_all(sink: &mut File, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match sink.write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) => wait(sink, PollFlags::OUT, error)?,
+        }
+    }
+    Ok(())
+}
+
 /// Waits until `file` is ready if `error` only says that it is not; else hands the error back.
-fn wait(file: &File, ready: PollFlags, error: io::Error) -> io::Result<()> {
+///
+/// # Errors
+/// `error`, or the host's.
+pub(super) fn wait(file: &impl AsFd, ready: PollFlags, error: io::Error) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::Interrupted => Ok(()),
         io::ErrorKind::WouldBlock => match rustix::event::poll(&mut [PollFd::new(file, ready)], None) {
