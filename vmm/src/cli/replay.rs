@@ -69,6 +69,22 @@ mod tests {
     use balloon::recording_line::Error;
 
     #[test]
+    fn what_is_no_recording_of_a_microvm_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |name: &str, text: &[u8]| {
+            let file = dir.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            run(&ReplayArgs { file }).unwrap_err().to_string()
+        };
+        let host = said("host.trace", &[host_trace::BEGINNING, b"1}\n"].concat());
+        assert!(host.ends_with("in which no law decides: `ballast report` plots it"), "{host}");
+        for none in [&b"text\n"[..], b""] {
+            let none = said("none", none);
+            assert!(none.ends_with("give a file that `ballast run --record` has made"), "{none}");
+        }
+    }
+
+    #[test]
     fn whole_lines_replay_and_others_are_named() {
         let mut recording = Vec::new();
         write(&Header::new(0, 1 << 30, Settings::new(1 << 30), Tuning::default()), &mut recording);

@@ -205,6 +205,9 @@ mod tests {
                 assert!(decode(&packed[..cut], &limits).is_err(), "cut at {cut} of {}", packed.len());
             }
         }
+        let packed = gzip(&text);
+        let cut = decode(&packed[..packed.len() / 2], &limits).unwrap_err();
+        assert_eq!(cut.to_string(), "its compressed data ends too early: fetch or make it again");
         let mut wrong = gzip(&text);
         let crc = wrong.len() - 6;
         wrong[crc] ^= 1;
