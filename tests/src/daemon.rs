@@ -2,11 +2,15 @@
 
 use crate::ballast::{Ballast, program};
 use crate::control::ask;
+use crate::memory::MIB;
 use crate::run::until;
 use balloon::control::fleet::{SOCKET, TreeDocument};
 use rustix::process::{Pid, Signal};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 /// A daemon that serves a test's state directory; killed when dropped.
 pub struct Daemon {
@@ -46,8 +50,31 @@ impl Daemon {
     /// Waits until the zone tree is as `is_so` wants.
     #[track_caller]
     pub fn wait_until(&self, is_so: impl Fn(&TreeDocument) -> bool) -> TreeDocument {
-        until(|| is_so(&self.tree()), || format!("it stays at {:#?}", self.tree()));
-        self.tree()
+        let last = RefCell::new(None);
+        let is_seen_to_be = || {
+            let tree = self.tree();
+            let is_so = is_so(&tree);
+            *last.borrow_mut() = Some(tree);
+            is_so
+        };
+        until(is_seen_to_be, || format!("it stays at {:#?}", last.borrow()));
+        last.into_inner().unwrap()
+    }
+
+    /// The zone tree once each of these microVMs holds more than `least` bytes and gives nothing back by itself any more: what
+    /// a guest has free besides it reports within two seconds.
+    #[track_caller]
+    #[must_use]
+    pub fn at_rest(&self, vms: &[&str], least: u64) -> TreeDocument {
+        for _ in 0..15 {
+            let earlier = self.wait_until(|tree| vms.iter().all(|name| charge(tree, name) > least));
+            thread::sleep(Duration::from_secs(4));
+            let now = self.tree();
+            if vms.iter().all(|name| charge(&earlier, name).abs_diff(charge(&now, name)) < MIB) {
+                return now;
+            }
+        }
+        panic!("{vms:?} do not come to rest: {:#?}", self.tree());
     }
 
     /// Has microVM `name` be in the group at this path, as `ballast set --group` does.
@@ -93,6 +120,12 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Bytes that the first node of this name is charged with; 0 if there is none.
+#[must_use]
+pub fn charge(tree: &TreeDocument, name: &str) -> u64 {
+    tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
 }
 
 fn configure(ballast: &Ballast, configuration: &str) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use balloon::control::fleet::TreeDocument;
 use std::time::Duration;
-use tests::daemon::Daemon;
+use tests::daemon::{Daemon, charge};
 use tests::memory::{Guest, MIB, Memory};
 use tests::run::until;
 use tests::{is_long, setup};
@@ -14,9 +14,6 @@ fn a_daemon_that_starts_anew_knows_what_runs() {
     let ballast = setup();
     let mut early = Guest::start_with(&ballast, |run| run.options(["-m", "256m"]));
     let daemon = Daemon::start(&ballast, POOL);
-    let charge = |tree: &TreeDocument, name: &str| {
-        tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
-    };
     // One that was there before.
     let tree = daemon.wait_until(|tree| charge(tree, "guest") > 32 * MIB);
     assert!(charge(&tree, "guest").abs_diff(early.smaps_rss()) < 64 * MIB, "{tree:#?}");
@@ -68,9 +65,6 @@ fn a_group_holds_what_its_microvms_hold_wherever_they_move() {
     wait_for_age(60_000, serde_json::json!({ "group": "ci" }));
 
     // While it runs it moves, and what it holds is its new group's; what it is promised goes along.
-    let charge = |tree: &TreeDocument, name: &str| {
-        tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
-    };
     let move_to = |group: &str| ballast.command(&["set", "guest", "--group", group]).end();
     move_to("web/shop").exits(0).prints("guest\n");
     wait_for_age(300_000, "default".into());
@@ -140,21 +134,7 @@ fn what_is_lacking_is_taken_back_and_never_from_who_is_protected() {
     // The one has more than what it needs to run and what is to be taken.
     idle.does("zero file 112");
     kept.does("zero file 96");
-    let charge = |tree: &TreeDocument, name: &str| {
-        tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
-    };
-    // What they have free besides is theirs to give, and reported: from here on they hold what they use.
-    let at_rest = |_| {
-        let earlier =
-            daemon.wait_until(|tree| ["idle", "kept"].iter().all(|name| charge(tree, name) > 120 * MIB));
-        std::thread::sleep(Duration::from_secs(4));
-        let now = daemon.tree();
-        ["idle", "kept"]
-            .iter()
-            .all(|name| charge(&earlier, name).abs_diff(charge(&now, name)) < MIB)
-            .then_some(now)
-    };
-    let before = (0..15).find_map(at_rest).expect("they come to rest");
+    let before = daemon.at_rest(&["idle", "kept"], 120 * MIB);
     // Less than they hold: what is lacking can only come from the one.
     let capacity = charge(&before, "") - 64 * MIB;
     daemon.reload(&ballast, &format!("[pool]\ncapacity = '{capacity}'\n"));

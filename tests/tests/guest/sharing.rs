@@ -11,7 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
-use tests::daemon::Daemon;
+use tests::daemon::{Daemon, charge};
 use tests::memory::MIB;
 use tests::run::{Running, until};
 use tests::{Ballast, is_long, process, setup};
@@ -194,10 +194,6 @@ fn private(tree: &TreeDocument, group: &str) -> u64 {
     let within = tree.nodes.iter().skip_while(|node| node.name != group).skip(1);
     let within = within.take_while(|node| node.depth > 1);
     within.filter(|node| node.kind == Kind::Vm).map(|node| node.charge_bytes).sum()
-}
-
-fn charge(tree: &TreeDocument, name: &str) -> u64 {
-    tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
 }
 
 #[test]

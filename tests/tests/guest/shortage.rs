@@ -2,7 +2,7 @@
 //! killed, and nobody else.
 
 use balloon::control::fleet::TreeDocument;
-use tests::daemon::Daemon;
+use tests::daemon::{Daemon, charge};
 use tests::memory::{Guest, MIB};
 use tests::process;
 use tests::setup;
@@ -23,7 +23,7 @@ fn what_does_not_come_is_swapped_out_and_at_the_very_end_the_least_protected_is_
         guest.does("pattern a 40");
         guest.does("pattern b 40");
     }
-    let before = daemon.wait_until(|tree| ["deaf", "kept"].iter().all(|name| charge(tree, name) > 110 * MIB));
+    let before = daemon.at_rest(&["deaf", "kept"], 110 * MIB);
     assert_eq!(process::swapped_bytes(deaf.vmm()) + process::swapped_bytes(kept.vmm()), 0, "{before:#?}");
 
     let capacity = charge(&before, "") - 64 * MIB;
@@ -51,8 +51,4 @@ fn what_does_not_come_is_swapped_out_and_at_the_very_end_the_least_protected_is_
     assert!(charge(&gone, "kept") >= charge(&before, "kept") - 4 * MIB, "{before:#?} {gone:#?}");
     kept.does("cmp /tmp/taken/a /tmp/taken/b");
     kept.end();
-}
-
-fn charge(tree: &TreeDocument, name: &str) -> u64 {
-    tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
 }

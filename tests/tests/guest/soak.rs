@@ -12,7 +12,7 @@ use std::fs;
 use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use tests::daemon::Daemon;
+use tests::daemon::{Daemon, charge};
 use tests::memory::{Guest, MIB};
 use tests::run::until;
 use tests::{Ballast, process, setup, soak_hours};
@@ -205,8 +205,4 @@ fn tenant(ballast: &Ballast, random: &mut Rand64, number: usize) -> Tenant {
     let guest = Guest::start_as(&name_of(number), ballast, |run| run.options(["-m", SIZE]));
     let due = Instant::now() + Duration::from_secs(random.rand_range(10..1800));
     Tenant { guest, due, half_wave: Duration::ZERO, halves: 0, mib: 0, what: "zero" }
-}
-
-fn charge(tree: &TreeDocument, name: &str) -> u64 {
-    tree.nodes.iter().find(|node| node.name == name).map_or(0, |node| node.charge_bytes)
 }
