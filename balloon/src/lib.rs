@@ -1,7 +1,7 @@
 //! Everything about a microVM's memory that needs no KVM, so that all of it is testable on any machine.
 //!
 //! Owns the words and numbers of memory: sizes as people write them ([`size`]), likewise what a reclaim law works with
-//! ([`working_set`]), and pages by number ([`pages`]);
+//! ([`working_set`]), how documents have such words ([`written`]), and pages by number ([`pages`]);
 //! the virtio-balloon ([`device`]), the page books of a VM ([`frames`]), what releases its memory ([`backing`]),
 //! what of it the host really holds ([`resident`]) and on which of its nodes ([`numa`]), what has the host swap it out
 //! ([`page_out`]), and how a host's memory is divided among VMs ([`zone`]); the sockets by which people and programs hear of
@@ -36,6 +36,7 @@ pub mod size;
 pub mod state;
 pub mod wall_clock;
 pub mod working_set;
+pub mod written;
 pub mod zone;
 
 /// Bytes in a page, the unit in which guest and host kernels account for memory.

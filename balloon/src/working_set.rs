@@ -5,7 +5,8 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
-use serde::Deserialize;
+use crate::written::{self, Written};
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -25,15 +26,13 @@ const PPM_OF_PERCENT: u64 = 10_000;
 const QUOTED: usize = 24;
 
 /// Memory that is used at least that often is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkingSetAge {
     ms: u64,
 }
 
 /// Share of time that a guest may lose to memory stalls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StallBudget {
     ppm: u64,
 }
@@ -119,19 +118,23 @@ fn quoted(text: &str) -> String {
     text.chars().take(QUOTED).collect()
 }
 
-impl TryFrom<String> for WorkingSetAge {
-    type Error = Error;
+impl Written for WorkingSetAge {
+    const EXPECTED: &'static str = "a time with its unit, such as \"300s\", \"5m\" or \"1h\"";
+}
 
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.parse()
+impl<'de> Deserialize<'de> for WorkingSetAge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        written::read(deserializer)
     }
 }
 
-impl TryFrom<String> for StallBudget {
-    type Error = Error;
+impl Written for StallBudget {
+    const EXPECTED: &'static str = "a share of time in per cent, such as \"0.1%\"";
+}
 
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.parse()
+impl<'de> Deserialize<'de> for StallBudget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        written::read(deserializer)
     }
 }
 

@@ -26,12 +26,13 @@ use super::watermarks::Watermarks;
 use crate::policy::fleet::FleetTuning;
 use crate::size::Size;
 use crate::working_set::{StallBudget, WorkingSetAge};
+use crate::written::{self, Written};
 use crate::zone::scope::Sharing;
 use crate::zone::{Charging, DEFAULT_WEIGHT, Error as ZoneError, Limits, Pool, Share, Tree};
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 /// What the host keeps for itself: its kernel's page structures alone take a 64th.
 const KEPT_PART: u64 = 16;
@@ -132,13 +133,26 @@ pub struct GroupConfig {
     pub stall_budget: Option<StallBudget>,
 }
 
+/// Where metrics are served, as it is written.
+struct Address(SocketAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            let shown: String = text.chars().take(60).collect();
+            format!("'{shown}' is no address to listen on: write {}", Self::EXPECTED)
+        })
+    }
+}
+
+impl Written for Address {
+    const EXPECTED: &'static str = "an IP address and a port, such as \"127.0.0.1:9753\"";
+}
+
 fn address<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(|_| {
-        let shown: String = text.chars().take(60).collect();
-        let words = "is no address to listen on: write an IP address and a port, such as 127.0.0.1:9753";
-        D::Error::custom(format!("'{shown}' {words}"))
-    })
+    written::read(deserializer).map(|Address(address)| Some(address))
 }
 
 impl Config {
@@ -341,6 +355,17 @@ mod tests {
         ] {
             let error = Config::parse(&format!("[groups.ci]\n{key} = '{value}'\n")).unwrap_err().to_string();
             assert!(error.contains(value) && error.contains(allowed), "{error}");
+        }
+        // Who writes no text learns which one to write.
+        for (text, example) in [
+            ("metrics = 9753\n", "127.0.0.1:9753"),
+            ("[groups.ci]\nworking-set-age = 60\n", "300s"),
+            ("[groups.ci]\nstall-budget = 0.1\n", "0.1%"),
+            ("[pool.watermarks]\nshort = 4\n", "1.5%"),
+            ("[groups.ci]\nmax = 0.5\n", "512m"),
+        ] {
+            let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("\"{example}\"")), "{error}");
         }
         let text = "[pool]\ncapacity = '1g'\n[groups.ci]\nmin = '2g'\n";
         assert!(matches!(

@@ -4,13 +4,14 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::cast_possible_truncation)]
 
 use crate::policy::fleet::FleetTuning;
-use serde::Deserialize;
+use crate::written::{self, Written};
+use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::str::FromStr;
 
 /// Shares of the host's memory that are available, each less than the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "Partial")]
 pub struct Watermarks {
     /// From here on pressure is over.
     pub enough: Share,
@@ -25,7 +26,7 @@ pub struct Watermarks {
 /// The same as it is written, where each may be left out.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct Partial {
     enough: Option<Share>,
     short: Option<Share>,
     critical: Option<Share>,
@@ -33,8 +34,7 @@ struct Written {
 }
 
 /// A share, written in per cent with at most one decimal: `4%`, `1.5%`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Share {
     permille: u64,
 }
@@ -72,15 +72,15 @@ impl Default for Watermarks {
     }
 }
 
-impl TryFrom<Written> for Watermarks {
+impl TryFrom<Partial> for Watermarks {
     type Error = Error;
 
-    fn try_from(written: Written) -> Result<Self, Error> {
+    fn try_from(partial: Partial) -> Result<Self, Error> {
         let usual = Self::default();
-        let enough = written.enough.unwrap_or(usual.enough);
-        let short = written.short.unwrap_or(usual.short);
-        let critical = written.critical.unwrap_or(usual.critical);
-        let refuse = written.refuse.unwrap_or(usual.refuse);
+        let enough = partial.enough.unwrap_or(usual.enough);
+        let short = partial.short.unwrap_or(usual.short);
+        let critical = partial.critical.unwrap_or(usual.critical);
+        let refuse = partial.refuse.unwrap_or(usual.refuse);
         if enough.permille < 1000 && enough > short && short > critical && critical > refuse {
             Ok(Self { enough, short, critical, refuse })
         } else {
@@ -112,11 +112,13 @@ impl FromStr for Share {
     }
 }
 
-impl TryFrom<String> for Share {
-    type Error = Error;
+impl Written for Share {
+    const EXPECTED: &'static str = "a share of memory in per cent, such as \"4%\" or \"1.5%\"";
+}
 
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.parse()
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        written::read(deserializer)
     }
 }
 

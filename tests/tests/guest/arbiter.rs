@@ -1,6 +1,5 @@
 //! The daemon knows every microVM and what it holds, and needs nothing but them to know it again.
 
-use balloon::control::fleet::TreeDocument;
 use std::time::Duration;
 use tests::daemon::{Daemon, charge};
 use tests::memory::{Guest, MIB, Memory};

@@ -1,7 +1,6 @@
 //! What a host does at its end: what does not come in time it swaps out, and when nothing else helps the least protected is
 //! killed, and nobody else.
 
-use balloon::control::fleet::TreeDocument;
 use tests::daemon::{Daemon, charge};
 use tests::memory::{Guest, MIB};
 use tests::process;

@@ -6,7 +6,6 @@
 
 mod step;
 
-use balloon::control::fleet::TreeDocument;
 use oorandom::Rand64;
 use std::fs;
 use std::ops::Range;

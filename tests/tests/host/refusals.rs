@@ -1,6 +1,7 @@
 //! What cannot work is refused with 125 and a sentence that says what to do.
 
 use std::path::PathBuf;
+use std::process::Command;
 use tests::Ballast;
 
 fn rootfs() -> PathBuf {
@@ -60,4 +61,12 @@ fn an_option_that_is_none() {
 #[test]
 fn a_volume_that_is_none() {
     Ballast::empty().run(rootfs(), &["true"]).options(["-v", "nonsense"]).end().refuses().says("nonsense");
+}
+
+#[test]
+fn help_that_cannot_be_written() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let ended = Command::new(Ballast::empty().program()).arg("--help").stdout(full).output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(125) && said.contains("standard output"), "{said}");
 }

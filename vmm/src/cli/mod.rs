@@ -120,8 +120,13 @@ pub fn main() -> ExitCode {
                 let _ = io::stderr().write_all(mistake(&error).as_bytes());
                 return ExitCode::from(FAILED);
             }
-            let _ = error.print();
-            return ExitCode::SUCCESS;
+            return match error.print().and_then(|()| io::stdout().flush()) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    let _ = writeln!(io::stderr(), "ballast: cannot write to standard output: {error}");
+                    ExitCode::from(FAILED)
+                }
+                _ => ExitCode::SUCCESS,
+            };
         }
     };
     match dispatch(line.verb) {

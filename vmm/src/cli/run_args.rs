@@ -5,6 +5,7 @@ use balloon::size::Size;
 use balloon::working_set::{StallBudget, WorkingSetAge};
 use balloon::zone::Share;
 use clap::Args;
+use clap::builder::{StringValueParser, TypedValueParser};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -57,7 +58,7 @@ pub struct RunArgs {
     pub memory: Size,
 
     /// Group whose limits hold for the microVM, such as ci/linux; needs ballastd
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = group())]
     pub group: Option<String>,
 
     /// Share the host's copy of the image with all microVMs of this user, those of the group, or with none; by default as
@@ -194,6 +195,11 @@ const LEAST_LOG: u64 = 1 << 20;
 fn log_size(text: &str) -> Result<Size, String> {
     let size: Size = text.parse().map_err(|error: balloon::size::ParseSizeError| error.to_string())?;
     if size.bytes() < LEAST_LOG { Err("a log takes at least 1m".into()) } else { Ok(size) }
+}
+
+/// As `ballast events` shows a group's path, too: `ci/`.
+fn group() -> impl TypedValueParser<Value = String> {
+    StringValueParser::new().map(|path| path.trim_matches('/').to_owned())
 }
 
 fn share(text: &str) -> Result<Share, String> {

@@ -9,21 +9,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Longest entry that is read; the longest that is written has a sixth of it.
-const MOST_BYTES: usize = 1 << 20;
+const MOST_BYTES: u64 = 1 << 20;
 
 /// A log being read.
 #[derive(Debug)]
 pub struct Reader {
     directory: PathBuf,
     file: Option<BufReader<File>>,
-    /// The beginning of an entry that is being written.
-    partial: Vec<u8>,
 }
 
 impl Reader {
@@ -41,8 +39,7 @@ impl Reader {
         let newest = open(&directory.join(NEWEST))?;
         let older = open(&directory.join(OLDER))?;
         let older = older.filter(|older| newest.as_ref().is_none_or(|newest| !is_same(older, newest)));
-        let mut reader =
-            Self { directory: directory.into(), file: older.map(BufReader::new), partial: Vec::new() };
+        let mut reader = Self { directory: directory.into(), file: older.map(BufReader::new) };
         let mut last = VecDeque::new();
         let mut keep = |entry: &Entry<'_>| {
             if !wanted(entry) {
@@ -66,7 +63,6 @@ impl Reader {
             }
         };
         reader.read(&mut keep)?;
-        reader.partial.clear();
         reader.file = newest.map(BufReader::new);
         reader.read(&mut keep)?;
         last.iter().try_for_each(emit)?;
@@ -84,7 +80,6 @@ impl Reader {
             let Some(newest) = newest.filter(|newest| self.is_another(newest)) else { return Ok(()) };
             // It was rotated: nothing is appended to the old file any more, and its end may have come since.
             self.read(&mut emit)?;
-            self.partial.clear();
             // Twice, if what is older is another, too. Who reads so slowly that it was thrice misses what was between.
             let older = open(&self.directory.join(OLDER))?;
             let older = older.filter(|older| self.is_another(older) && !is_same(older, &newest));
@@ -96,21 +91,21 @@ impl Reader {
         self.file.as_ref().is_none_or(|read| !is_same(read.get_ref(), file))
     }
 
-    /// Reads to the end of the file.
+    /// Reads to the end of the last entry that is whole.
     fn read(&mut self, emit: &mut impl FnMut(&Entry<'_>) -> io::Result<()>) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
+        let mut line = Vec::new();
         loop {
-            let room = MOST_BYTES.saturating_sub(self.partial.len()) as u64 + 1;
-            let length = file.by_ref().take(room).read_until(b'\n', &mut self.partial)?;
-            if length == 0 {
+            line.clear();
+            let length = file.by_ref().take(MOST_BYTES).read_until(b'\n', &mut line)?;
+            if line.last() != Some(&b'\n') && (length as u64) < MOST_BYTES {
+                // A writer whose disk is full takes the beginning of an entry back and may put another in its place.
+                file.seek(SeekFrom::Current(-i64::try_from(length).unwrap_or(0)))?;
                 return Ok(());
             }
-            if self.partial.last() == Some(&b'\n') || self.partial.len() > MOST_BYTES {
-                // What is no entry was damaged by a disk that was full, or is a later version's.
-                if let Ok(entry) = serde_json::from_slice(&self.partial) {
-                    emit(&entry)?;
-                }
-                self.partial.clear();
+            // What is no entry was damaged by a disk that was full, or is a later version's.
+            if let Ok(entry) = serde_json::from_slice(&line) {
+                emit(&entry)?;
             }
         }
     }
@@ -235,5 +230,20 @@ mod tests {
         assert_eq!(all(&mut reader), [0; 0]);
         journal.append(b"out\",\"time\":\"\"}\nnonsense\n");
         assert_eq!(all(&mut reader), [7]);
+    }
+
+    #[test]
+    fn an_entry_of_which_only_the_beginning_found_room_hides_none_that_comes_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), 1 << 20, dir.path()).unwrap();
+        write(&mut journal, 0..2);
+        let mut reader = Reader::open(dir.path(), Some(0), |_| true, |_| Ok(())).unwrap();
+        let whole = std::fs::metadata(dir.path().join(NEWEST)).unwrap().len();
+        journal.append(b"{\"log\":\"2\\n\",\"stream\":\"std");
+        assert_eq!(all(&mut reader), [0; 0]);
+        let file = File::options().append(true).open(dir.path().join(NEWEST)).unwrap();
+        file.set_len(whole).unwrap();
+        write(&mut journal, 3..5);
+        assert_eq!(all(&mut reader), [3, 4]);
     }
 }
