@@ -22,6 +22,8 @@ impl Fleet {
             let is_pool = place == 0;
             let excess =
                 if is_pool { deficit_bytes } else { row.charge_bytes.saturating_sub(row.goal_bytes) };
+            let memory = self.memories.get_mut(row.id.index()).and_then(Option::as_mut);
+            let is_overdue = memory.is_some_and(|memory| memory.holds_too_much(excess > 0));
             if excess == 0 {
                 continue;
             }
@@ -30,7 +32,9 @@ impl Fleet {
             let wanted = excess.saturating_add(spare).min(row.charge_bytes);
             let within = self.rows.get(place..row.end).unwrap_or_default();
             let taken = within.iter().fold(0u64, |sum, row| sum.saturating_add(row.take_bytes));
-            let coming = taken.saturating_add(row.outstanding_bytes).saturating_add(row.yield_bytes);
+            // What laws say they give back is waited for once, and then what they are seen to.
+            let yielded = if is_overdue { row.shown_yield_bytes } else { row.yield_bytes };
+            let coming = taken.saturating_add(row.outstanding_bytes).saturating_add(yielded);
             let mut need = wanted.saturating_sub(coming);
             if need == 0 {
                 continue;

@@ -28,6 +28,10 @@ pub(super) struct Memory {
     has_begun: bool,
     /// Its charge a tick ago.
     charge_bytes: u64,
+    /// What it fell by in each of the last ticks.
+    fell_bytes: [u64; LAG_TICKS],
+    /// For how many ticks it has held too much.
+    over_ticks: usize,
 }
 
 impl Memory {
@@ -40,6 +44,8 @@ impl Memory {
             directed_bytes: [0; LAG_TICKS + 1],
             has_begun: false,
             charge_bytes: 0,
+            fell_bytes: [0; LAG_TICKS],
+            over_ticks: 0,
         }
     }
 
@@ -47,6 +53,10 @@ impl Memory {
     /// for what was directed first.
     pub(super) fn outstanding(&mut self, charge_bytes: u64, lag_ticks: usize) -> u64 {
         let came = std::mem::replace(&mut self.charge_bytes, charge_bytes).saturating_sub(charge_bytes);
+        self.fell_bytes.rotate_right(1);
+        if let Some(now) = self.fell_bytes.first_mut() {
+            *now = came;
+        }
         self.directed_bytes.rotate_right(1);
         if let Some(now) = self.directed_bytes.first_mut() {
             *now = 0;
@@ -68,6 +78,17 @@ impl Memory {
 
     fn missing(&self) -> u64 {
         self.directed_bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
+    /// What its charge fell by while what was directed before should have shown.
+    pub(super) fn fell(&self) -> u64 {
+        self.fell_bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
+    /// In this tick it holds too much, or not. Returns whether for longer than what is given back takes to show.
+    pub(super) fn holds_too_much(&mut self, is_over: bool) -> bool {
+        self.over_ticks = if is_over { self.over_ticks.saturating_add(1) } else { 0 };
+        self.over_ticks > LAG_TICKS
     }
 
     /// So much more is directed in this tick.

@@ -39,8 +39,11 @@ pub(super) struct Row {
     pub(super) page_out_bytes: u64,
     /// What was directed earlier and does not show yet.
     pub(super) outstanding_bytes: u64,
-    /// What its law gives back until the daemon's patience ends.
+    /// What its charge fell by lately.
+    fell_bytes: u64,
+    /// What its law says it gives back until the daemon's patience ends, and what of that is no more than came lately.
     pub(super) yield_bytes: u64,
+    pub(super) shown_yield_bytes: u64,
     /// What it alone is charged of layers: on top of its limits, as in its cgroup, and no guest can give it back.
     pub(super) layer_bytes: u64,
 }
@@ -56,7 +59,7 @@ pub struct Fleet {
     pub(super) rows: Vec<Row>,
     /// Of each node of the tree in its order, which row it has.
     places: Vec<Option<usize>>,
-    memories: Vec<Option<Memory>>,
+    pub(super) memories: Vec<Option<Memory>>,
     shortage: Shortage,
     pub(super) protection: Protection,
     pub(super) seen_from: Protection,
@@ -192,8 +195,9 @@ impl Fleet {
             }
             let limits = node.limits();
             let (max_bytes, high_bytes) = (limits.max.unwrap_or(NONE), limits.high.unwrap_or(NONE));
-            let (lambda, outstanding_bytes) = remembered(memories, id, |memory| {
-                (memory.lambda, memory.outstanding(node.charge_bytes(), lag_ticks))
+            let (lambda, outstanding_bytes, fell_bytes) = remembered(memories, id, |memory| {
+                let outstanding_bytes = memory.outstanding(node.charge_bytes(), lag_ticks);
+                (memory.lambda, outstanding_bytes, memory.fell())
             });
             rows.push(Row {
                 id,
@@ -212,6 +216,8 @@ impl Fleet {
                 page_out_bytes: 0,
                 outstanding_bytes,
                 yield_bytes: 0,
+                shown_yield_bytes: 0,
+                fell_bytes,
                 layer_bytes: 0,
             });
         });
@@ -233,6 +239,7 @@ impl Fleet {
                 let yield_bytes_per_s = reading.yield_bytes_per_s.min(most_yield_bytes_per_s);
                 row.yield_bytes =
                     yield_bytes_per_s.saturating_mul(self.tuning.patience_s).min(row.charge_bytes);
+                row.shown_yield_bytes = row.yield_bytes.min(row.fell_bytes);
             }
         }
         for place in (0..rows.len()).rev() {
@@ -241,6 +248,7 @@ impl Fleet {
                 parent.end = parent.end.max(row.end);
                 parent.outstanding_bytes = parent.outstanding_bytes.saturating_add(row.outstanding_bytes);
                 parent.yield_bytes = parent.yield_bytes.saturating_add(row.yield_bytes);
+                parent.shown_yield_bytes = parent.shown_yield_bytes.saturating_add(row.shown_yield_bytes);
             }
         }
         let capacity_bytes = tree.pool().capacity_bytes;

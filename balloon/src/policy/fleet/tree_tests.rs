@@ -50,6 +50,35 @@ fn what_one_claims_to_give_spares_nobody_else() {
 }
 
 #[test]
+fn what_was_claimed_and_does_not_come_is_counted_no_longer() {
+    let mut tree = pool(1000 * MIB);
+    let mut readings = [("liar", 600), ("honest", 500)]
+        .map(|(name, mib)| vm(&mut tree, "", name, Limits::default(), mib * MIB));
+    readings[0].yield_bytes_per_s = u64::MAX;
+    let mut fleet = Fleet::new(FleetTuning::default());
+    let mut taken =
+        || tick(&mut fleet, &tree, &host(500), &readings).1.iter().map(|one| one.take_bytes).sum::<u64>();
+    let early: Vec<u64> = (0..4).map(|_| taken()).collect();
+    assert_eq!(early, [0; 4], "100 MiB too much, and 160 claimed");
+    assert!(taken() >= 100 * MIB);
+}
+
+#[test]
+fn who_is_seen_to_give_back_what_it_claims_is_left_to_do_so() {
+    let mut tree = pool(1000 * MIB);
+    let mut readings = [("gives", 900), ("grows", 200)]
+        .map(|(name, mib)| vm(&mut tree, "", name, Limits::default(), mib * MIB));
+    readings[0].yield_bytes_per_s = 32 * MIB;
+    let mut fleet = Fleet::new(FleetTuning::default());
+    for ticks in 1..20 {
+        tree.settle(readings[0].vm, ticks + 1, (900 - 32 * ticks) * MIB).unwrap();
+        tree.settle(readings[1].vm, ticks + 1, (200 + 32 * ticks) * MIB).unwrap();
+        let taken = tick(&mut fleet, &tree, &host(500), &readings).1.iter().any(|one| one.take_bytes > 0);
+        assert!(!taken, "100 MiB too much, 160 claimed and 128 seen: {ticks}");
+    }
+}
+
+#[test]
 fn layers_of_its_own_are_no_excess_and_nobody_is_asked_for_them() {
     let mut tree = pool(1000 * MIB);
     let limits = Limits { max: Some(256 * MIB), ..Limits::default() };

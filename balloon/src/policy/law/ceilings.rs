@@ -16,6 +16,9 @@ impl Law {
             State::Manual => {
                 self.ceiling.set(self.settings.ceiling_bytes.unwrap_or(bounds.max_bytes), &bounds)
             }
+            State::Stale | State::Safe if self.lambda_permille(now_ms) > CALM => {
+                self.come_down(now_ms, &bounds)
+            }
             State::Safe if self.host_is_short() => {}
             State::Safe => self.ceiling.climb(now_ms, &bounds, self.size_bytes, &self.tuning),
             State::Stale => {}
@@ -36,8 +39,8 @@ impl Law {
         };
         let reason = match (gathered, self.pause(now_ms), by_statistics) {
             (Some((_, reason)), _, _) => reason,
-            (_, Some((State::Manual | State::Safe, _, reason)), _) => reason,
-            (_, Some((State::Hold, _, reason)), _) if rises => reason,
+            (_, Some((State::Manual, _, reason)), _) => reason,
+            (_, Some((State::Hold | State::Safe, _, reason)), _) if rises => reason,
             (_, _, Some(reason)) => reason,
             _ => limits,
         };
@@ -47,6 +50,12 @@ impl Law {
 
     fn is_by_statistics(&self) -> bool {
         matches!(self.source, Source::Statistics | Source::StatisticsWithStalls)
+    }
+
+    /// Who is silent and pressed is not told to trim, so that all that arbitration can do is to impose a ceiling.
+    fn come_down(&mut self, now_ms: u64, bounds: &Bounds) {
+        let wanted = bounds.rest_bytes().min(self.ceiling.bytes());
+        self.ceiling.follow(now_ms, wanted, u64::MAX, u64::MAX, &self.tuning);
     }
 
     /// Where limits have it. What pressure lifted comes down as it is unused, unless the host or the group is short.

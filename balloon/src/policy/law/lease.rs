@@ -59,7 +59,7 @@ mod tests {
     #![expect(clippy::arithmetic_side_effects, reason = "a test may fail by it")]
 
     use super::*;
-    use crate::policy::{HostReading, Mode, Observation, Orders, Settings};
+    use crate::policy::{HostReading, Mode, Observation, Orders, Settings, State};
 
     const MIB: u64 = 1 << 20;
     const SIZE: u64 = 1000 * MIB;
@@ -97,10 +97,14 @@ mod tests {
         }
 
         fn envelope(&mut self, sequence: u64, high_bytes: Option<u64>) {
+            self.pressed_envelope(sequence, high_bytes, 1000);
+        }
+
+        fn pressed_envelope(&mut self, sequence: u64, high_bytes: Option<u64>, lambda_permille: u64) {
             self.tell(&Observation::Envelope(Envelope {
                 sequence,
                 lease_ms: 10_000,
-                lambda_permille: 1000,
+                lambda_permille,
                 max_bytes: SIZE,
                 high_bytes,
                 floor_bytes: 0,
@@ -141,6 +145,23 @@ mod tests {
         // The last envelope came two seconds ago.
         assert_eq!((bench.after(17), bench.after(1)), (200, 250));
         assert_eq!(bench.leased(100, 200), 200, "the daemon is there again");
+    }
+
+    #[test]
+    fn whose_agent_falls_silent_comes_down_under_pressure_and_climbs_without() {
+        let law = Law::new(0, SIZE, Settings::new(SIZE), Tuning::default());
+        let mut bench = Bench { law, now_ms: 0, available_permille: 500 };
+        assert_eq!(bench.after(60), 1000);
+        assert_eq!(bench.law.status(bench.now_ms).state, State::Safe);
+        for sequence in 1..90 {
+            bench.pressed_envelope(sequence, Some(200 * MIB), 1100);
+            bench.after(2);
+        }
+        assert_eq!((bench.after(0), bench.law.status(bench.now_ms).state), (200, State::Safe));
+        bench.pressed_envelope(90, Some(900 * MIB), 1100);
+        assert_eq!(bench.after(9), 200, "pressure lifts nothing");
+        bench.pressed_envelope(91, Some(200 * MIB), 1000);
+        assert_eq!(bench.after(9), 250);
     }
 
     #[test]
