@@ -62,19 +62,23 @@ impl Daemon {
     }
 
     /// The zone tree once each of these microVMs holds more than `least` bytes and gives nothing back by itself any more: what
-    /// a guest has free besides it reports within two seconds.
+    /// a guest has free besides it reports little by little.
     #[track_caller]
     #[must_use]
     pub fn at_rest(&self, vms: &[&str], least: u64) -> TreeDocument {
-        for _ in 0..15 {
+        let last = RefCell::new(None);
+        let is_at_rest = || {
             let earlier = self.wait_until(|tree| vms.iter().all(|name| charge(tree, name) > least));
+            // Two reports.
             thread::sleep(Duration::from_secs(4));
             let now = self.tree();
-            if vms.iter().all(|name| charge(&earlier, name).abs_diff(charge(&now, name)) < MIB) {
-                return now;
-            }
-        }
-        panic!("{vms:?} do not come to rest: {:#?}", self.tree());
+            let rests = |name: &&str| charge(&earlier, name).abs_diff(charge(&now, name)) < MIB;
+            let is_at_rest = vms.iter().all(rests);
+            *last.borrow_mut() = Some(now);
+            is_at_rest
+        };
+        until(is_at_rest, || format!("they do not come to rest: {:#?}", last.borrow()));
+        last.into_inner().unwrap()
     }
 
     /// Has microVM `name` be in the group at this path, as `ballast set --group` does.

@@ -157,6 +157,12 @@ impl Guest {
         self.smaps(|mapping| mapping.anonymous)
     }
 
+    /// Of [`Self::smaps_rss`], what is a file's.
+    #[must_use]
+    pub fn smaps_of_files(&self) -> u64 {
+        self.smaps(|mapping| mapping.rss - mapping.anonymous)
+    }
+
     fn smaps(&self, bytes: impl Fn(&Mapping) -> u64) -> u64 {
         // The balloon's advice to the host cuts the mappings.
         let is_inside = |mapping: &&Mapping| {

@@ -2,7 +2,7 @@
 
 use crate::run::until;
 use balloon::resident::{Mapping, parse_smaps};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -42,6 +42,23 @@ pub fn holds_another(pid: Pid) -> bool {
     files
         .filter_map(|file| fs::read_link(file.path()).ok())
         .any(|link| link.to_string_lossy().contains("pidfd"))
+}
+
+/// Whether the process has a file below `directory` open.
+#[must_use]
+pub fn has_open(pid: Pid, directory: &Path) -> bool {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let directory = directory.canonicalize().unwrap();
+    files
+        .filter_map(|file| fs::read_link(file.path()).ok())
+        .any(|file| file.starts_with(&directory) && file != directory)
+}
+
+/// Whether a signal waits for the process to take it.
+#[must_use]
+pub fn is_pending(pid: Pid, signal: Signal) -> bool {
+    let pending = field(pid, "ShdPnd:").map_or(0, |mask| u64::from_str_radix(&mask, 16).unwrap());
+    pending & (1 << (signal.as_raw() - 1)) != 0
 }
 
 /// What the process has mapped.

@@ -20,6 +20,8 @@ pub(crate) fn limit() -> Duration {
 }
 
 const POLL: Duration = Duration::from_millis(20);
+/// For how many polls what a process that has ended said may still be on its way.
+const LAST_WORDS: usize = 500;
 
 /// A run that is being described.
 pub struct Run {
@@ -344,9 +346,11 @@ pub(crate) fn wait_for(
     let seen = || String::from_utf8_lossy(&bytes.lock().unwrap()).into_owned();
     let missing = || format!("'{text}' did not appear; so far:\n{}{}", seen(), more());
     until(|| over() || seen().contains(text), missing);
-    if !seen().contains(text) {
-        // The last words of a process that has ended may still be on their way through this one.
-        thread::sleep(10 * POLL);
+    for _ in 0..LAST_WORDS {
+        if seen().contains(text) {
+            break;
+        }
+        thread::sleep(POLL);
     }
     assert!(seen().contains(text), "{}", missing());
 }

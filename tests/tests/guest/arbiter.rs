@@ -33,7 +33,7 @@ fn a_daemon_that_starts_anew_knows_what_runs() {
     assert_eq!(tree.host.main_bytes, (4 << 30) - charge(&tree, "") as i64);
     early.end();
     // What it held is back, and so is the pool.
-    let tree = daemon.wait_until(|tree| tree.host.main_bytes == 4 << 30);
+    let tree = daemon.wait_until(|tree| tree.host.vms == 0 && tree.host.main_bytes == 4 << 30);
     assert_eq!((tree.host.vms, tree.host.orphans, tree.nodes.len()), (0, 0, 2), "{tree:#?}");
 }
 

@@ -36,12 +36,18 @@ fn it_is_started_heard_stopped_and_removed() {
     let id = start(&ballast, &["--name", "web", "-m", "128m"], script);
     let prefix = &id[..6];
     let log = ballast.command(&["logs", "web"]);
-    until(|| ballast.command(&["logs", prefix]).end().stdout == b"up\n", || "no line in its log".into());
+    let is_logged = || {
+        let logs = ballast.command(&["logs", prefix]).end();
+        logs.stdout == b"up\n" && logs.stderr == "down\n"
+    };
+    until(is_logged, || "no two lines in its log".into());
     log.end().exits(0).prints("up\n").says("down\n");
     let follower = ballast.command(&["logs", "-f", "--tail", "0", "web"]).start();
+    let log = ballast.data().join("logs").join(&id);
+    until(|| process::has_open(follower.pid(), &log), || "nobody follows the log".into());
     let waiter = ballast.command(&["wait", "web"]).start();
     ballast.command(&["rm", "web"]).end().refuses().says("ballast stop web");
-    says(&ballast, &["stop", "web"], "web\n");
+    says(&ballast, &["stop", "-t", "600", "web"], "web\n");
     waiter.end().exits(0).prints("7\n");
     follower.end().exits(0).prints("bye\n");
     says(&ballast, &["ps", "-q"], "");
@@ -98,6 +104,7 @@ fn whoever_is_killed_the_state_stays_true() {
     start(&ballast, &["--name", "deaf", "--rm", "-m", "128m"], "trap '' TERM; echo up; sleep 1000");
     until(|| ballast.command(&["logs", "deaf"]).end().stdout == b"up\n", || "it is not deaf yet".into());
     let waiter = ballast.command(&["wait", "deaf"]).start();
+    until(|| process::holds_another(waiter.pid()), || "nobody waits for the end".into());
     says(&ballast, &["stop", "-t", "1", "deaf"], "deaf\n");
     waiter.end().exits(0).prints("137\n");
     leaves_nothing(&ballast);

@@ -72,13 +72,13 @@ fn an_agent_that_is_frozen_is_waited_for_by_nobody() {
     }
 
     guest.is_told("eval echo 1 > /proc/1/root/sys/fs/cgroup/agent/cgroup.freeze");
+    let state = || guest.answer("GET", "/v1/reclaim", "").0["status"]["state"].clone();
+    let becomes = |wanted: &str| until(|| state() == wanted, || format!("it is never {wanted}: {}", state()));
+    becomes("stale");
     let trim = ballast.command(&["trim", "guest"]).start();
     let set = ballast.command(&["set", "guest", "--memory-max", "200m"]).start();
     let exec = ballast.command(&["exec", "guest", "true"]).start();
-    let state = || guest.answer("GET", "/v1/reclaim", "").0["status"]["state"].clone();
-    for wanted in ["stale", "safe"] {
-        until(|| state() == wanted, || format!("it is never {wanted}: {}", state()));
-    }
+    becomes("safe");
     let _ = ballast.command(&["why", "guest"]).end().exits(0).shows("safe");
     guest.wait_until(|memory| ceiling(memory) >= 192 * MIB);
     let _ = trim.end().exits(125).says("did not answer in time");

@@ -86,7 +86,7 @@ impl InHugePages {
     fn of(ballast: &Ballast) -> Self {
         let data = ballast.path("huge");
         fs::create_dir(&data).unwrap();
-        let options = ["-t", "tmpfs", "-o", "huge=always,size=1g", "tmpfs"];
+        let options = ["-t", "tmpfs", "-o", "huge=always,size=1g", "huge-pages"];
         let mounted = Command::new("mount").args(options).arg(&data).status();
         assert!(mounted.unwrap().success());
         let mounted = Self(data);

@@ -1,7 +1,8 @@
 //! Signals to `ballast` are the workload's.
 
 use rustix::process::{Signal, kill_process};
-use tests::setup;
+use tests::run::until;
+use tests::{process, setup};
 
 #[test]
 fn sigterm_reaches_the_workload() {
@@ -23,8 +24,9 @@ fn a_workload_that_does_not_listen_is_killed_by_the_third() {
     running.wait_for("ready");
     for _ in 0..3 {
         running.signal(Signal::TERM);
-        // Pending signals of one kind are one: each is given time to be taken.
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        // Pending signals of one kind are one.
+        let is_taken = || !process::is_pending(running.pid(), Signal::TERM);
+        until(is_taken, || "the signal is not taken".into());
     }
     running.end().exits(143);
 }

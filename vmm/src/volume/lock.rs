@@ -65,7 +65,7 @@ fn control(file: &File, command: libc::c_int, range: &mut libc::flock) -> io::Re
 /// Tries until a lock is gone that a closed file held: a process which another test is just starting may hold
 /// a copy of the descriptor until it executes its program.
 #[cfg(test)]
-pub(super) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     (0..1_000_000)
         .find_map(|_| {
             std::thread::yield_now();

@@ -16,7 +16,7 @@ fn the_host_gets_what_the_ceiling_takes(kernel: &Kernel) {
     // Most memory has been touched and is free.
     guest.does("zero file 210");
     guest.does("free file");
-    let before = guest.memory();
+    let before = guest.fresh_memory();
     let rss_before = guest.smaps_rss();
 
     guest.set_ceiling(CEILING);

@@ -10,9 +10,11 @@ mod reporting;
 mod statistics;
 mod zero;
 
+use std::cell::RefCell;
 use tests::Ballast;
 use tests::Kernel;
-use tests::memory::Guest;
+use tests::memory::{Guest, Memory};
+use tests::run::until;
 
 /// Debian's kernels zero each page that they hand out, the balloon's too (`init_on_alloc`). A test whether the host's way
 /// leaves zeroes would prove nothing then, and an emulated host spends most of a balloon's time on giving pages that are
@@ -25,6 +27,19 @@ fn guest_without_zeroing(ballast: &Ballast, kernel: &Kernel, memory: &str, featu
         let run = run.options(kernel.options()).options(WITHOUT_ZEROING).options(["-m", memory]);
         run.env("BALLAST_BALLOON", features)
     })
+}
+
+/// What the guest's driver says now: one that takes longer than the VMM waits is asked again.
+fn fresh_statistics(guest: &Guest) -> Memory {
+    let last = RefCell::new(None);
+    let is_fresh = || {
+        let statistics = guest.answer("GET", "/v1/statistics", "");
+        let is_fresh = statistics.0["stale"] == false;
+        *last.borrow_mut() = Some(statistics);
+        is_fresh
+    };
+    until(is_fresh, || format!("they stay {:?}", last.borrow()));
+    last.into_inner().unwrap()
 }
 
 /// All the balloon's features but reporting.

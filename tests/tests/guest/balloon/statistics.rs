@@ -1,6 +1,6 @@
 //! The guest tells of its memory when it is asked, without an agent.
 
-use super::guest_without_reporting;
+use super::{fresh_statistics, guest_without_reporting};
 use tests::memory::{Guest, MIB};
 use tests::{Kernel, setup};
 
@@ -11,8 +11,7 @@ fn statistics_are_fresh_and_true(kernel: &Kernel) {
     // What a kernel reports is none of its free memory until the host answers: 32 blocks of up to 4 MiB.
     let mut guest = guest_without_reporting(&ballast, kernel, "256m");
     let free = |guest: &Guest| {
-        let statistics = guest.answer("GET", "/v1/statistics", "");
-        assert_eq!(statistics.0["stale"].as_bool(), Some(false), "{statistics:?}");
+        let statistics = fresh_statistics(guest);
         assert!(statistics.bytes("total_bytes") <= 256 * MIB, "{statistics:?}");
         // Linux 6.12 says more.
         let kills = statistics.0["oom_kills"].as_u64();
