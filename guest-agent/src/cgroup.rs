@@ -3,9 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use crate::error::{Doing, Error};
 
@@ -107,7 +108,7 @@ impl Workload {
 
     /// Whether the kernel killed one of its processes for lack of memory.
     pub fn was_oom_killed(&self) -> bool {
-        fs::read_to_string(format!("{WORKLOAD}/memory.events")).is_ok_and(|events| has_oom_kill(&events))
+        fs::read_to_string(format!("{WORKLOAD}/memory.events")).is_ok_and(|events| oom_kills(&events) > 0)
     }
 }
 
@@ -168,7 +169,7 @@ impl Group {
         match fs::write(self.file("memory.reclaim"), format!("{bytes} {}", key.unwrap_or_default()).trim()) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(Error::new("the guest's kernel cannot be asked to reclaim: it is older than Linux 5.19"))
             }
             Err(error) => Err(error).doing(|| format!("reclaiming from {}", self.path)),
@@ -195,9 +196,21 @@ impl Group {
     }
 }
 
+/// Moves the caller to where a process of the workload's is.
+pub fn join(pid: Pid) -> io::Result<()> {
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()))?;
+    let path = path(&cgroups).filter(|path| is_workload_path(path)).ok_or(ErrorKind::NotFound)?;
+    fs::write(format!("{ROOT}{path}/cgroup.procs"), "0")
+}
+
 /// Whether `/proc/PID/cgroup` is that of a process of the workload's.
 pub fn is_workload(cgroups: &str) -> bool {
-    cgroups.lines().find_map(|line| line.strip_prefix("0::")).is_some_and(is_workload_path)
+    path(cgroups).is_some_and(is_workload_path)
+}
+
+/// What `/proc/PID/cgroup` says.
+fn path(cgroups: &str) -> Option<&str> {
+    cgroups.lines().find_map(|line| line.strip_prefix("0::"))
 }
 
 /// Whether a control group, by its path from the root of the hierarchy, is the workload's.
@@ -206,8 +219,10 @@ pub fn is_workload_path(path: &str) -> bool {
     path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn has_oom_kill(events: &str) -> bool {
-    events.lines().filter_map(|line| line.split_once(' ')).any(|(key, n)| key == "oom_kill" && n != "0")
+/// Processes that were killed for lack of memory, by `memory.events`.
+pub fn oom_kills(events: &str) -> u64 {
+    let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    kills.and_then(|kills| kills.trim().parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -242,8 +257,8 @@ mod tests {
 
     #[test]
     fn oom_kills_are_seen_among_the_events() {
-        assert!(!has_oom_kill("low 0\nhigh 0\nmax 7\noom 1\noom_kill 0\noom_group_kill 0\n"));
-        assert!(has_oom_kill("low 0\nhigh 0\nmax 7\noom 1\noom_kill 2\noom_group_kill 0\n"));
-        assert!(!has_oom_kill(""));
+        assert_eq!(oom_kills("low 0\nhigh 0\nmax 7\noom 1\noom_kill 0\noom_group_kill 0\n"), 0);
+        assert_eq!(oom_kills("low 0\nhigh 0\nmax 7\noom 1\noom_kill 2\noom_group_kill 0\n"), 2);
+        assert_eq!(oom_kills(""), 0);
     }
 }

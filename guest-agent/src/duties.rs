@@ -52,9 +52,11 @@ impl Duties<'_> {
     pub fn sample(&mut self, link: &mut Link) {
         if let Some(sampler) = &mut self.sampler {
             sampler.take(|message| {
-                if !link.is_congested() {
+                let hears = !link.is_congested();
+                if hears {
                     link.send(message);
                 }
+                hears
             });
         }
     }

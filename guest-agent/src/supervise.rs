@@ -31,7 +31,8 @@ const INPUT_SOURCE: u64 = 2;
 const INPUT_SINK: u64 = 3;
 const TERMINAL: u64 = 4;
 const ORDER: u64 = 5;
-const ALARM: u64 = 6;
+const PRESSURE: u64 = 6;
+const KILLS: u64 = 7;
 const OUTPUT_SOURCES: u64 = 10;
 const OUTPUT_SINKS: u64 = 20;
 /// Whichever command it is about: all are looked at.
@@ -77,8 +78,10 @@ impl<'a> Supervisor<'a> {
         watch(link.as_fd(), LINK, EventFlags::IN | EventFlags::OUT)?;
         watch(ports.stdin.as_fd(), INPUT_SOURCE, EventFlags::IN)?;
         watch(ports.stdout.as_fd(), OUTPUT_SINKS, EventFlags::OUT)?;
-        for fd in duties.sampler.iter().flat_map(Sampler::watched) {
-            watch(fd, ALARM, EventFlags::PRI)?;
+        if let Some(sampler) = &duties.sampler {
+            for (fd, token) in [(sampler.pressure(), PRESSURE), (sampler.events(), KILLS)] {
+                fd.map_or(Ok(()), |fd| watch(fd, token, EventFlags::PRI))?;
+            }
         }
         let (terminal, input, outputs) = match ends {
             AgentEnds::Terminal(terminal) => {
@@ -176,7 +179,8 @@ impl<'a> Supervisor<'a> {
                 self.listen();
             }
             CHILDREN => self.reap(),
-            ALARM => self.duties.sampler.iter_mut().for_each(Sampler::alarm),
+            PRESSURE => self.duties.sampler.iter_mut().for_each(Sampler::alarm),
+            KILLS => self.duties.sampler.iter_mut().for_each(Sampler::look_for_kills),
             INPUT_SOURCE => self.input.source_is_ready(),
             // The workload closed its standard input: known now, even if there is nothing to write.
             INPUT_SINK if flags.contains(EventFlags::ERR) => drop(self.input.close_sink()),

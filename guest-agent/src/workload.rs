@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr;
 
@@ -21,7 +21,7 @@ use rustix::thread::{
 use crate::error::{Doing, Error, chain};
 use crate::mount::FileSystem;
 use crate::user::Identity;
-use crate::{layers, signals};
+use crate::{cgroup, layers, signals};
 
 /// Everything about the process that is to be started.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ pub struct Plan<'a> {
 /// The name spaces of a process that runs.
 #[derive(Debug)]
 pub struct Place {
+    pid: Pid,
     mounts: File,
     control_groups: File,
 }
@@ -59,7 +60,7 @@ impl Place {
     /// Those of the process `pid`, which a process that has ended has no longer.
     pub fn of(pid: Pid) -> io::Result<Self> {
         let open = |kind| File::open(format!("/proc/{}/ns/{kind}", pid.as_raw_nonzero()));
-        Ok(Self { mounts: open("mnt")?, control_groups: open("cgroup")? })
+        Ok(Self { pid, mounts: open("mnt")?, control_groups: open("cgroup")? })
     }
 
     /// Moves the calling process there, to their root directory.
@@ -158,7 +159,14 @@ impl Plan<'_> {
 
     /// Gives up the agent's privileges before other processes.
     fn leave_agent(&self) -> Result<(), Error> {
-        rustix::io::write(self.cgroup, b"0").doing(|| "moving the workload into its cgroup")?;
+        let moved = rustix::io::write(self.cgroup, b"0").map(drop).map_err(io::Error::from);
+        let moved = match (moved, self.place) {
+            // Whoever divides its group among others, as systemd does and docker, has no process there itself (cgroups(7),
+            // "no internal processes").
+            (Err(error), Some(place)) if error.kind() == ErrorKind::ResourceBusy => cgroup::join(place.pid),
+            (moved, _) => moved,
+        };
+        moved.doing(|| "moving the workload into its cgroup")?;
         std::fs::write("/proc/self/oom_score_adj", "0").doing(|| "exposing the workload to the OOM killer")
     }
 

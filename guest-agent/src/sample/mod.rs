@@ -56,6 +56,9 @@ pub struct Sampler<'a> {
     text: Box<[u8]>,
     cadence: Cadence,
     sequence: u64,
+    /// Processes of the workload's that the kernel has killed for lack of memory.
+    kills: u64,
+    /// What the host was told.
     capabilities: Option<Capabilities>,
     /// Waiting is counted for the whole guest, the agent's own reclaim included.
     counts_own: bool,
@@ -85,6 +88,7 @@ impl<'a> Sampler<'a> {
             text: vec![0; TEXT_BYTES].into(),
             cadence: Cadence::new(clock::monotonic_us()),
             sequence: 0,
+            kills: 0,
             capabilities: None,
             counts_own,
             own_stall_us: 0,
@@ -94,14 +98,30 @@ impl<'a> Sampler<'a> {
         })
     }
 
-    /// What becomes urgent (`EPOLLPRI`) when the host is to know at once.
-    pub fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [&self.watched.pressure, &self.watched.events].into_iter().flatten().map(File::as_fd)
+    /// What becomes urgent (`EPOLLPRI`) when the workload waits for memory: [`Self::alarm`].
+    pub fn pressure(&self) -> Option<BorrowedFd<'_>> {
+        self.watched.pressure.as_ref().map(File::as_fd)
     }
 
-    /// One of them did.
+    /// What does when something happens in its control groups: [`Self::look_for_kills`].
+    pub fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.watched.events.as_ref().map(File::as_fd)
+    }
+
+    /// The host is to know at once.
     pub fn alarm(&mut self) {
         self.cadence.alarm();
+    }
+
+    /// Of all that happens there a kill is news. That a group is at its limit, as one that reads files is all the time, is
+    /// told as well, at each page.
+    pub fn look_for_kills(&mut self) {
+        let Some(events) = &self.watched.events else { return };
+        let kills = cgroup::oom_kills(look(events, &mut self.text));
+        if kills > self.kills {
+            self.kills = kills;
+            self.cadence.alarm();
+        }
     }
 
     /// The host's wish.
@@ -152,7 +172,8 @@ impl<'a> Sampler<'a> {
     }
 
     /// Takes a sample if it is time, and hands it to `tell`, after what this kernel can do where that is news.
-    pub fn take(&mut self, mut tell: impl FnMut(&ToHost)) {
+    /// `tell` says whether the host will hear it.
+    pub fn take(&mut self, mut tell: impl FnMut(&ToHost) -> bool) {
         let now_us = clock::monotonic_us();
         if self.cadence.wait_us(now_us) > 0 {
             return;
@@ -164,9 +185,8 @@ impl<'a> Sampler<'a> {
             known
         });
         let known = Capabilities { swap: sizes.swap_total > 0, ..known };
-        if self.capabilities != Some(known) {
+        if self.capabilities != Some(known) && tell(&ToHost::Capabilities(known)) {
             self.capabilities = Some(known);
-            tell(&ToHost::Capabilities(known));
             // With them the host's law begins anew, and its pace does.
             self.set_pace(FIRST_PACE_MS);
         }
@@ -182,10 +202,6 @@ impl<'a> Sampler<'a> {
         let cause = self.cadence.take(now_us, &counters);
         let sample = Sample { sequence: self.sequence, monotonic_us: now_us, cause, counters, sizes, ages };
         tell(&ToHost::Sample(Box::new(sample)));
-        // Read, so that what the kernel told of is news no more.
-        if let Some(events) = &self.watched.events {
-            look(events, &mut self.text);
-        }
         if let Some(swap) = self.swap.take_if(|swap| swap.is_due(now_us)) {
             swap.begin();
         }

@@ -15,6 +15,7 @@ fn a_command_runs_beside_the_workload() {
         it_has_streams_and_an_environment,
         it_has_a_terminal_of_the_users_size,
         it_runs_in_the_zone_that_is_named,
+        it_joins_a_workload_that_divides_its_group,
         it_ends_as_it_should,
     ](&ballast));
 }
@@ -41,6 +42,14 @@ fn it_has_streams_and_an_environment(ballast: &Ballast) {
     let script = "i=0; while [ $i -lt 3000 ]; do printf .; i=$((i + 1)); done";
     let late = exec(&[], script).reader_sleeps(Duration::from_secs(3)).end().exits(0);
     assert_eq!(late.stdout.len(), 3000);
+}
+
+/// As systemd and docker do: no process may be in a group that is divided.
+fn it_joins_a_workload_that_divides_its_group(ballast: &Ballast) {
+    let divide = "cd /sys/fs/cgroup && mkdir own && for pid in $(cat cgroup.procs); do echo $pid > own/cgroup.procs; done
+        echo +memory > cgroup.subtree_control";
+    exec(ballast, &[], divide).end().exits(0);
+    exec(ballast, &[], "cat /proc/self/cgroup").end().exits(0).prints("0::/own\n");
 }
 
 /// The last of them: the microVM ends, too.
@@ -75,8 +84,8 @@ fn it_has_a_terminal_of_the_users_size(ballast: &Ballast) {
     shell.types("stty size\n");
     shell.shows("31 97");
     shell.resize(32, 98);
-    shell.types("stty size\n");
-    shell.shows("32 98");
+    shell.types("until [ \"$(stty size)\" = \"32 98\" ]; do sleep 0.1; done; echo wide$((1+1))\n");
+    shell.shows("wide2");
     // While it edits a line, the shell takes a Ctrl-C for a key, and before it has begun what was ordered, for its own:
     // what is to be interrupted says itself that it runs.
     shell.types("sh -c 'echo b$((1+1))c; exec sleep 1000'\n");

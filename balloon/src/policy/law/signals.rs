@@ -50,7 +50,9 @@ impl Law {
             self.blind.begin(now_ms, tuning.window_ms, tuning.window_ms, reason);
         }
         // A guest whose page cache fills its memory waits for reclaim now and then, and trimming helps it.
-        let is_scarce = sample.available_bytes < scale(sample.total_bytes, tuning.scarce_permille, 1000);
+        // Where the balloon deflates on OOM, what it has counts in the guest's total.
+        let held_bytes = self.guest_bytes().min(sample.total_bytes);
+        let is_scarce = sample.available_bytes < scale(held_bytes, tuning.scarce_permille, 1000);
         if let Some(signal) = self.signal(sample, delta, is_scarce) {
             self.suffers(now_ms, signal, is_scarce, scale(delta.stall_us, 1_000_000, delta.elapsed_us));
         }
