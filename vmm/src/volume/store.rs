@@ -2,7 +2,7 @@
 //!
 //! Whoever makes, opens or removes a volume holds the directory's lock meanwhile, so that a volume is never
 //! seen half made and never removed between being found and being locked. A volume is made beside its name
-//! and renamed when it is whole; what a killed maker left is cleared by the next.
+//! and named when it is whole, in place of nothing; what a killed maker left is cleared by the next.
 
 #![forbid(unsafe_code)]
 
@@ -43,6 +43,17 @@ pub enum Error {
     /// No volume of the name.
     #[error("there is no volume '{0}'; `ballast volume ls` lists those there are")]
     Missing(VolumeName),
+    /// Its name leads to a file that is not there now, and that is not to be made anew.
+    #[error(
+        "volume '{name}' is not where {} links to: mount what holds it, or remove the link",
+        link.display()
+    )]
+    Elsewhere {
+        /// Which.
+        name: VolumeName,
+        /// The symbolic link in its place.
+        link: PathBuf,
+    },
     /// A volume of the name is there already.
     #[error("volume '{0}' exists already; choose another name, or remove it with `ballast volume rm {0}`")]
     Exists(VolumeName),
@@ -98,7 +109,7 @@ impl Volumes {
     pub fn open(&self, name: &VolumeName, read_only: bool) -> Result<OpenDisk, Error> {
         let _locked = self.lock()?;
         let path = self.path(name);
-        if !path.exists() {
+        if !self.exists(name)? {
             self.make(name, DEFAULT_BYTES)?;
         }
         Ok(disk::open_as(format!("volume '{name}'"), &path, read_only)?)
@@ -110,7 +121,7 @@ impl Volumes {
     /// There is one of the name, the size is too small, or the host refuses.
     pub fn create(&self, name: &VolumeName, size_bytes: u64) -> Result<(), Error> {
         let _locked = self.lock()?;
-        if self.path(name).exists() {
+        if self.exists(name)? {
             return Err(Error::Exists(name.clone()));
         }
         self.make(name, size_bytes)
@@ -122,7 +133,7 @@ impl Volumes {
     /// There is none, or a microVM uses it.
     pub fn remove(&self, name: &VolumeName) -> Result<(), Error> {
         let path = self.path(name);
-        if !path.exists() {
+        if !self.exists(name)? {
             return Err(Error::Missing(name.clone()));
         }
         let _locked = self.lock()?;
@@ -168,6 +179,15 @@ impl Volumes {
         Ok(Volume { name, size_bytes: metadata.len(), used_bytes, in_use })
     }
 
+    /// Whether there is the volume; not knowing is an error, as a volume that is not there is made.
+    fn exists(&self, name: &VolumeName) -> Result<bool, Error> {
+        let path = self.path(name);
+        match path.try_exists() {
+            Ok(false) if path.is_symlink() => Err(Error::Elsewhere { name: name.clone(), link: path }),
+            exists => exists.map_err(host("look for", &path)),
+        }
+    }
+
     fn path(&self, name: &VolumeName) -> PathBuf {
         self.directory.join(format!("{name}{SUFFIX}"))
     }
@@ -211,7 +231,9 @@ impl Volumes {
         ext4::make(unfinished).map_err(|source| Error::Make { name: name.clone(), source })?;
         file.sync_all().map_err(host("write", unfinished))?;
         let path = self.path(name);
-        fs::rename(unfinished, &path).map_err(host("name", &path))?;
+        // A rename would replace what is there.
+        fs::hard_link(unfinished, &path).map_err(host("name", &path))?;
+        fs::remove_file(unfinished).map_err(host("remove", unfinished))?;
         let directory = File::open(&self.directory).map_err(host("open", &self.directory))?;
         directory.sync_all().map_err(host("write", &self.directory))
     }
@@ -226,7 +248,7 @@ fn host(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 mod tests {
     use super::*;
     use crate::volume::lock::eventually;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn volumes() -> (tempfile::TempDir, Volumes) {
         let data = tempfile::tempdir().unwrap();
@@ -295,6 +317,37 @@ mod tests {
         assert_eq!(names(&volumes), [""; 0]);
         volumes.create(&name("v"), MIN_BYTES).unwrap();
         assert_eq!(names(&volumes), ["v"]);
+    }
+
+    #[test]
+    fn nothing_is_made_in_place_of_what_is_not_to_be_seen_now() {
+        let (data, volumes) = volumes();
+        volumes.create(&name("v"), MIN_BYTES).unwrap();
+        let (link, moved) = (volumes.path(&name("v")), data.path().join("moved"));
+        fs::rename(&link, &moved).unwrap();
+        symlink("unmounted/v.ext4", &link).unwrap();
+        symlink("loop.ext4", volumes.path(&name("loop"))).unwrap();
+        for name in [name("v"), name("loop")] {
+            volumes.open(&name, false).unwrap_err();
+            volumes.create(&name, MIN_BYTES).unwrap_err();
+            volumes.remove(&name).unwrap_err();
+            assert!(volumes.path(&name).is_symlink());
+        }
+        let error = volumes.open(&name("v"), false).unwrap_err().to_string();
+        assert!(error.contains("v.ext4 links to: mount what holds it"), "{error}");
+        fs::remove_file(&link).unwrap();
+        symlink(&moved, &link).unwrap();
+        volumes.open(&name("v"), false).unwrap();
+    }
+
+    #[test]
+    fn a_new_volume_replaces_nothing() {
+        let (_data, volumes) = volumes();
+        volumes.create(&name("v"), MIN_BYTES).unwrap();
+        let inode = fs::metadata(volumes.path(&name("v"))).unwrap().ino();
+        volumes.make(&name("v"), MIN_BYTES).unwrap_err();
+        assert_eq!(fs::metadata(volumes.path(&name("v"))).unwrap().ino(), inode);
+        assert!(!volumes.directory.join(UNFINISHED).exists());
     }
 
     #[test]
