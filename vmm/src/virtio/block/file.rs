@@ -29,6 +29,8 @@ pub struct FileBackend {
     /// What direct I/O asks for; nothing where the host caches.
     alignment: Option<Alignment>,
     bounce: Bounce,
+    /// The error by which the host said that it lost what it cached.
+    lost: Option<i32>,
 }
 
 impl FileBackend {
@@ -50,7 +52,7 @@ impl FileBackend {
         // calls the range invalid, which says nothing: it is asked when the guest asks.
         let probe = allocate(&file, Allocation::Hole, end, SECTOR_BYTES);
         let can_discard = !probe.is_err_and(|error| error.kind() == io::ErrorKind::Unsupported);
-        Ok(Self { file, len, can_discard, alignment, bounce })
+        Ok(Self { file, len, can_discard, alignment, bounce, lost: None })
     }
 
     /// Whether transfers bypass the host's page cache.
@@ -117,7 +119,15 @@ impl Backend for FileBackend {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        if let Some(errno) = self.lost {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let flushed = self.file.sync_data();
+        if let (Err(error), false) = (&flushed, self.is_direct()) {
+            // Linux takes pages that it could not write for written, and would tell the next flush that all is well.
+            self.lost = error.raw_os_error();
+        }
+        flushed
     }
 
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -193,6 +194,22 @@ fn a_file_cut_short_is_an_error() {
         let mut memory = vec![0; 8192];
         let error = with_slices(&mut memory, &[8192], |slices| disk.read_at(0, slices)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
+
+#[test]
+fn what_the_host_lost_of_its_cache_stays_lost() {
+    for direct in [false, true] {
+        let mut disk = disk(on_disk(), direct);
+        let (pipe, _writer) = io::pipe().unwrap();
+        // Of a pipe nothing can be made durable.
+        let file = std::mem::replace(&mut disk.file, OwnedFd::from(pipe).into());
+        assert_eq!(disk.flush().unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        disk.file = file;
+        for _ in 0..2 {
+            let again = disk.flush().map_err(|error| error.raw_os_error());
+            assert_eq!(again, if direct { Ok(()) } else { Err(Some(libc::EINVAL)) });
+        }
     }
 }
 
