@@ -6,8 +6,8 @@
 //! what of it the host really holds ([`resident`]) and on which of its nodes ([`numa`]), what has the host swap it out
 //! ([`page_out`]), and how a host's memory is divided among VMs ([`zone`]); the sockets by which people and programs hear of
 //! it and say what is to be ([`control`]), the files and lines that it is recorded to ([`recording_file`],
-//! [`recording_line`]), and how files are opened that others may have made ([`regular_file`]). Used by the VMM and by the
-//! command line.
+//! [`recording_line`]), how files are opened that others may have made ([`regular_file`]), and what comes of one that may
+//! not grow ([`file_size_limit`]). Used by the VMM and by the command line.
 //!
 //! ```text
 //! driver's requests -> device -> runs -> backing -> receipt -> books      residency (slow) -> books corrected
@@ -20,6 +20,7 @@ pub mod control;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod device;
+pub mod file_size_limit;
 pub mod frames;
 pub mod logging;
 pub mod numa;

@@ -1,6 +1,6 @@
 //! `ballastd`: the arbiter of one host's microVMs; see [`balloon::daemon`].
 
-use balloon::{daemon, logging, state};
+use balloon::{daemon, file_size_limit, logging, state};
 use clap::Parser;
 use std::error::Error;
 use std::io::{self, Write};
@@ -31,6 +31,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     logging::start("ballastd", || {});
+    file_size_limit::ignore_signal();
     match start(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

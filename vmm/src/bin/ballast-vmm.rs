@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     balloon::logging::start("ballast-vmm", || {});
+    balloon::file_size_limit::ignore_signal();
     match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

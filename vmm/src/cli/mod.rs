@@ -109,6 +109,7 @@ enum Verb {
 #[must_use]
 pub fn main() -> ExitCode {
     balloon::logging::start("ballast", terminal::restore);
+    balloon::file_size_limit::ignore_signal();
     if let Some(code) = crate::image::helper_main() {
         return code;
     }
