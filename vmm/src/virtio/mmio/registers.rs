@@ -49,6 +49,8 @@ pub enum Request {
     StopQueue(usize),
     /// The driver contradicted itself after DRIVER_OK: tell it that the device needs a reset.
     Alarm,
+    /// The driver gave up on the device: nothing comes of it until a reset.
+    GiveUp,
 }
 
 /// Writes that a correct driver never makes, by kind.
@@ -157,16 +159,17 @@ impl Registers {
         &self.queues
     }
 
-    /// Whether the device runs: DRIVER_OK is set and no reset is due.
+    /// Whether the device runs: DRIVER_OK is set, the driver has not given up, and no reset is due.
     #[must_use]
     pub fn live(&self) -> bool {
-        self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
+        self.status & (DRIVER_OK | NEEDS_RESET | FAILED) == DRIVER_OK
     }
 
-    /// Whether the device waits for the driver's reset.
+    /// Whether the device waits for the driver's reset: it demanded one, or the driver gave up on what it had set live.
     #[must_use]
     pub fn needs_reset(&self) -> bool {
-        self.status & NEEDS_RESET != 0
+        let gave_up = DRIVER_OK | FAILED;
+        self.status & NEEDS_RESET != 0 || self.status & gave_up == gave_up
     }
 
     /// Demands a reset of the driver; true if it is newly demanded of a driver that must be told: one that has set
@@ -334,7 +337,10 @@ impl Registers {
             return Request::Nothing;
         }
         self.status |= new;
-        if added & DRIVER_OK != 0 && self.status & (NEEDS_RESET | FAILED) == 0 {
+        if added & FAILED != 0 {
+            return Request::GiveUp;
+        }
+        if added & DRIVER_OK != 0 && self.live() {
             return Request::Activate;
         }
         Request::Nothing

@@ -125,12 +125,42 @@ fn impossible_sizes_and_queues_are_ignored() {
     assert_eq!(r.misuse().queue, 7);
 }
 
-proptest! {
-    /// Whatever a driver writes: the device is live only with all four status bits, queue geometry changes
-    /// only between FEATURES_OK and DRIVER_OK, and activation happens at most once a reset.
-    #[test]
-    fn no_sequence_breaks_the_order(writes in proptest::collection::vec((0u32..0x110, prop_oneof![0u32..256, any::<u32>()]), 0..200)) {
+#[test]
+fn a_driver_that_gave_up_has_no_live_device() {
+    for steps in [&[LIVE | FAILED][..], &[LIVE, LIVE | FAILED], &[LIVE & !DRIVER_OK | FAILED, LIVE | FAILED]]
+    {
         let mut r = registers();
+        negotiate(&mut r, TRANSPORT_FEATURES);
+        for status in steps {
+            let _ = r.write(VIRTIO_MMIO_STATUS, *status);
+        }
+        assert!(!r.live(), "{steps:?}");
+        assert_eq!(r.misuse(), Misuse::default());
+    }
+}
+
+/// A write of any register, or of a status that comes somewhere in a driver's life.
+fn register_write() -> impl Strategy<Value = (u32, u32)> {
+    let step = prop_oneof![Just(0), Just(1), Just(3), Just(11), Just(LIVE)];
+    let status = (step, prop_oneof![4 => Just(0), 1 => Just(FAILED), 1 => Just(NEEDS_RESET)]);
+    prop_oneof![
+        3 => (0u32..0x110, prop_oneof![0u32..256, any::<u32>()]),
+        1 => status.prop_map(|(step, also)| (VIRTIO_MMIO_STATUS, step | also)),
+    ]
+}
+
+proptest! {
+    /// Whatever a driver writes: the device is live only with all four status bits and without FAILED, queue geometry
+    /// changes only between FEATURES_OK and DRIVER_OK, and activation happens at most once a reset.
+    #[test]
+    fn no_sequence_breaks_the_order(
+        negotiated in any::<bool>(),
+        writes in proptest::collection::vec(register_write(), 0..200),
+    ) {
+        let mut r = registers();
+        if negotiated {
+            negotiate(&mut r, TRANSPORT_FEATURES);
+        }
         let mut activated = false;
         for (offset, value) in writes {
             let offset = offset & !3;
@@ -153,7 +183,7 @@ proptest! {
             }
             if r.live() {
                 prop_assert!(activated);
-                prop_assert_eq!(r.read(VIRTIO_MMIO_STATUS, 0) & LIVE, LIVE);
+                prop_assert_eq!(r.read(VIRTIO_MMIO_STATUS, 0) & (LIVE | FAILED), LIVE);
                 prop_assert_eq!(r.features() & !(FEATURE | TRANSPORT_FEATURES), 0);
             }
         }

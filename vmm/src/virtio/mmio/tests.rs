@@ -39,6 +39,7 @@ impl Device for Idle {
 }
 
 const NEEDS_RESET: u32 = 64;
+const FAILED: u32 = 128;
 
 fn device() -> (Transport<Idle>, Vec<Driver>) {
     let memory = memory(1 << 20);
@@ -69,6 +70,20 @@ fn a_driver_that_contradicts_itself_is_told_that_a_reset_is_due() {
     set(&transport, VIRTIO_MMIO_STATUS, 4);
     assert_eq!((get(&transport, VIRTIO_MMIO_STATUS), told(&transport)), (NEEDS_RESET, 0));
     assert!(transport.interrupt().read().is_err());
+}
+
+#[test]
+fn a_driver_that_gives_up_is_served_no_more() {
+    let (transport, drivers) = device();
+    bring_up(&transport, 0, &drivers);
+    let waits = &transport.kicks()[0];
+    waits.read().unwrap();
+    set(&transport, VIRTIO_MMIO_STATUS, LIVE | FAILED);
+    assert_eq!(waits.read().unwrap(), 1, "whoever waits for it hears of it");
+    assert!(!transport.hold().live() && transport.hold().needs_reset());
+    assert_eq!(get(&transport, VIRTIO_MMIO_STATUS), LIVE | FAILED);
+    bring_up(&transport, 0, &drivers);
+    assert!(transport.hold().live() && !transport.hold().needs_reset());
 }
 
 #[test]

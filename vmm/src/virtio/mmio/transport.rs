@@ -141,6 +141,7 @@ impl<D: Device> Transport<D> {
                 self.interrupt.config();
                 self.wake();
             }
+            Request::GiveUp => self.wake(),
             Request::Reset => {
                 inner.registers.reset();
                 inner.queues.clear();
