@@ -78,9 +78,12 @@ pub enum Error {
         /// The disk.
         what: String,
     },
-    /// The host itself uses the block device.
-    #[error("{what} is in use by this host: unmount it, or use it read only (':ro')")]
-    Mounted {
+    /// Somebody has the block device for himself: a file system of the host, or who opened it exclusively as we do.
+    #[error(
+        "{what} is in use by this host or another microVM, or given twice: unmount it, end that microVM, or let all of \
+         them use it read only (':ro')"
+    )]
+    Busy {
         /// The disk.
         what: String,
         /// The host's answer.
@@ -168,7 +171,7 @@ fn refuse_open(what: String, read_only: bool, source: io::Error) -> Error {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !read_only => {
             Error::NotWritable { what, source }
         }
-        io::ErrorKind::ResourceBusy => Error::Mounted { what, source },
+        io::ErrorKind::ResourceBusy => Error::Busy { what, source },
         _ => Error::Open { what, source },
     }
 }
@@ -177,7 +180,7 @@ fn refuse_open(what: String, read_only: bool, source: io::Error) -> Error {
 fn open_direct(path: &Path, read_only: bool, exclusive: bool) -> io::Result<(File, bool)> {
     let mut flags = OFlags::CLOEXEC | if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     if exclusive {
-        // For a block device: fail if it is mounted, and keep others from mounting it.
+        // For a block device: fail if it is mounted or another microVM's, and keep others from mounting it.
         flags |= OFlags::EXCL;
     }
     match rustix::fs::open(path, flags | OFlags::DIRECT, Mode::empty()) {
@@ -267,6 +270,7 @@ mod tests {
             assert!(refused(errno, false).contains("add ':ro'"));
             assert!(refused(errno, true).starts_with("cannot open"));
         }
-        assert!(refused(libc::EBUSY, false).contains("unmount"));
+        let busy = refused(libc::EBUSY, false);
+        assert!(busy.contains("unmount") && busy.contains("end that microVM"), "{busy}");
     }
 }
