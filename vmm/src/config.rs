@@ -156,6 +156,8 @@ pub struct LayerConfig {
 pub struct DiskConfig {
     /// The raw disk image or block device, open as the guest may use it.
     pub file: RawFd,
+    /// What messages call it.
+    pub name: String,
     /// What the guest reads as the disk's serial number, at most 20 bytes.
     pub serial: String,
     /// The guest may not write.

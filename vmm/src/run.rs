@@ -178,7 +178,7 @@ pub unsafe fn run(config: &VmConfig) -> Result<(), Error> {
     let shared = memory::read_only_memory(&layers, &starts)?;
     for disk in &config.disks {
         let backend = FileBackend::new(file(disk.file)).map_err(host("open a disk"))?;
-        let device = Block::new(backend, &disk.serial, disk.read_only, Arc::clone(&shared));
+        let device = Block::new(backend, &disk.name, &disk.serial, disk.read_only, Arc::clone(&shared));
         let block = transport(device, &memory)?;
         slots.attach(&vm, &mut buses, &block)?;
         spawn_loop(&disk.serial, QueueEvents(block), Arc::clone(&stop), filters.clone())?;

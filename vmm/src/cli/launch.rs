@@ -156,6 +156,8 @@ pub struct Layer {
 pub struct Disk {
     /// The file.
     pub file: File,
+    /// What messages call it.
+    pub name: String,
     /// What the guest reads as serial number.
     pub serial: String,
     /// The guest may not write.
@@ -267,6 +269,7 @@ pub fn start(program: &Path, machine: Machine, cgroup: Option<&HostCgroup>) -> R
             .into_iter()
             .map(|disk| DiskConfig {
                 file: fds.add(disk.file),
+                name: disk.name,
                 serial: disk.serial,
                 read_only: disk.read_only,
             })

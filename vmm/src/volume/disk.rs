@@ -105,6 +105,8 @@ pub enum Error {
 pub struct OpenDisk {
     /// The disk, open for what the guest may do with it.
     pub file: File,
+    /// What messages call it: `volume 'data'` or `disk /dev/sdb`.
+    pub name: String,
     /// The guest may not write.
     pub read_only: bool,
     /// What the user should know, in one line.
@@ -152,7 +154,7 @@ pub(super) fn open_as(what: String, path: &Path, read_only: bool) -> Result<Open
             "{what} cannot bypass this host's page cache: what the guest caches of it, the host caches too"
         )
     });
-    Ok(OpenDisk { file, read_only, notice })
+    Ok(OpenDisk { file, name: what, read_only, notice })
 }
 
 fn refuse_kind(what: &str, metadata: &Metadata) -> Option<Error> {
@@ -222,6 +224,7 @@ mod tests {
         let directory = here();
         let path = image(directory.path(), 1 << 20);
         let writer = open(&path, false).unwrap();
+        assert_eq!(writer.name, format!("disk {}", path.display()));
         assert!(matches!(open(&path, false), Err(Error::InUse { .. })));
         let message = open(&path, true).unwrap_err().to_string();
         assert!(message.contains("disk.img is in use") && message.contains(":ro"), "{message}");

@@ -60,8 +60,8 @@ impl Fault {
 }
 
 impl Counters {
-    /// Counts `fault`; returns whether it is the first of its kind.
-    pub fn count(&self, fault: &Fault) -> bool {
+    /// Counts `fault`.
+    pub fn count(&self, fault: &Fault) {
         let counter = match fault {
             Fault::Malformed => &self.malformed,
             Fault::Refused(Refusal::Unsupported) => &self.unsupported,
@@ -72,7 +72,7 @@ impl Counters {
             Fault::Host(error) if is_full(error) => &self.host_full,
             Fault::Host(_) => &self.host_failed,
         };
-        counter.fetch_add(1, Ordering::Relaxed) == 0
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -33,6 +33,7 @@ pub const SERIAL_BYTES: usize = VIRTIO_BLK_ID_BYTES as usize;
 #[derive(Debug)]
 pub struct Block<B> {
     backend: B,
+    name: String,
     disk: Disk,
     serial: [u8; SERIAL_BYTES],
     config: Vec<u8>,
@@ -43,16 +44,17 @@ pub struct Block<B> {
 }
 
 impl<B: Backend> Block<B> {
-    /// A disk with the contents of `backend`. The guest reads the first [`SERIAL_BYTES`] bytes of `serial` as
-    /// its serial number. Data to be written may also lie in `read_only_memory`, which must cover nothing but
-    /// what can be read: no page beyond the end of a mapped file.
-    pub fn new(backend: B, serial: &str, read_only: bool, read_only_memory: Memory) -> Self {
+    /// A disk with the contents of `backend`, which messages call `name`. The guest reads the first
+    /// [`SERIAL_BYTES`] bytes of `serial` as its serial number. Data to be written may also lie in
+    /// `read_only_memory`, which must cover nothing but what can be read: no page beyond the end of a mapped file.
+    pub fn new(backend: B, name: &str, serial: &str, read_only: bool, read_only_memory: Memory) -> Self {
         let sectors = backend.len_bytes() / SECTOR_BYTES;
         let disk = Disk { sectors, read_only, discards: backend.can_discard() };
         let mut padded = [0; SERIAL_BYTES];
         padded.iter_mut().zip(serial.bytes()).for_each(|(to, from)| *to = from);
         Self {
             backend,
+            name: name.into(),
             disk,
             serial: padded,
             config: limits::config(disk),
@@ -91,11 +93,9 @@ impl<B: Backend> Block<B> {
     }
 
     fn fail(&self, fault: &Fault) -> Done {
-        let first = self.counters.count(fault);
-        if let (Fault::Host(error), true) = (fault, first) {
-            let serial = String::from_utf8_lossy(&self.serial);
-            let serial = serial.trim_end_matches('\0');
-            log::warn!("disk {serial}: the guest meets I/O errors, as the host failed a request: {error}");
+        self.counters.count(fault);
+        if let Fault::Host(error) = fault {
+            log::warn!("{}: the guest meets an I/O error, as the host failed a request: {error}", self.name);
         }
         Done { status: fault.status(), written: 0, moved: 0 }
     }

@@ -9,6 +9,7 @@ use super::lookup::Slice;
 use super::{Block, SERIAL_BYTES};
 use crate::virtio::device::{Device, Effects, Memory};
 use crate::virtio::driver::{Driver, memory, readable, writable};
+use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -120,7 +121,7 @@ impl Machine {
         let driver = Driver::new(&memory(MEMORY), 0x1000, QUEUE_SIZE);
         let queues = [driver.queue(true)];
         let disk = MemoryDisk::new(pattern());
-        let mut block = Block::new(disk.clone(), "vol0", read_only, layers);
+        let mut block = Block::new(disk.clone(), "volume 'v'", "vol0", read_only, layers);
         block.activate(FLUSH_FEATURE);
         Self { driver, queues, disk, block }
     }
@@ -185,7 +186,7 @@ fn identifies_itself() {
     assert_eq!((status, used), (OK, 20), "the status is not contiguous with what was written");
     assert_eq!(data[20..], [0xcc; 10]);
     assert_eq!(machine.ask(GET_ID, 0, &[], 2), (OK, 3, b"vo".to_vec()));
-    let long = Block::new(machine.disk.clone(), "a serial number that is too long", false, none());
+    let long = Block::new(machine.disk.clone(), "disk", "a serial number that is too long", false, none());
     let mut machine = Machine { block: long, ..Machine::new(false, none()) };
     assert_eq!(machine.ask(GET_ID, 0, &[], 20).2, *b"a serial number that");
 }
@@ -265,6 +266,40 @@ fn failures_of_the_host_are_told_and_counted() {
     }
 }
 
+thread_local! {
+    static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps what each thread logs.
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LOGGED.with_borrow_mut(|logged| logged.push(record.args().to_string()));
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn each_failure_of_the_host_is_told_with_what_it_befell() {
+    log::set_logger(&Log).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let mut machine = Machine::new(false, none());
+    for errno in [libc::EIO, libc::ENOSPC, libc::EIO] {
+        machine.disk.look(|disk| (disk.fail_at, disk.errno) = (Some(0), errno));
+        machine.ask(WRITE, 0, &[1; 512], 0);
+    }
+    machine.ask(WRITE, SECTORS as u64, &[1; 512], 0);
+    let logged = LOGGED.take();
+    let told = |message: &String| message.starts_with("volume 'v': the guest meets an I/O error");
+    assert!(logged.len() == 3 && logged.iter().all(told), "{logged:?}");
+}
+
 #[test]
 fn a_failure_halfway_is_a_failure() {
     let mut machine = Machine::new(false, none());
@@ -335,7 +370,8 @@ fn a_pass_is_bounded_in_requests_and_bytes() {
     assert_eq!(passes.take(4).collect::<Vec<_>>(), [(4, true), (4, true), (2, false), (0, false)]);
 
     let disk = MemoryDisk::new(vec![1; 8 << 20]);
-    let mut machine = Machine { block: Block::new(disk, "", false, none()), ..Machine::new(false, none()) };
+    let mut machine =
+        Machine { block: Block::new(disk, "disk", "", false, none()), ..Machine::new(false, none()) };
     machine.driver.write(0x10_0000, &header(READ, 0));
     for head in 0..3 {
         let data = writable(0x20_0000, 1 << 20);
