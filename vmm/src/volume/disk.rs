@@ -195,12 +195,17 @@ fn open_direct(path: &Path, read_only: bool, exclusive: bool) -> io::Result<(Fil
 /// Measures the disk, and settles whether the host caches it as the device will find it.
 fn check(file: &File, cached: &mut bool) -> io::Result<u64> {
     let len = (&*file).seek(SeekFrom::End(0))?;
-    if !*cached && rustix::fs::fstatfs(file)?.f_type == libc::TMPFS_MAGIC {
+    if !*cached && is_memory(file)? {
         // It takes the flag, but its files are page cache and nothing else.
         set_direct(file, false)?;
     }
     *cached = !FileBackend::new(file.try_clone()?)?.is_direct();
     Ok(len)
+}
+
+/// Whether a disk is memory of this host. A block device is not, though its node lies on a tmpfs, as all in `/dev`.
+fn is_memory(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.is_file() && rustix::fs::fstatfs(file)?.f_type == libc::TMPFS_MAGIC)
 }
 
 #[cfg(test)]
@@ -246,6 +251,13 @@ mod tests {
             assert!(disk.notice.unwrap().contains("page cache"));
             assert!(!FileBackend::new(disk.file).unwrap().is_direct());
         }
+    }
+
+    #[test]
+    fn what_a_device_holds_is_no_memory_though_its_node_is() {
+        let device = File::open("/dev/null").unwrap();
+        assert_eq!(rustix::fs::fstatfs(&device).unwrap().f_type, libc::TMPFS_MAGIC);
+        assert!(!is_memory(&device).unwrap());
     }
 
     #[test]
