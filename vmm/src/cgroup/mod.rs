@@ -141,7 +141,12 @@ mod tests {
             memory_current: open("memory.current"),
             memory_events: open("memory.events"),
             memory_stat: open("memory.stat"),
-            limit: HostLimit { guest_bytes: 1 << 30, shared_bytes: 10 << 20, room_bytes: 20 << 20 },
+            limit: HostLimit {
+                guest_bytes: 1 << 30,
+                shared_bytes: 10 << 20,
+                disk_bytes: 0,
+                room_bytes: 20 << 20,
+            },
         }
     }
 

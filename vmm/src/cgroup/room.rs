@@ -1,4 +1,5 @@
-//! How much memory the host allows a VMM in all: its guest's, the image layers it maps, and room for itself. Pure.
+//! How much memory the host allows a VMM in all: its guest's, the image layers it maps, disks that are memory, and room for
+//! itself. Pure.
 //!
 //! The limit is a net below the guest's own limits, not a tool of policy: a guest that keeps within its memory never
 //! meets it, however it behaves. So the room is generous where being wrong kills a microVM, and still small beside it.
@@ -34,20 +35,24 @@ pub struct HostLimit {
     /// Image layers that it maps. The host charges a page of them to whoever touched it first, which may be this one for
     /// all of them, and is neither to be reclaimed nor killed for it.
     pub shared_bytes: u64,
+    /// Disks in this host's memory (tmpfs). It is charged for what it writes to them, and it cannot be reclaimed without swap.
+    pub disk_bytes: u64,
     /// Room for the VMM and what the kernel keeps for it.
     pub room_bytes: u64,
 }
 
 impl HostLimit {
-    /// The limit on a guest of `size_bytes` with so many `cpus` and `disks`, which maps layers of `shared_bytes`.
+    /// The limit on a guest of `size_bytes` with so many `cpus` and `disks`, which maps layers of `shared_bytes` and can write
+    /// `disk_bytes` to disks in memory.
     #[must_use]
-    pub fn new(size_bytes: u64, shared_bytes: u64, cpus: u64, disks: u64) -> Self {
+    pub fn new(size_bytes: u64, shared_bytes: u64, disk_bytes: u64, cpus: u64, disks: u64) -> Self {
         let mapped = size_bytes.saturating_add(shared_bytes);
         let tables = (mapped / PAGES_BYTES_PER_TABLE_BYTE).saturating_mul(TABLES);
         let threads = VCPU_BYTES.saturating_mul(cpus).saturating_add(DISK_BYTES.saturating_mul(disks));
         Self {
             guest_bytes: size_bytes,
             shared_bytes,
+            disk_bytes,
             room_bytes: VMM_BYTES.saturating_add(tables).saturating_add(threads),
         }
     }
@@ -55,7 +60,8 @@ impl HostLimit {
     /// What `memory.max` is.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.guest_bytes.saturating_add(self.shared_bytes).saturating_add(self.room_bytes)
+        let files = self.shared_bytes.saturating_add(self.disk_bytes);
+        self.guest_bytes.saturating_add(files).saturating_add(self.room_bytes)
     }
 
     /// What `memory.max` can be without a kill where it is `now_bytes` and `charge_bytes` are charged: itself, or on the
@@ -74,17 +80,24 @@ mod tests {
 
     #[test]
     fn a_small_guest_has_room_and_a_large_one_no_waste() {
-        let small = HostLimit::new(512 * MIB, 100 * MIB, 1, 0);
+        let small = HostLimit::new(512 * MIB, 100 * MIB, 0, 1, 0);
         assert_eq!(small.bytes(), 512 * MIB + 100 * MIB + small.room_bytes);
         assert!((20 * MIB..24 * MIB).contains(&small.room_bytes), "{small:?}");
-        let large = HostLimit::new(64 << 30, 0, 16, 4);
+        let large = HostLimit::new(64 << 30, 0, 0, 16, 4);
         assert!(large.room_bytes < large.guest_bytes / 100, "{large:?}");
-        assert_eq!(HostLimit::new(u64::MAX, u64::MAX, u64::MAX, 0).bytes(), u64::MAX);
+        assert_eq!(HostLimit::new(u64::MAX, u64::MAX, u64::MAX, u64::MAX, 0).bytes(), u64::MAX);
+    }
+
+    #[test]
+    fn a_disk_in_memory_can_be_filled() {
+        let [without, with] =
+            [0, 8 << 30].map(|bytes| HostLimit::new(512 * MIB, 100 * MIB, bytes, 1, 1).bytes());
+        assert_eq!(with - without, 8 << 30);
     }
 
     #[test]
     fn a_limit_falls_with_the_charge_and_rises_at_once() {
-        let limit = HostLimit { guest_bytes: 100 * MIB, shared_bytes: 0, room_bytes: 0 };
+        let limit = HostLimit { guest_bytes: 100 * MIB, shared_bytes: 0, disk_bytes: 0, room_bytes: 0 };
         assert_eq!(limit.reachable(300 * MIB, 10 * MIB), 100 * MIB);
         assert_eq!(limit.reachable(300 * MIB, 200 * MIB), 200 * MIB + VMM_BYTES);
         assert_eq!(limit.reachable(300 * MIB, 299 * MIB), 300 * MIB, "it never rises on its way down");

@@ -138,7 +138,8 @@ impl Machine {
         let size: u64 = self.zones.iter().fold(0, |sum, zone| zone.bytes.saturating_add(sum));
         let layers = self.layers.iter().map(|layer| layer.file.metadata().map(|layer| layer.len()));
         let shared = layers.sum::<Result<u64, _>>().map_err(host("read the size of an image layer"))?;
-        Ok(HostLimit::new(size, shared, u64::from(self.cpus), self.disks.len() as u64))
+        let written = self.disks.iter().fold(0, |sum, disk| disk.memory_bytes.saturating_add(sum));
+        Ok(HostLimit::new(size, shared, written, u64::from(self.cpus), self.disks.len() as u64))
     }
 }
 
@@ -162,6 +163,8 @@ pub struct Disk {
     pub serial: String,
     /// The guest may not write.
     pub read_only: bool,
+    /// How much of this host's memory the guest can fill with what it writes.
+    pub memory_bytes: u64,
 }
 
 /// A started VMM.

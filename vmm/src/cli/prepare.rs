@@ -103,8 +103,8 @@ fn open_disks(attachments: &Attachments, dirs: &Dirs, spec: &mut Spec) -> Result
             eprint(&format!("ballast: {}\n", printable(notice)));
         }
         let serial = format!("disk{}", disks.len());
-        let OpenDisk { file, name, read_only, .. } = open;
-        disks.push(Disk { file, name, serial: serial.clone(), read_only });
+        let OpenDisk { file, name, read_only, memory_bytes, .. } = open;
+        disks.push(Disk { file, name, serial: serial.clone(), read_only, memory_bytes });
         serial
     };
     let volumes = Volumes::new(&dirs.data);

@@ -109,6 +109,8 @@ pub struct OpenDisk {
     pub name: String,
     /// The guest may not write.
     pub read_only: bool,
+    /// How much of this host's memory the guest can fill with what it writes: all of the disk, or nothing.
+    pub memory_bytes: u64,
     /// What the user should know, in one line.
     pub notice: Option<String>,
 }
@@ -133,8 +135,8 @@ pub(super) fn open_as(what: String, path: &Path, read_only: bool) -> Result<Open
         return Err(error);
     }
     let exclusive = !read_only && metadata.file_type().is_block_device();
-    let (file, mut cached) = match open_direct(path, read_only, exclusive) {
-        Ok(opened) => opened,
+    let file = match open_direct(path, read_only, exclusive) {
+        Ok(file) => file,
         Err(source) => return Err(refuse_open(what, read_only, source)),
     };
     let sharing = if read_only { Sharing::Shared } else { Sharing::Exclusive };
@@ -143,18 +145,23 @@ pub(super) fn open_as(what: String, path: &Path, read_only: bool) -> Result<Open
         Ok(false) => return Err(Error::InUse { what }),
         Err(source) => return Err(Error::Lock { what, source }),
     }
-    match check(&file, &mut cached) {
-        Ok(0) => return Err(Error::Empty { what }),
-        Ok(len) if len % SECTOR_BYTES != 0 => return Err(Error::Ragged { what, len }),
-        Ok(_) => {}
+    let Contents { len, is_memory, is_cached } = match examine(&file) {
+        Ok(contents) => contents,
         Err(source) => return Err(Error::Open { what, source }),
+    };
+    if len == 0 {
+        return Err(Error::Empty { what });
     }
-    let notice = cached.then(|| {
+    if len % SECTOR_BYTES != 0 {
+        return Err(Error::Ragged { what, len });
+    }
+    let notice = is_cached.then(|| {
         format!(
             "{what} cannot bypass this host's page cache: what the guest caches of it, the host caches too"
         )
     });
-    Ok(OpenDisk { file, name: what, read_only, notice })
+    let memory_bytes = if is_memory && !read_only { len } else { 0 };
+    Ok(OpenDisk { file, name: what, read_only, memory_bytes, notice })
 }
 
 fn refuse_kind(what: &str, metadata: &Metadata) -> Option<Error> {
@@ -178,29 +185,39 @@ fn refuse_open(what: String, read_only: bool, source: io::Error) -> Error {
     }
 }
 
-/// Opens with direct I/O, or without where the file system has none; says whether the host caches.
-fn open_direct(path: &Path, read_only: bool, exclusive: bool) -> io::Result<(File, bool)> {
+/// Opens with direct I/O, or without where the file system has none.
+fn open_direct(path: &Path, read_only: bool, exclusive: bool) -> io::Result<File> {
     let mut flags = OFlags::CLOEXEC | if read_only { OFlags::RDONLY } else { OFlags::RDWR };
     if exclusive {
         // For a block device: fail if it is mounted or another microVM's, and keep others from mounting it.
         flags |= OFlags::EXCL;
     }
     match rustix::fs::open(path, flags | OFlags::DIRECT, Mode::empty()) {
-        Ok(fd) => Ok((fd.into(), false)),
-        Err(rustix::io::Errno::INVAL) => Ok((rustix::fs::open(path, flags, Mode::empty())?.into(), true)),
+        Ok(fd) => Ok(fd.into()),
+        Err(rustix::io::Errno::INVAL) => Ok(rustix::fs::open(path, flags, Mode::empty())?.into()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Measures the disk, and settles whether the host caches it as the device will find it.
-fn check(file: &File, cached: &mut bool) -> io::Result<u64> {
+/// A disk's contents, as the device will find them.
+struct Contents {
+    len: u64,
+    /// They are this host's memory.
+    is_memory: bool,
+    /// The host caches them.
+    is_cached: bool,
+}
+
+/// Measures the disk, and settles whether the host caches it.
+fn examine(file: &File) -> io::Result<Contents> {
     let len = (&*file).seek(SeekFrom::End(0))?;
-    if !*cached && is_memory(file)? {
+    let is_memory = is_memory(file)?;
+    if is_memory {
         // It takes the flag, but its files are page cache and nothing else.
         set_direct(file, false)?;
     }
-    *cached = !FileBackend::new(file.try_clone()?)?.is_direct();
-    Ok(len)
+    let is_cached = !FileBackend::new(file.try_clone()?)?.is_direct();
+    Ok(Contents { len, is_memory, is_cached })
 }
 
 /// Whether a disk is memory of this host. A block device is not, though its node lies on a tmpfs, as all in `/dev`.
@@ -244,10 +261,13 @@ mod tests {
         let path = image(directory.path(), 1 << 20);
         let disk = open(&path, false).unwrap();
         let direct = FileBackend::new(disk.file).unwrap().is_direct();
-        assert_eq!(disk.notice.is_none(), direct);
+        assert_eq!((disk.notice.is_none(), disk.memory_bytes), (direct, 0));
         if Path::new("/dev/shm").is_dir() {
             let directory = tempfile::tempdir_in("/dev/shm").unwrap();
-            let disk = open(&image(directory.path(), 1 << 20), false).unwrap();
+            let path = image(directory.path(), 1 << 20);
+            assert_eq!(open(&path, true).unwrap().memory_bytes, 0, "nothing is written");
+            let disk = eventually(|| open(&path, false).ok());
+            assert_eq!(disk.memory_bytes, 1 << 20);
             assert!(disk.notice.unwrap().contains("page cache"));
             assert!(!FileBackend::new(disk.file).unwrap().is_direct());
         }

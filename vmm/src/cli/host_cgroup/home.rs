@@ -288,7 +288,7 @@ mod tests {
     fn the_end_is_told_from_the_counters() {
         let dir = tempfile::tempdir().unwrap();
         let lock = File::open(dir.path()).unwrap();
-        let limit = HostLimit { guest_bytes: 1, shared_bytes: 2, room_bytes: 3 };
+        let limit = HostLimit { guest_bytes: 1, shared_bytes: 2, disk_bytes: 0, room_bytes: 3 };
         let cgroup = HostCgroup { dir: dir.path().into(), _lock: lock, limit };
         let ending = |events: &str, max: &str| {
             fs::write(dir.path().join("memory.events"), events).unwrap();
