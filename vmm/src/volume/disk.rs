@@ -6,7 +6,7 @@ use super::lock::{Sharing, try_lock};
 use crate::virtio::block::direct::set_direct;
 use crate::virtio::block::file::FileBackend;
 use crate::virtio::block::request::SECTOR_BYTES;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{IFlags, Mode, OFlags};
 use std::fs::{File, Metadata};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileTypeExt;
@@ -212,12 +212,28 @@ struct Contents {
 fn examine(file: &File) -> io::Result<Contents> {
     let len = (&*file).seek(SeekFrom::End(0))?;
     let is_memory = is_memory(file)?;
-    if is_memory {
-        // It takes the flag, but its files are page cache and nothing else.
+    // A tmpfs takes the flag, but its files are page cache and nothing else.
+    if is_memory || is_checksummed(file)? {
         set_direct(file, false)?;
     }
     let is_cached = !FileBackend::new(file.try_clone()?)?.is_direct();
     Ok(Contents { len, is_memory, is_cached })
+}
+
+/// Whether a disk is a file on a btrfs that has checksums of what is in it. Direct I/O takes what is written from the
+/// guest's memory twice, for the checksum and for the disk: what the guest changes in between cannot be read any more.
+/// Newer kernels see to it themselves (commit 968f19c5b1b7).
+fn is_checksummed(file: &File) -> io::Result<bool> {
+    let is_btrfs = file.metadata()?.is_file() && rustix::fs::fstatfs(file)?.f_type == libc::BTRFS_SUPER_MAGIC;
+    Ok(is_btrfs && !rustix::fs::ioctl_getflags(file)?.contains(IFlags::NOCOW))
+}
+
+/// Has a new and empty file on a btrfs go without checksums and copies, so that direct I/O can be had. Other file systems
+/// know no such thing.
+pub(super) fn write_in_place(file: &File) {
+    // Where it cannot be had the host caches.
+    let _ = rustix::fs::ioctl_getflags(file)
+        .and_then(|flags| rustix::fs::ioctl_setflags(file, flags | IFlags::NOCOW));
 }
 
 /// Whether a disk is memory of this host. A block device is not, though its node lies on a tmpfs, as all in `/dev`.
@@ -278,6 +294,16 @@ mod tests {
         let device = File::open("/dev/null").unwrap();
         assert_eq!(rustix::fs::fstatfs(&device).unwrap().f_type, libc::TMPFS_MAGIC);
         assert!(!is_memory(&device).unwrap());
+    }
+
+    #[test]
+    fn a_btrfs_has_checksums_unless_it_writes_in_place() {
+        let file = tempfile::tempfile().unwrap();
+        let is_btrfs = rustix::fs::fstatfs(&file).unwrap().f_type == libc::BTRFS_SUPER_MAGIC;
+        assert_eq!(is_checksummed(&file).unwrap(), is_btrfs);
+        write_in_place(&file);
+        file.set_len(1 << 20).unwrap();
+        assert!(!is_checksummed(&file).unwrap());
     }
 
     #[test]

@@ -227,6 +227,7 @@ impl Volumes {
         }
         let options = File::options().write(true).create_new(true).mode(0o600).clone();
         let file = options.open(unfinished).map_err(host("make", unfinished))?;
+        disk::write_in_place(&file);
         file.set_len(size_bytes).map_err(host("give a size to", unfinished))?;
         ext4::make(unfinished).map_err(|source| Error::Make { name: name.clone(), source })?;
         file.sync_all().map_err(host("write", unfinished))?;
