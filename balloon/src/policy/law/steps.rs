@@ -164,10 +164,12 @@ impl Law {
         self.reclaim(now_ms, bytes, self.memory(), older_than_ms, reason, orders);
     }
 
-    /// What can be reclaimed at all.
+    /// What can be reclaimed at all. What is compressed counts against no limit within the guest: where one is below its size,
+    /// that would let the workload have all of its limit again beside it, more than the host allows.
     fn memory(&self) -> Memory {
         let swap = self.capabilities.is_some_and(|capabilities| capabilities.swap);
-        if swap { Memory::Both } else { Memory::File }
+        let is_limited = self.settings.max_bytes < self.size_bytes;
+        if swap && !is_limited { Memory::Both } else { Memory::File }
     }
 
     fn reclaim(
@@ -242,5 +244,37 @@ impl Law {
         let first_ms = if broken { tuning.rest_ms } else { tuning.short_rest_ms };
         let longest_ms = if broken { tuning.longest_rest_ms } else { tuning.rest_ms };
         self.rest.begin(now_ms, first_ms, longest_ms, |_, until_ms| Reason::NoYield { orders, until_ms });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::law::tests::Guest;
+    use crate::policy::{Capabilities, Observation, Settings};
+
+    #[test]
+    fn nothing_is_compressed_beside_a_limit_within_the_guest() {
+        let mut guest = Guest::new();
+        guest.tell(&Observation::Capabilities(Capabilities {
+            psi: true,
+            memory_reclaim: true,
+            swap: true,
+            ..Capabilities::default()
+        }));
+        guest.seconds(120);
+        let size_bytes = guest.law.size_bytes;
+        for (max_bytes, wanted) in [(size_bytes, Memory::Both), (size_bytes - 1, Memory::File)] {
+            guest.tell(&Observation::Settings(Settings::new(max_bytes)));
+            let ordered: Vec<Memory> = guest
+                .seconds(60)
+                .iter()
+                .filter_map(|decision| match decision.order {
+                    Order::Reclaim { memory, .. } => Some(memory),
+                    _ => None,
+                })
+                .collect();
+            assert!(!ordered.is_empty() && ordered.iter().all(|memory| *memory == wanted), "{ordered:?}");
+        }
     }
 }
