@@ -74,6 +74,6 @@ impl Backend for Checked {
 pub fn run(input: &[u8]) {
     let mut input = Bytes(input);
     let read_only = input.u8() % 4 == 0;
-    let disk = Block::new(Checked(vec![0x5a; 64 << 10]), "volume", read_only, memory());
+    let disk = Block::new(Checked(vec![0x5a; 64 << 10]), "a disk", "volume", read_only, memory());
     drive(disk, memory(), &mut input, |_, _| {});
 }
