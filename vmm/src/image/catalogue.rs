@@ -164,6 +164,26 @@ impl Store {
         Ok(freed)
     }
 
+    /// Gives names that are stored as docker spells them in full the files that they are looked for in. Where both
+    /// spellings have one, the short one's stays.
+    pub(super) fn shorten_names(&self) -> Result<(), Error> {
+        for path in self.files("names")? {
+            let name = path.file_name().and_then(OsStr::to_str).and_then(Name::of_file);
+            let Some(short) = name.map(|name| path.with_file_name(name.file_name())) else { continue };
+            if short == path {
+                continue;
+            }
+            // Where another process does it just now, that is as well.
+            let done = |result: io::Result<()>| match result.as_ref().map_err(io::Error::kind) {
+                Err(io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
+                _ => result,
+            };
+            let moved = done(fs::hard_link(&path, &short)).and_then(|()| done(fs::remove_file(&path)));
+            moved.map_err(|source| Error::write(&short, source, None))?;
+        }
+        Ok(())
+    }
+
     /// The image of this name, or whose id starts so.
     pub(super) fn look_up(&self, text: &OsStr) -> Result<Option<Digest>, Error> {
         let Some(text) = text.to_str() else { return Ok(None) };

@@ -4,6 +4,8 @@
 //! "Image Layout", "Image Index", "Image Manifest".
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
 use super::blobs::{Blobs, blob_name};
@@ -23,6 +25,7 @@ const DEPTH_MAX: usize = 4;
 const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
 /// A manifest that could be meant.
+#[derive(Clone)]
 struct Candidate {
     manifest: Descriptor,
     /// As the index says; unknown is left to the configuration.
@@ -61,6 +64,8 @@ pub fn read(blobs: &Blobs, wanted: Option<&Name>) -> Result<Contents, ContainerE
     // A bare tag names no image.
     let full = candidate.names.iter().filter(|name| name.contains([':', '/']));
     contents.names = full.filter_map(|name| Name::parse(name).ok()).collect();
+    contents.names.sort();
+    contents.names.dedup();
     contents.chosen = chosen;
     Ok(contents)
 }
@@ -126,24 +131,26 @@ fn choose(
     let platforms = list(&|candidate| candidate.platform.iter().cloned().collect());
     let names = list(&|candidate| candidate.names.clone());
     candidates.retain(|candidate| candidate.platform.as_deref().is_none_or(|platform| platform == PLATFORM));
-    let same = |candidates: &[Candidate]| {
-        candidates.windows(2).all(|pair| pair[0].manifest.digest() == pair[1].manifest.digest())
-    };
-    let mut chosen = false;
-    if !same(&candidates) {
+    // An image stands there once for each of its names.
+    let mut images: BTreeMap<String, Candidate> = BTreeMap::new();
+    for mut candidate in candidates {
+        let names = std::mem::take(&mut candidate.names);
+        let digest = candidate.manifest.digest().to_string();
+        images.entry(digest).or_insert(candidate).names.extend(names);
+    }
+    let chosen = images.len() > 1;
+    if chosen {
         let Some(wanted) = wanted else { return Err(ContainerError::Ambiguous { names }) };
         let is_wanted = |name: &String| Name::parse(name).is_ok_and(|name| name == *wanted);
-        candidates.retain(|candidate| candidate.names.iter().any(is_wanted));
-        if candidates.is_empty() {
-            return Err(ContainerError::NoSuchImage { wanted: wanted.clone(), names });
+        images.retain(|_, image| image.names.iter().any(is_wanted));
+        match images.len() {
+            0 => return Err(ContainerError::NoSuchImage { wanted: wanted.clone(), names }),
+            1 => {}
+            _ => return Err(ContainerError::Ambiguous { names }),
         }
-        if !same(&candidates) {
-            return Err(ContainerError::Ambiguous { names });
-        }
-        chosen = true;
     }
-    let last = candidates.pop().ok_or(ContainerError::Platform { found: platforms })?;
-    Ok((last, chosen))
+    let (_, image) = images.pop_first().ok_or(ContainerError::Platform { found: platforms })?;
+    Ok((image, chosen))
 }
 
 #[cfg(test)]
@@ -191,6 +198,14 @@ mod tests {
         assert_eq!(choice(all(), Some("app:2")).unwrap(), Digest::of(b"2").to_string());
         assert!(matches!(choice(all(), Some("app:3")), Err(ContainerError::NoSuchImage { .. })));
         let twice = vec![candidate("1", None, &["a"]), candidate("1", None, &["b"])];
-        assert_eq!(choice(twice, None).unwrap(), Digest::of(b"1").to_string(), "one image under two names");
+        let (image, chosen) = choose(twice.clone(), None).unwrap();
+        assert_eq!(image.manifest.digest().to_string(), Digest::of(b"1").to_string());
+        assert!(!chosen, "one image under two names");
+        for name in ["a", "b"] {
+            assert!(image.names.iter().any(|given| given == name), "{:?}", image.names);
+        }
+        let three = [twice, vec![candidate("2", None, &["c"])]].concat();
+        assert_eq!(choice(three.clone(), Some("a")).unwrap(), Digest::of(b"1").to_string());
+        assert_eq!(choice(three, Some("docker.io/library/b")).unwrap(), Digest::of(b"1").to_string());
     }
 }

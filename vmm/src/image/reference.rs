@@ -50,6 +50,8 @@ impl ImageRef {
 pub struct NameError(pub String);
 
 /// The name of an imported image with its tag: `debian:latest`, `registry.example:5000/team/app:1.2`.
+///
+/// Of docker's own registry, as docker shows it: `docker.io/library/debian` is `debian`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
@@ -71,20 +73,14 @@ impl Name {
             Some(colon) => (&text[..after_slash + colon], &text[after_slash + colon + 1..]),
             None => (text, "latest"),
         };
-        let mut parts = repository.split('/').peekable();
-        let has_domain = repository.contains('/')
-            && parts.peek().is_some_and(|first| {
-                *first == "localhost"
-                    || first.contains(['.', ':'])
-                    || first.contains(|c: char| c.is_ascii_uppercase())
-            });
-        if has_domain && !parts.next().is_some_and(is_domain) {
+        let mut parts = repository.split('/');
+        if has_domain(repository) && !parts.next().is_some_and(is_domain) {
             return Err(error());
         }
         if repository.len() > Self::REPOSITORY_BYTES_MAX || !parts.all(is_path_component) || !is_tag(tag) {
             return Err(error());
         }
-        Ok(Self(format!("{repository}:{tag}")))
+        Ok(Self(format!("{}:{tag}", familiar(repository))))
     }
 
     /// The name with its tag.
@@ -95,6 +91,11 @@ impl Name {
     /// A file name for this name: `/` becomes `%2F`. Nothing else in a name needs it, and `%` is in none.
     pub fn file_name(&self) -> String {
         format!("{}.json", self.0.replace('/', "%2F"))
+    }
+
+    /// The name that a file is called by, however the name is spelled there.
+    pub fn of_file(file_name: &str) -> Option<Self> {
+        Self::parse(&file_name.strip_suffix(".json")?.replace("%2F", "/")).ok()
     }
 }
 
@@ -115,6 +116,25 @@ impl From<Name> for String {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Whether a repository starts with a registry.
+fn has_domain(repository: &str) -> bool {
+    repository.split_once('/').is_some_and(|(first, _)| {
+        first == "localhost" || first.contains(['.', ':']) || first.contains(|c: char| c.is_ascii_uppercase())
+    })
+}
+
+/// A repository without what docker fills in: its registry, and `library/` before a single word there.
+fn familiar(repository: &str) -> &str {
+    let registries = ["docker.io/", "index.docker.io/"];
+    let path = registries.iter().find_map(|registry| repository.strip_prefix(registry)).unwrap_or(repository);
+    match path.strip_prefix("library/") {
+        Some(word) if !word.contains('/') => word,
+        // Without its registry it would be taken for a name in another one.
+        _ if has_domain(path) => repository,
+        _ => path,
     }
 }
 
@@ -181,7 +201,13 @@ mod tests {
         assert_eq!(parse("debian").as_deref(), Ok("debian:latest"));
         assert_eq!(parse("debian:12-slim").as_deref(), Ok("debian:12-slim"));
         assert_eq!(parse("localhost:5000/a/b_c:V1").as_deref(), Ok("localhost:5000/a/b_c:V1"));
-        assert_eq!(parse("docker.io/library/debian").as_deref(), Ok("docker.io/library/debian:latest"));
+        for debian in ["docker.io/library/debian", "index.docker.io/library/debian", "library/debian"] {
+            assert_eq!(parse(debian).as_deref(), Ok("debian:latest"), "{debian}");
+        }
+        assert_eq!(parse("docker.io/team/app:1").as_deref(), Ok("team/app:1"));
+        for other in ["ghcr.io/library/debian:1", "library/team/app:1", "docker.io/localhost/app:1"] {
+            assert_eq!(parse(other).as_deref(), Ok(other));
+        }
         assert_eq!(parse("a--b/c__d.e").as_deref(), Ok("a--b/c__d.e:latest"));
         for bad in [
             "",
@@ -223,12 +249,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_stable_and_its_file_name_is_one_plain_component(text in "[a-z0-9A-Z._/:-]{1,30}") {
+        fn a_name_is_stable_and_its_file_name_is_one_plain_component(
+            text in "((index[.])?docker[.]io/)?(library/)?[a-z0-9A-Z._/:-]{1,30}"
+        ) {
             if let Ok(name) = Name::parse(&text) {
                 prop_assert_eq!(&Name::parse(name.as_str()).unwrap(), &name);
                 let file = name.file_name();
                 prop_assert!(!file.contains('/') && !file.starts_with('.'));
                 prop_assert_eq!(file.replace("%2F", "/"), format!("{name}.json"));
+                prop_assert_eq!(Name::of_file(&file), Some(name));
             }
         }
     }

@@ -119,6 +119,7 @@ impl Store {
             };
             make().map_err(|source| Error::write(&path, source, None))?;
         }
+        store.shorten_names()?;
         Ok(store)
     }
 

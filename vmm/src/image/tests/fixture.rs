@@ -174,6 +174,44 @@ pub fn oci_files(layers: &[Vec<u8>], blobs: &[Vec<u8>]) -> Vec<(String, Vec<u8>)
     files
 }
 
+/// A `docker save` archive by docker 25 and newer: one set of blobs, an OCI layout's index that names the image once
+/// for each tag, and the old manifest beside it.
+pub fn docker25_archive(layers: &[Vec<u8>], tags: &[&str]) -> Vec<u8> {
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+    let describe = |bytes: &[u8], kind: &str| -> Value {
+        let kind = format!("application/vnd.oci.image.{kind}");
+        json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()})
+    };
+    let config = config(layers);
+    let described: Vec<Value> = layers.iter().map(|layer| describe(layer, "layer.v1.tar")).collect();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": describe(&config, "config.v1+json"), "layers": described
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let entry = describe(&manifest, "manifest.v1+json");
+    let named = |tag: &&str| {
+        let mut entry = entry.clone();
+        entry["annotations"] = json!({
+            "io.containerd.image.name": format!("docker.io/library/{tag}"),
+            "org.opencontainers.image.ref.name": tag.rsplit(':').next()
+        });
+        entry
+    };
+    let entries = if tags.is_empty() { vec![entry.clone()] } else { tags.iter().map(named).collect() };
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries
+    });
+    let places: Vec<String> = layers.iter().map(|layer| blob(layer)).collect();
+    let items = json!([{"Config": blob(&config), "RepoTags": tags, "Layers": places}]);
+    let mut files: Vec<(String, Vec<u8>)> = layers.iter().map(|layer| (blob(layer), layer.clone())).collect();
+    files.extend([(blob(&config), config), (blob(&manifest), manifest)]);
+    files.push(("index.json".into(), index.to_string().into_bytes()));
+    files.push(("manifest.json".into(), items.to_string().into_bytes()));
+    files.push(("oci-layout".into(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
+    archive(&files)
+}
+
 pub fn oci_tar(layers: &[Vec<u8>], blobs: &[Vec<u8>]) -> Vec<u8> {
     archive(&oci_files(layers, blobs))
 }
