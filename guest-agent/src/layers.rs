@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 
@@ -136,9 +136,8 @@ fn mount_overlay(lower: &[String]) -> Result<OwnedFd, Error> {
     let (upper, work) = (format!("{WRITABLE}/upper"), format!("{WRITABLE}/work"));
     making(&upper)?;
     making(&work)?;
-    if let Some(top) = lower.last() {
+    if let Some(root) = root_attributes(lower)? {
         // The root directory of an overlay is that of its upper layer.
-        let root = fs::metadata(top).doing(|| format!("reading {top}"))?;
         chown(&upper, Some(root.uid()), Some(root.gid()))
             .doing(|| format!("setting the owner of {upper}"))?;
         fs::set_permissions(&upper, fs::Permissions::from_mode(root.mode() & 0o7777))
@@ -159,6 +158,20 @@ fn mount_overlay(lower: &[String]) -> Result<OwnedFd, Error> {
     .doing(|| "mounting the writable root over the layers")
 }
 
+/// Those of the highest layer that describes its root; where none does, those of the highest.
+fn root_attributes(lowest_first: &[String]) -> Result<Option<Metadata>, Error> {
+    let mut top = None;
+    for layer in lowest_first.iter().rev() {
+        let root = fs::metadata(layer).doing(|| format!("reading {layer}"))?;
+        let (seconds, nanoseconds) = proto::UNDESCRIBED_ROOT;
+        if (root.mtime(), root.mtime_nsec()) != (seconds, i64::from(nanoseconds)) {
+            return Ok(Some(root));
+        }
+        top = top.or(Some(root));
+    }
+    Ok(top)
+}
+
 /// The overlay's own order: the highest first.
 fn lower_directories(lowest_first: &[String]) -> String {
     lowest_first.iter().rev().map(String::as_str).collect::<Vec<_>>().join(":")
@@ -166,6 +179,8 @@ fn lower_directories(lowest_first: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     #[test]
@@ -186,6 +201,31 @@ mod tests {
         assert!(is_dax(mounts, "/l/0"));
         assert!(!is_dax(mounts, "/l/1"));
         assert!(!is_dax(mounts, "/l"));
+    }
+
+    #[test]
+    fn the_root_is_as_the_highest_layer_has_it_that_describes_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (seconds, nanoseconds) = proto::UNDESCRIBED_ROOT;
+        let undescribed = Duration::new(seconds.cast_unsigned(), nanoseconds);
+        let layer = |name: &str, mode, mtime: Duration| {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            File::open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH + mtime).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let base = layer("base", 0o700, Duration::ZERO);
+        let described = layer("described", 0o1777, Duration::from_secs(9));
+        let (one, two) = (layer("one", 0o755, undescribed), layer("two", 0o750, undescribed));
+        let mode = |layers: &[&String]| {
+            let layers: Vec<String> = layers.iter().map(|&layer| layer.clone()).collect();
+            root_attributes(&layers).unwrap().map(|root| root.mode() & 0o7777)
+        };
+        assert_eq!(mode(&[&base, &one, &two]), Some(0o700));
+        assert_eq!(mode(&[&base, &described, &two]), Some(0o1777));
+        assert_eq!(mode(&[&one, &two]), Some(0o750), "no layer says anything");
+        assert_eq!(mode(&[]), None);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub use order::{Done, MAX_ORDERS, ORDER_LIMIT_S, Order, ReclaimKind, Reclaimed, 
 pub use sample::{Age, Capabilities, Cause, Counters, MAX_AGES, Sample, Sizes};
 pub use spec::{
     MAX_LAYERS, MAX_SERIAL, MAX_SPEC, MAX_STRING, MAX_STRINGS, MAX_VOLUMES, Spec, SpecBuffer, SpecError,
-    Volume, WindowSize, encode_chunks,
+    UNDESCRIBED_ROOT, Volume, WindowSize, encode_chunks,
 };
 pub use status::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SETUP, ExitStatus, FailureKind};
 pub use text::{MAX_TEXT, Text};

@@ -20,6 +20,9 @@ pub const MAX_STRINGS: usize = 65_536;
 pub const MAX_STRING: usize = 131_071;
 /// Most layers.
 pub const MAX_LAYERS: usize = 16;
+/// What the root of a layer has for its modification time, in seconds and nanoseconds, when the layer does not describe it:
+/// it is then as the layers below have it.
+pub const UNDESCRIBED_ROOT: (i64, u32) = (0, 1);
 /// Most volumes.
 pub const MAX_VOLUMES: usize = 32;
 /// Most zones of memory.

@@ -49,9 +49,10 @@ pub fn merge(lower: &Tree, upper: &Tree, below: &mut Implicit, above: Implicit) 
     while let Some(path) = pending.pop() {
         let at = |source| StackError::Write { path: path.clone(), source };
         let (from, to) = (upper.directory(&path).map_err(at)?, lower.directory(&path).map_err(at)?);
-        let described = !above.contains(&path);
-        let keep = if described { &from } else { &to };
-        let metadata = tree::metadata(keep).map_err(at)?;
+        let own = tree::metadata(&from).map_err(at)?;
+        let marked = path.is_root() && own.mtime == tree::UNDESCRIBED_ROOT;
+        let described = !marked && !above.contains(&path);
+        let metadata = if described { own } else { tree::metadata(&to).map_err(at)? };
         for name in tree::list(&from).map_err(at)? {
             let child = path.join(&name);
             let at = |source| StackError::Write { path: child.clone(), source };

@@ -26,6 +26,11 @@ use super::member::Mtime;
 /// same file whoever imports it, it is staged as `user.*` and renamed in the finished image.
 pub const STAGED_OPAQUE: &str = "user.overlay.opaque";
 
+/// The modification time that tells a layer's root whose archive does not describe it. A mark of another kind would make
+/// another file of a layer that describes its root.
+pub const UNDESCRIBED_ROOT: Mtime =
+    Mtime { seconds: proto::UNDESCRIBED_ROOT.0, nanoseconds: proto::UNDESCRIBED_ROOT.1 };
+
 const RESOLVE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// The longest list of attribute names, and the longest value, that Linux has.

@@ -305,8 +305,7 @@ impl Unpacker {
     }
 
     fn finish(&mut self) -> Result<(), UnpackError> {
-        // The root of a layer is hidden by the root of the guest's own upper directory: any fixed time will do.
-        self.mtimes.entry(LayerPath::default()).or_default();
+        self.mtimes.entry(LayerPath::default()).or_insert(tree::UNDESCRIBED_ROOT);
         for (path, &mtime) in &self.mtimes {
             match self.tree.directory(path) {
                 Ok(directory) => tree::set_mtime(&directory, mtime).map_err(at(path))?,

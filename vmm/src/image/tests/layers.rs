@@ -8,6 +8,7 @@ use rustix::fs::FileType;
 use super::fixture::{Bench, Tar, docker_archive, is_root, read, told, view};
 use crate::image::digest::Digest;
 use crate::image::store::Image;
+use crate::image::tree;
 
 fn import(layers: &[Vec<u8>], max_layers: usize) -> (Bench, Image) {
     let bench = Bench::with_layers(max_layers);
@@ -137,6 +138,36 @@ fn a_layer_is_shared_unless_it_depends_on_those_below() {
     let again = bring(&[&base, &described, &undescribed]);
     assert_eq!(again.layers[2].path, first.layers[2].path);
     assert!(bench.log.0.borrow().is_empty());
+}
+
+#[test]
+fn the_root_keeps_what_the_last_layer_says_that_describes_it() {
+    if !is_root() {
+        return;
+    }
+    let described = |mode, uid| {
+        let mut root = Tar::header(b"./", tar::EntryType::Directory, 0);
+        root.set_mode(mode);
+        root.set_uid(uid);
+        Tar::new().raw(root, b"")
+    };
+    let one = |name: &str| Tar::new().file(name, "1").end();
+    let root = |image: &Image, at: usize| read(&image.layers[at].file)[Path::new("")].inode.clone();
+    let attributes = |image: &Image, at: usize| (root(image, at).mode & 0o7777, root(image, at).uid);
+    let layers = [described(0o700, 5).file("base", "1").end(), one("a"), one("b")];
+    let (_bench, image) = import(&layers, 8);
+    let marked: Vec<bool> = (0..3).map(|at| root(&image, at).mtime == tree::UNDESCRIBED_ROOT).collect();
+    assert_eq!(marked, [false, true, true]);
+    assert_eq!(image.layers[1].uuid, Digest::of(&layers[1]).uuid(), "it is shared with other images");
+    let (_bench, image) = import(&layers, 2);
+    assert_eq!(attributes(&image, 0), (0o700, 5));
+    assert_eq!(root(&image, 1).mtime, tree::UNDESCRIBED_ROOT);
+    let (_bench, image) = import(&[&layers[..], &[described(0o711, 6).end()]].concat(), 1);
+    assert_eq!(attributes(&image, 0), (0o711, 6));
+    // Of a merged pair that lies on others.
+    let big = described(0o700, 5).file("base", &"x".repeat(9000)).end();
+    let (_bench, image) = import(&[big, one("a"), one("b")], 2);
+    assert_eq!(root(&image, 1).mtime, tree::UNDESCRIBED_ROOT);
 }
 
 #[test]
