@@ -6,7 +6,7 @@ use super::output::Output;
 use crate::image::LAYERS_MAX;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
-use crate::image::store::{Listed, Origin, Removed, Store};
+use crate::image::store::{Listed, Origin, Store};
 use balloon::size::Size;
 use balloon::wall_clock;
 use clap::Subcommand;
@@ -40,7 +40,8 @@ pub enum ImageVerb {
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Remove all images without a name: directories and files that were run are imported anew when they are run again
+    /// Remove all images without a name, and layers that no image uses: directories and files that were run are imported anew
+    /// when they are run again
     Prune,
 }
 
@@ -80,8 +81,10 @@ pub fn run(verb: &ImageVerb) -> Result<ExitCode, Box<dyn Error>> {
         }
         ImageVerb::Rm { names } => return remove(&store, names, &mut output),
         ImageVerb::Prune => {
-            for removed in store.prune()? {
-                tell(&removed, removed.image.as_deref().unwrap_or_default(), &mut output)?;
+            let pruned = store.prune()?;
+            tell_freed(pruned.freed_bytes);
+            for image in pruned.images {
+                writeln!(output, "{image}")?;
             }
         }
     }
@@ -93,7 +96,10 @@ fn remove(store: &Store, names: &[String], output: &mut impl Write) -> Result<Ex
     let mut code = ExitCode::SUCCESS;
     for name in names {
         match store.remove(name) {
-            Ok(removed) => tell(&removed, removed.image.as_deref().unwrap_or(name), output)?,
+            Ok(removed) => {
+                tell_freed(removed.freed_bytes);
+                writeln!(output, "{}", removed.image.as_deref().unwrap_or(name))?;
+            }
             Err(error) => {
                 balloon::logging::print_chain("ballast", &error);
                 code = ExitCode::from(super::FAILED);
@@ -103,11 +109,14 @@ fn remove(store: &Store, names: &[String], output: &mut impl Write) -> Result<Ex
     Ok(code)
 }
 
-fn tell(removed: &Removed, what: &str, output: &mut impl Write) -> std::io::Result<()> {
-    if removed.freed_bytes > 0 {
-        log::info!("{} of layers were freed", Size::from_bytes(removed.freed_bytes));
+fn tell_freed(bytes: Option<u64>) {
+    match bytes {
+        Some(0) => {}
+        Some(bytes) => log::info!("{} of layers were freed", Size::from_bytes(bytes)),
+        None => log::info!(
+            "an import runs: layers that no image uses are kept until the next `ballast image prune`"
+        ),
     }
-    writeln!(output, "{what}")
 }
 
 fn row(image: &Listed, now: Duration) -> [String; 5] {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,8 +44,17 @@ pub struct Removed {
     pub names: Vec<String>,
     /// The image, if it is gone: its last name was removed.
     pub image: Option<String>,
-    /// Bytes of layer files that no image used any more. 0 while an import runs: the next removal gets them.
-    pub freed_bytes: u64,
+    /// Bytes of layer files that no image used any more; `None` while an import runs: the next removal gets them.
+    pub freed_bytes: Option<u64>,
+}
+
+/// What removing everything without a name came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Images that are gone.
+    pub images: Vec<String>,
+    /// As [`Removed::freed_bytes`].
+    pub freed_bytes: Option<u64>,
 }
 
 impl Store {
@@ -83,6 +92,7 @@ impl Store {
     /// # Errors
     /// [`Error`] if there is no such image, or an id stands for an image with several names.
     pub fn remove(&self, reference: &str) -> Result<Removed, Error> {
+        let catalogue = self.lock_catalogue()?;
         let id =
             self.look_up(OsStr::new(reference))?.ok_or_else(|| Error::NoSuchImage(reference.to_owned()))?;
         let names: Vec<Name> =
@@ -93,46 +103,80 @@ impl Store {
             None if names.len() > 1 => return Err(Error::SeveralNames { id, names }),
             None => names.clone(),
         };
-        let mut removed = Removed::default();
+        let mut removed = Removed { freed_bytes: Some(0), ..Removed::default() };
         for name in &goes {
-            let path = self.root().join("names").join(name.file_name());
-            fs::remove_file(&path).map_err(|source| Error::write(&path, source, None))?;
+            remove_file(&self.root().join("names").join(name.file_name()))?;
             removed.names.push(name.as_str().to_owned());
         }
         if goes.len() == names.len() {
+            self.drop_record(id)?;
             removed.image = Some(id.to_string());
-            removed.freed_bytes = self.forget(id)?;
+            drop(catalogue);
+            removed.freed_bytes = self.collect()?;
         }
         Ok(removed)
     }
 
-    /// Removes every image without a name: what was run as a directory or file, and is imported anew when it is run again.
+    /// Removes every image without a name: what was run as a directory or file, and is imported anew when it is run
+    /// again; and the layers that no image uses, those of imports that were interrupted among them.
     ///
     /// # Errors
     /// [`Error`] if the store cannot be read or written; those before are gone.
-    pub fn prune(&self) -> Result<Vec<Removed>, Error> {
-        let mut pruned = Vec::new();
+    pub fn prune(&self) -> Result<Pruned, Error> {
+        let catalogue = self.lock_catalogue()?;
+        let names = self.names()?;
+        let mut pruned = Pruned::default();
         for image in self.images()? {
-            if self.names()?.iter().all(|(_, named)| *named != image.id) {
-                let freed_bytes = self.forget(image.id)?;
-                pruned.push(Removed { image: Some(image.id.to_string()), freed_bytes, ..Removed::default() });
+            if names.iter().all(|(_, named)| *named != image.id) {
+                self.drop_record(image.id)?;
+                pruned.images.push(image.id.to_string());
             }
         }
+        drop(catalogue);
+        pruned.freed_bytes = self.collect()?;
         Ok(pruned)
     }
 
-    /// Removes an image's record and all that only it needed; returns the bytes of layers.
-    pub(super) fn forget(&self, id: Digest) -> Result<u64, Error> {
-        let remove = |path: &Path| match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::write(path, error, None)),
-            _ => Ok(()),
+    /// Removes an image that neither a name nor a path stands for any more.
+    pub(super) fn forget(&self, id: Digest) -> Result<(), Error> {
+        let catalogue = self.lock_catalogue()?;
+        let named = self.names()?.iter().any(|(_, image)| *image == id);
+        if named || self.memos()?.iter().any(|(_, memo)| memo.image == id) {
+            return Ok(());
+        }
+        self.drop_record(id)?;
+        drop(catalogue);
+        self.collect().map(drop)
+    }
+
+    /// Locks names and records, so that an image which is found stays until it has its name and its layers are open,
+    /// and one without a name is still so when it is removed. Released when dropped.
+    ///
+    /// Who holds this may wait for the store's `lock`, shared, and for that of `tmp/`. Who holds `lock`, or the lock of a
+    /// layer in `locks/`, must not wait for this.
+    pub(super) fn lock_catalogue(&self) -> Result<File, Error> {
+        let names = self.root().join("names");
+        let lock = || {
+            let directory = File::open(&names)?;
+            flock(&directory, FlockOperation::LockExclusive)?;
+            Ok(directory)
         };
-        remove(&self.image_path(id))?;
+        lock().map_err(|source| Error::write(&names, source, None))
+    }
+
+    /// Removes an image's record and what leads to it.
+    fn drop_record(&self, id: Digest) -> Result<(), Error> {
+        remove_file(&self.image_path(id))?;
         for (path, memo) in self.memos()? {
             if memo.image == id {
-                remove(&path)?;
+                remove_file(&path)?;
             }
         }
+        Ok(())
+    }
+
+    /// Removes the layers that no image uses and returns their bytes; `None` if an import does not end soon.
+    fn collect(&self) -> Result<Option<u64>, Error> {
         let lock = self.lock_file()?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -141,7 +185,7 @@ impl Store {
                 // An import may be about to use what no image uses yet.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if Instant::now() >= deadline {
-                        return Ok(0);
+                        return Ok(None);
                     }
                     std::thread::sleep(PATIENCE / 20);
                 }
@@ -158,10 +202,10 @@ impl Store {
         for path in self.files("layers")? {
             if path.file_name().is_some_and(|name| !used.contains(name)) {
                 freed += fs::metadata(&path).map_or(0, |metadata| metadata.len());
-                remove(&path)?;
+                remove_file(&path)?;
             }
         }
-        Ok(freed)
+        Ok(Some(freed))
     }
 
     /// Gives names that are stored as docker spells them in full the files that they are looked for in. Where both
@@ -231,5 +275,13 @@ impl Store {
         let path = self.root().join(directory);
         let read = || fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
         read().map_err(|source| Error::Open { path: path.clone(), source })
+    }
+}
+
+/// Removes a file; one that is gone is fine.
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::write(path, error, None)),
+        _ => Ok(()),
     }
 }

@@ -113,6 +113,9 @@ pub enum Error {
     /// A file or directory that did not keep still.
     #[error("{0:?} changed while it was read: try again when nothing writes to it")]
     Changed(String),
+    /// An image that did not stay until it was opened.
+    #[error("the image of {0:?} was removed while it was imported: try again when nothing removes images")]
+    Removed(String),
     /// A directory that cannot be read as it is.
     #[error("{path:?} cannot be imported: {reason}")]
     Directory {

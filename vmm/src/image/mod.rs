@@ -58,6 +58,7 @@ mod limits;
 mod member;
 mod merge;
 mod oci_layout;
+mod origin;
 mod pax;
 pub mod progress;
 pub mod progress_bars;

@@ -6,7 +6,7 @@
 //! layers/<key>.erofs   one layer, read-only, never changed in place
 //! images/<id>.json     an image: configuration and the keys of its layers
 //! scopes/              copies of layers for those who share them with some only: see `scoped`
-//! names/<name>.json    a name of an image
+//! names/<name>.json    a name of an image; the directory is locked while names and records are changed or relied upon
 //! memo/<path>.json     which image a file was when it was last read
 //! locks/               held while a layer or directory is built
 //! tmp/                 work in progress; what a crash or signal left is swept by later verbs
@@ -14,31 +14,28 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::FlockOperation;
 
-pub use super::catalogue::{Listed, Removed};
+pub use super::catalogue::{Listed, Pruned, Removed};
 use super::config::ImageConfig;
 use super::digest::Digest;
-use super::directory;
 use super::error::Error;
-use super::import::Import;
 use super::limits::Limits;
-use super::oci_layout;
+pub use super::origin::Origin;
 use super::progress::Progress;
-use super::records::{self, ImageRecord, Memo, NameRecord, Stamp};
+use super::records::{self, ImageRecord, NameRecord};
 use super::reference::{ImageRef, Name};
-use super::user_namespace::{self, Helper, Outcome};
+use super::user_namespace::{Helper, Outcome};
 use super::workspace::{flock, sweep_leftovers};
 
-/// How standard input is called in messages.
-const STDIN: &str = "standard input";
+/// How often something is imported that is removed before it has its name.
+const TRIES: usize = 3;
 
 /// Imported images below a data directory.
 #[derive(Debug)]
@@ -75,15 +72,6 @@ pub struct Layer {
     pub uuid: [u8; 16],
     /// Its length, a multiple of 2 MiB.
     pub bytes: u64,
-}
-
-/// Where to import from.
-#[derive(Clone, Copy, Debug)]
-pub enum Origin<'a> {
-    /// A file or directory.
-    Path(&'a Path),
-    /// Any archive.
-    Stdin,
 }
 
 impl Store {
@@ -141,25 +129,25 @@ impl Store {
     /// # Errors
     /// [`Error`], in the user's words.
     pub fn resolve(&self, reference: &ImageRef, progress: &dyn Progress) -> Result<Image, Error> {
-        match reference {
-            ImageRef::Stdin => self.load(self.bring(Origin::Stdin, None, progress)?.id),
-            ImageRef::Path(path) => self.load(self.bring(Origin::Path(path), None, progress)?.id),
+        let origin = match reference {
+            ImageRef::Stdin => Origin::Stdin,
+            ImageRef::Path(path) => Origin::Path(path),
             ImageRef::NameOrPath(text) => {
-                if let Some(id) = self.look_up(text)? {
+                if let Some(image) = self.find(text)? {
                     if Path::new(text).exists() {
                         let text = text.to_string_lossy();
                         progress
                             .notice(format!("{text:?} is an imported image; \"./{text}\" would be the file"));
                     }
-                    return self.load(id);
+                    return Ok(image);
                 }
-                let path = Path::new(text);
-                match path.symlink_metadata() {
-                    Ok(_) => self.load(self.bring(Origin::Path(path), None, progress)?.id),
-                    Err(_) => Err(Error::NotFound(text.to_string_lossy().into_owned())),
+                if Path::new(text).symlink_metadata().is_err() {
+                    return Err(Error::NotFound(text.to_string_lossy().into_owned()));
                 }
+                Origin::Path(Path::new(text))
             }
-        }
+        };
+        self.bring_named(origin, None, progress, |_| Vec::new())
     }
 
     /// Imports an image and names it: as given, else as its archive does, else not at all.
@@ -175,15 +163,44 @@ impl Store {
         progress: &dyn Progress,
     ) -> Result<Image, Error> {
         let name = name.map(Name::parse).transpose()?;
-        let outcome = self.bring(origin, name.as_ref(), progress)?;
-        for name in name.map_or(outcome.names, |name| vec![name]) {
-            let path = self.root.join("names").join(name.file_name());
-            records::write(&path, &self.tmp(), &NameRecord { name, image: outcome.id })?;
-        }
-        self.load(outcome.id)
+        let names = |outcome: Outcome| name.clone().map_or(outcome.names, |name| vec![name]);
+        self.bring_named(origin, name.as_ref(), progress, names)
     }
 
-    /// Opens an image that the store has.
+    /// Imports from `origin` unless it is known, gives it names and opens it.
+    fn bring_named(
+        &self,
+        origin: Origin<'_>,
+        wanted: Option<&Name>,
+        progress: &dyn Progress,
+        names: impl Fn(Outcome) -> Vec<Name>,
+    ) -> Result<Image, Error> {
+        for _ in 0..TRIES {
+            let outcome = self.bring(origin, wanted, progress)?;
+            let id = outcome.id;
+            let _catalogue = self.lock_catalogue()?;
+            if self.cached(id)?.is_some() {
+                for name in names(outcome) {
+                    let path = self.root.join("names").join(name.file_name());
+                    records::write(&path, &self.tmp(), &NameRecord { name, image: id })?;
+                }
+                return self.load(id);
+            }
+            // What comes out of a pipe comes once.
+            if !matches!(origin, Origin::Path(path) if path.is_file() || path.is_dir()) {
+                break;
+            }
+        }
+        Err(Error::Removed(origin.to_string()))
+    }
+
+    /// Opens the image of this name or id, if there is one.
+    fn find(&self, text: &OsStr) -> Result<Option<Image>, Error> {
+        let _catalogue = self.lock_catalogue()?;
+        self.look_up(text)?.map(|id| self.load(id)).transpose()
+    }
+
+    /// Opens an image that the store has; the catalogue is locked.
     fn load(&self, id: Digest) -> Result<Image, Error> {
         let _lease = self.lease()?;
         let record: Option<ImageRecord> = records::read(&self.image_path(id))?;
@@ -197,97 +214,6 @@ impl Store {
         let names =
             self.names()?.into_iter().filter(|(_, image)| *image == id).map(|(name, _)| name).collect();
         Ok(Image { id: id.to_string(), layers, config: record.config, names })
-    }
-
-    /// Imports from `origin` unless it is known; nothing is named.
-    fn bring(
-        &self,
-        origin: Origin<'_>,
-        wanted: Option<&Name>,
-        progress: &dyn Progress,
-    ) -> Result<Outcome, Error> {
-        let path = match origin {
-            Origin::Stdin => {
-                let stdin = io::stdin().as_fd().try_clone_to_owned();
-                let read = |source| Error::Read { what: STDIN.to_owned(), source };
-                return self.run(File::from(stdin.map_err(read)?), STDIN, wanted, progress);
-            }
-            Origin::Path(path) => path,
-        };
-        let what = path.to_string_lossy();
-        let open = |source| Error::Open { path: path.to_owned(), source };
-        let file = File::open(path).map_err(open)?;
-        let kind = file.metadata().map_err(open)?;
-        let stamped = if kind.is_dir() { layout_index(&file) } else { file.try_clone().ok() };
-        let Some(stamped) = stamped.filter(|_| kind.is_dir() || kind.is_file()) else {
-            if kind.is_dir() {
-                return self.directory(path, &what, progress);
-            }
-            return self.run(file, &what, wanted, progress);
-        };
-        let mut before = Stamp::of(&stamped).map_err(open)?;
-        for choice in [wanted, None] {
-            let memo: Option<Memo> = records::read(&self.memo_path(path, choice)).unwrap_or_default();
-            if let Some(memo) = memo.filter(|memo| memo.stamp == before)
-                && self.cached(memo.image)?.is_some()
-            {
-                return Ok(Outcome { id: memo.image, names: memo.names, chosen: false });
-            }
-        }
-        let (seconds, nanoseconds) = before.changed();
-        if !directory::wait_until_still(i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds)) {
-            before = Stamp::of(&stamped).map_err(open)?;
-        }
-        let outcome = self.run(file, &what, wanted, progress)?;
-        if Stamp::of(&stamped).map_err(open)? != before {
-            return Err(Error::Changed(what.into_owned()));
-        }
-        self.remember(&self.memo_path(path, wanted.filter(|_| outcome.chosen)), before, &outcome)?;
-        Ok(outcome)
-    }
-
-    /// A root file system as a directory.
-    fn directory(&self, path: &Path, what: &str, progress: &dyn Progress) -> Result<Outcome, Error> {
-        let lease = self.lease()?;
-        let record = directory::import(&Import { store: self, what, progress }, path)?;
-        drop(lease);
-        let stamp = File::open(path).and_then(|file| Stamp::of(&file));
-        let stamp = stamp.map_err(|source| Error::Open { path: path.to_owned(), source })?;
-        let outcome = Outcome { id: record.id, names: Vec::new(), chosen: false };
-        self.remember(&self.memo_path(path, None), stamp, &outcome)?;
-        Ok(outcome)
-    }
-
-    /// Imports an archive, as root or in a user namespace.
-    fn run(
-        &self,
-        file: File,
-        what: &str,
-        wanted: Option<&Name>,
-        progress: &dyn Progress,
-    ) -> Result<Outcome, Error> {
-        if !rustix::process::geteuid().is_root() {
-            return Ok(user_namespace::import(&self.helper, self, file, what, wanted, progress)?);
-        }
-        let _lease = self.lease()?;
-        let imported = Import { store: self, what, progress }.run(file, wanted)?;
-        let imported =
-            imported.ok_or(Error::NotAnImage { what: what.to_owned(), found: "it is a directory" })?;
-        Ok(Outcome { id: imported.record.id, names: imported.names, chosen: imported.chosen })
-    }
-
-    /// Writes down what a path was. An image that only this path stood for goes.
-    fn remember(&self, memo: &Path, stamp: Stamp, outcome: &Outcome) -> Result<(), Error> {
-        let image = outcome.id;
-        let last: Option<Memo> = records::read(memo).unwrap_or_default();
-        records::write(memo, &self.tmp(), &Memo { stamp, image, names: outcome.names.clone() })?;
-        if let Some(last) = last.map(|memo| memo.image).filter(|&last| last != image) {
-            let named = self.names()?.iter().any(|(_, id)| *id == last);
-            if !named && !self.memos()?.iter().any(|(_, memo)| memo.image == last) {
-                self.forget(last)?;
-            }
-        }
-        Ok(())
     }
 
     /// The record of an image whose layers are all there.
@@ -337,14 +263,6 @@ impl Store {
         self.root.join("images").join(format!("{}.json", id.hex()))
     }
 
-    /// Of a path as it is now spelled out, and of the image chosen in it.
-    fn memo_path(&self, path: &Path, choice: Option<&Name>) -> PathBuf {
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let choice = choice.map_or("", Name::as_str);
-        let key = Digest::of(&[choice.as_bytes(), b"\0", path.as_os_str().as_bytes()].concat());
-        self.root.join("memo").join(format!("{}.json", key.hex()))
-    }
-
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
@@ -355,6 +273,10 @@ impl Store {
 
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    pub(super) fn helper(&self) -> &Helper {
+        &self.helper
     }
 
     pub(super) fn max_layers(&self) -> usize {
@@ -373,14 +295,4 @@ fn short_name(key: Digest) -> String {
 
 pub(super) fn layer_name(key: Digest) -> String {
     format!("{}.erofs", key.hex())
-}
-
-/// The index of an OCI layout, which changes whenever its images do; `None` for any other directory.
-fn layout_index(directory: &File) -> Option<File> {
-    let open = |name: &[u8]| {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        rustix::fs::openat(directory, name, flags, Mode::empty()).ok()
-    };
-    open(oci_layout::LAYOUT)?;
-    open(oci_layout::INDEX).map(File::from)
 }

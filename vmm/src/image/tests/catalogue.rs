@@ -8,7 +8,7 @@ use super::fixture::{Bench, Tar, docker_archive, docker25_archive, is_root, read
 use crate::image::error::Error;
 use crate::image::progress::Silent;
 use crate::image::reference::ImageRef;
-use crate::image::store::{Origin, Store};
+use crate::image::store::{Origin, Pruned, Store};
 
 fn tar(text: &str) -> Vec<u8> {
     Tar::new().file("f", text).end()
@@ -38,7 +38,7 @@ fn names_are_given_moved_and_removed() {
     named(&two, "registry.example:5000/team/app:1");
     assert_eq!(bench.store.list().unwrap().iter().filter(|line| line.id == first.id).count(), 1);
     let removed = bench.store.remove(&first.id).unwrap();
-    assert_eq!((removed.image, removed.freed_bytes), (Some(first.id), 2 << 20));
+    assert_eq!((removed.image, removed.freed_bytes), (Some(first.id), Some(2 << 20)));
     assert!(matches!(bench.store.remove("app"), Err(Error::NoSuchImage(_))));
     bench.store.remove("other").unwrap();
     bench.store.remove("registry.example:5000/team/app:1").unwrap();
@@ -59,16 +59,82 @@ fn pruning_leaves_what_has_a_name() {
     let named = bench.store.import(Origin::Path(&one), Some("app"), &Silent).unwrap();
     let unnamed = bench.import(&two).unwrap();
     let pruned = bench.store.prune().unwrap();
-    assert_eq!(
-        pruned.iter().map(|removed| removed.image.as_deref()).collect::<Vec<_>>(),
-        [Some(&*unnamed.id)]
-    );
-    assert!(pruned[0].freed_bytes > 0);
+    assert_eq!(pruned.images, [&*unnamed.id]);
+    assert_eq!(pruned.freed_bytes, Some(2 << 20));
     let listed = bench.store.list().unwrap();
     assert_eq!(listed.iter().map(|image| &image.id).collect::<Vec<_>>(), [&named.id]);
     assert_eq!(bench.stored("layers").len(), 1);
-    assert_eq!(bench.store.prune().unwrap(), []);
+    assert_eq!(bench.store.prune().unwrap(), Pruned { images: vec![], freed_bytes: Some(0) });
     assert_eq!(bench.import(&two).unwrap().id, unnamed.id);
+}
+
+#[test]
+fn pruning_gets_what_interrupted_imports_left_unless_one_runs() {
+    let bench = Bench::new();
+    let layer = bench.path("data/layers").join(format!("{}.erofs", "ab".repeat(32)));
+    fs::write(&layer, [7; 100]).unwrap();
+    let import = bench.store.lease().unwrap();
+    assert_eq!(bench.store.prune().unwrap(), Pruned { images: vec![], freed_bytes: None });
+    assert!(layer.exists(), "the import may be about to use it");
+    drop(import);
+    assert_eq!(bench.store.prune().unwrap(), Pruned { images: vec![], freed_bytes: Some(100) });
+    assert!(!layer.exists());
+}
+
+#[test]
+fn what_is_removed_before_it_is_named_is_imported_again() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let path = bench.write("x.tar", &tar("one"));
+    // As another process that removes what has no name yet.
+    let catalogue = bench.store.lock_catalogue().unwrap();
+    let root = bench.path("data");
+    let image = std::thread::scope(|scope| {
+        let import = scope.spawn(|| {
+            Store::open(&root, 8).unwrap().import(Origin::Path(&path), Some("app"), &Silent).unwrap()
+        });
+        while bench.stored("memo").is_empty() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        for directory in ["images", "memo", "layers"] {
+            fs::remove_file(bench.path("data").join(directory).join(&bench.stored(directory)[0])).unwrap();
+        }
+        drop(catalogue);
+        import.join().unwrap()
+    });
+    assert_eq!(read(&image.layers[0].file)[Path::new("f")].text(), "one");
+    let list = bench.store.list().unwrap();
+    assert_eq!((list[0].name.as_deref(), list[0].id.as_str()), (Some("app:latest"), image.id.as_str()));
+}
+
+#[test]
+fn names_and_removals_at_once_leave_no_name_without_an_image() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let path = bench.write("x.tar", &tar("one"));
+    let root = bench.path("data");
+    std::thread::scope(|scope| {
+        let importer = scope.spawn(|| {
+            let store = Store::open(&root, 8).unwrap();
+            for _ in 0..20 {
+                let image = store.import(Origin::Path(&path), Some("app"), &Silent);
+                assert!(matches!(image, Ok(_) | Err(Error::Removed(_))), "{image:?}");
+            }
+        });
+        while !importer.is_finished() {
+            match bench.store.remove("app") {
+                Ok(_) | Err(Error::NoSuchImage(_)) => {}
+                Err(error) => panic!("{}", told(&error)),
+            }
+            bench.store.prune().unwrap();
+        }
+    });
+    let (names, images) = (bench.store.names().unwrap(), bench.stored("images"));
+    assert!(names.iter().all(|(_, id)| images.contains(&format!("{}.json", id.hex()))));
 }
 
 #[test]
@@ -86,7 +152,7 @@ fn shared_layers_stay_with_whoever_uses_them() {
     let two = import(&[base.clone(), Tar::new().file("two", "2").end()], "two");
     assert_eq!(bench.stored("layers").len(), 3);
     let removed = bench.store.remove("one").unwrap();
-    assert_eq!(removed.freed_bytes, 2 << 20);
+    assert_eq!(removed.freed_bytes, Some(2 << 20));
     assert_eq!(bench.stored("layers").len(), 2);
     assert!(two.layers.iter().all(|layer| layer.path.exists()));
 }
