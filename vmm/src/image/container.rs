@@ -115,6 +115,9 @@ pub enum ContainerError {
     /// No image at all.
     #[error("the archive holds no image")]
     Empty,
+    /// More entries than can be meant.
+    #[error("the archive's indices have too many entries: save the one image alone that you want")]
+    Breadth,
     /// Indices within indices.
     #[error("the archive's indices are nested too deeply")]
     Depth,

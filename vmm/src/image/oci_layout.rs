@@ -4,7 +4,7 @@
 //! "Image Layout", "Image Index", "Image Manifest".
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 
@@ -21,6 +21,10 @@ pub const INDEX: &[u8] = b"index.json";
 
 /// Index in index in index.
 const DEPTH_MAX: usize = 4;
+/// More images, with all their names, than any archive has.
+const ENTRIES_MAX: usize = 10_000;
+/// Of all indices together, in bytes.
+const INDEX_BYTES_MAX: usize = 32 << 20;
 /// Full names by containerd and docker; only tags by most others.
 const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
@@ -31,7 +35,7 @@ struct Candidate {
     /// As the index says; unknown is left to the configuration.
     platform: Option<String>,
     /// What the index calls it, as spelled there.
-    names: Vec<String>,
+    names: BTreeSet<String>,
 }
 
 /// Reads the image called `wanted`, or the only one for this machine.
@@ -39,10 +43,7 @@ struct Candidate {
 /// # Errors
 /// [`ContainerError`].
 pub fn read(blobs: &Blobs, wanted: Option<&Name>) -> Result<Contents, ContainerError> {
-    let index = parse_index(INDEX, &blobs.document(INDEX)?)?;
-    let mut candidates = Vec::new();
-    collect(blobs, &index, &[], 0, &mut candidates)?;
-    let (candidate, chosen) = choose(candidates, wanted)?;
+    let (candidate, chosen) = choose(Search::run(blobs)?, wanted)?;
     let digest = digest(&candidate.manifest)?;
     let name = blob_name(digest);
     let manifest = blobs.verified(&name, digest, Some(candidate.manifest.size()))?;
@@ -83,34 +84,64 @@ fn digest(descriptor: &Descriptor) -> Result<Digest, ContainerError> {
     text.parse().map_err(|_| ContainerError::Algorithm(text))
 }
 
-fn collect(
-    blobs: &Blobs,
-    index: &ImageIndex,
-    names: &[String],
-    depth: usize,
-    candidates: &mut Vec<Candidate>,
-) -> Result<(), ContainerError> {
-    if depth > DEPTH_MAX {
-        return Err(ContainerError::Depth);
-    }
-    for descriptor in index.manifests() {
-        let mut names = names.to_vec();
-        for key in NAME_ANNOTATIONS {
-            names.extend(descriptor.annotations().as_ref().and_then(|notes| notes.get(key)).cloned());
+/// The manifests that an index leads to, and the indices to be read next.
+#[derive(Default)]
+struct Search {
+    candidates: Vec<Candidate>,
+    /// What an index is called, by its digest: it is read once, however many entries lead to it.
+    ahead: BTreeMap<Digest, (Descriptor, BTreeSet<String>)>,
+    /// Entries so far, each counted once for each of its names.
+    entries: usize,
+    /// Length of the indices so far.
+    bytes: usize,
+}
+
+impl Search {
+    /// Reads `INDEX` and what it leads to, level by level.
+    fn run(blobs: &Blobs) -> Result<Vec<Candidate>, ContainerError> {
+        let mut search = Self::default();
+        search.read(INDEX, &blobs.document(INDEX)?, &BTreeSet::new())?;
+        for _ in 0..DEPTH_MAX {
+            for (digest, (descriptor, names)) in std::mem::take(&mut search.ahead) {
+                let name = blob_name(digest);
+                let index = blobs.verified(&name, digest, Some(descriptor.size()))?;
+                search.read(&name, &index, &names)?;
+            }
         }
-        let kind = descriptor.media_type().to_string();
-        if kind.contains("image.index") || kind.contains("manifest.list") {
-            let digest = digest(descriptor)?;
-            let name = blob_name(digest);
-            let nested = parse_index(&name, &blobs.verified(&name, digest, Some(descriptor.size()))?)?;
-            collect(blobs, &nested, &names, depth + 1, candidates)?;
-        } else if kind.contains("manifest") {
-            let platform = descriptor.platform().as_ref();
-            let platform = platform.map(|p| config::platform(p.os(), p.architecture()));
-            candidates.push(Candidate { manifest: descriptor.clone(), platform, names });
-        }
+        if search.ahead.is_empty() { Ok(search.candidates) } else { Err(ContainerError::Depth) }
     }
-    Ok(())
+
+    fn read(&mut self, name: &[u8], index: &[u8], above: &BTreeSet<String>) -> Result<(), ContainerError> {
+        self.bytes = self.bytes.saturating_add(index.len());
+        if self.bytes > INDEX_BYTES_MAX {
+            return Err(ContainerError::Breadth);
+        }
+        for descriptor in parse_index(name, index)?.manifests() {
+            let kind = descriptor.media_type().to_string();
+            let is_index = kind.contains("image.index") || kind.contains("manifest.list");
+            if !is_index && !kind.contains("manifest") {
+                continue;
+            }
+            let notes = descriptor.annotations().as_ref();
+            let own = NAME_ANNOTATIONS.iter().filter_map(|&key| notes?.get(key));
+            let own = own.filter(|name| name.len() <= Name::BYTES_MAX);
+            let names: BTreeSet<String> = above.iter().chain(own).cloned().collect();
+            self.entries = self.entries.saturating_add(names.len().max(1));
+            if self.entries > ENTRIES_MAX {
+                return Err(ContainerError::Breadth);
+            }
+            if is_index {
+                let digest = digest(descriptor)?;
+                let (_, known) = self.ahead.entry(digest).or_insert((descriptor.clone(), names.clone()));
+                known.extend(names);
+            } else {
+                let platform = descriptor.platform().as_ref();
+                let platform = platform.map(|p| config::platform(p.os(), p.architecture()));
+                self.candidates.push(Candidate { manifest: descriptor.clone(), platform, names });
+            }
+        }
+        Ok(())
+    }
 }
 
 fn choose(
@@ -129,7 +160,7 @@ fn choose(
         all.join(", ")
     };
     let platforms = list(&|candidate| candidate.platform.iter().cloned().collect());
-    let names = list(&|candidate| candidate.names.clone());
+    let names = list(&|candidate| candidate.names.iter().cloned().collect());
     candidates.retain(|candidate| candidate.platform.as_deref().is_none_or(|platform| platform == PLATFORM));
     // An image stands there once for each of its names.
     let mut images: BTreeMap<String, Candidate> = BTreeMap::new();
@@ -187,6 +218,63 @@ mod tests {
             matches!(choice(others, None), Err(ContainerError::Platform { found }) if found == "linux/arm64")
         );
         assert!(matches!(choice(all().split_off(2), None), Err(ContainerError::Empty)));
+    }
+
+    /// An OCI layout of these indices, the last of which is the first to be read.
+    fn search(indices: &[serde_json::Value]) -> Result<Vec<Candidate>, ContainerError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
+        for index in indices {
+            let bytes = index.to_string();
+            std::fs::write(dir.path().join("index.json"), &bytes).unwrap();
+            let blob = format!("blobs/sha256/{}", Digest::of(bytes.as_bytes()).hex());
+            std::fs::write(dir.path().join(blob), &bytes).unwrap();
+        }
+        Search::run(&Blobs::Directory(std::fs::File::open(dir.path()).unwrap().into()))
+    }
+
+    fn index(entries: Vec<serde_json::Value>) -> serde_json::Value {
+        serde_json::json!({"schemaVersion": 2, "manifests": entries})
+    }
+
+    fn entry(kind: &str, content: &str, name: &str) -> serde_json::Value {
+        serde_json::json!({
+            "mediaType": format!("application/vnd.oci.image.{kind}.v1+json"),
+            "digest": Digest::of(content.as_bytes()).to_string(), "size": content.len(),
+            "annotations": {"org.opencontainers.image.ref.name": name}
+        })
+    }
+
+    #[test]
+    fn an_index_is_read_once_whatever_leads_to_it() {
+        let images = index(vec![entry("manifest", "one", "a"), entry("manifest", "two", "b")]);
+        let twice = ["c", "d"].map(|name| entry("index", &images.to_string(), name));
+        let found = search(&[images, index(twice.to_vec())]).unwrap();
+        let names: Vec<String> =
+            found.iter().map(|image| image.names.iter().cloned().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(names, ["a c d", "b c d"]);
+        // A hundred million ways.
+        let mut indices = vec![index(vec![entry("manifest", "one", "a")])];
+        for _ in 0..DEPTH_MAX {
+            let below = indices.last().unwrap().to_string();
+            indices.push(index(vec![entry("index", &below, "a"); 100]));
+        }
+        assert_eq!(search(&indices).unwrap().len(), 1);
+        let below = indices.last().unwrap().to_string();
+        indices.push(index(vec![entry("index", &below, "a")]));
+        assert!(matches!(search(&indices), Err(ContainerError::Depth)));
+    }
+
+    #[test]
+    fn entries_and_their_names_are_bounded() {
+        let many = |count| index(vec![entry("manifest", "one", "a"); count]);
+        assert_eq!(search(&[many(ENTRIES_MAX)]).unwrap().len(), ENTRIES_MAX);
+        assert!(matches!(search(&[many(ENTRIES_MAX + 1)]), Err(ContainerError::Breadth)));
+        let images = many(100);
+        let named = (0..100).map(|n| entry("index", &images.to_string(), &n.to_string())).collect();
+        assert!(matches!(search(&[images, index(named)]), Err(ContainerError::Breadth)));
+        let long = index(vec![entry("manifest", "one", &"a".repeat(Name::BYTES_MAX + 1))]);
+        assert!(search(&[long]).unwrap()[0].names.is_empty(), "it can be no name");
     }
 
     #[test]

@@ -60,6 +60,8 @@ impl Name {
     /// Longest name in bytes, tag excluded: as in the distribution specification.
     const REPOSITORY_BYTES_MAX: usize = 255;
     const TAG_BYTES_MAX: usize = 128;
+    /// Longest name in bytes, tag included.
+    pub const BYTES_MAX: usize = Self::REPOSITORY_BYTES_MAX + 1 + Self::TAG_BYTES_MAX;
 
     /// Reads a name; without a tag it gets `latest`.
     ///
