@@ -143,11 +143,20 @@ pub fn list(directory: impl AsFd) -> io::Result<Vec<OsString>> {
 
 /// Removes `name` and all below it; nothing of that name is fine. Links are removed, never followed.
 ///
-/// Holds two descriptors however deep the tree is.
+/// Holds two descriptors however deep the tree is, and the names of what is left beside the way down.
 ///
 /// # Errors
 /// That of the call that failed.
 pub fn remove(directory: impl AsFd, name: &OsStr) -> io::Result<()> {
+    remove_listed(directory, name, |directory| list(directory))
+}
+
+/// The same, with directories read by `list`.
+fn remove_listed(
+    directory: impl AsFd,
+    name: &OsStr,
+    mut list: impl FnMut(&OwnedFd) -> io::Result<Vec<OsString>>,
+) -> io::Result<()> {
     match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => {}
@@ -157,41 +166,40 @@ pub fn remove(directory: impl AsFd, name: &OsStr) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(at, name, flags, Mode::empty())
     };
-    let mut path = vec![name.to_owned()];
     let mut current = open(directory.as_fd(), name)?;
-    while let Some(last) = path.last() {
-        let mut deeper = None;
-        for child in list(&current)? {
-            match rustix::fs::unlinkat(&current, &child, AtFlags::empty()) {
-                Ok(()) => {}
-                Err(Errno::ISDIR) => match rustix::fs::unlinkat(&current, &child, AtFlags::REMOVEDIR) {
-                    Ok(()) => {}
-                    Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                        deeper = Some(child);
-                        break;
-                    }
-                    Err(error) => return Err(error.into()),
-                },
-                Err(error) => return Err(error.into()),
-            }
+    let mut above = Vec::new();
+    let mut last = name.to_owned();
+    let mut children = list(&current)?;
+    loop {
+        if let Some(child) = remove_until_deeper(&current, &mut children)? {
+            current = open(current.as_fd(), &child)?;
+            let siblings = std::mem::replace(&mut children, list(&current)?);
+            above.push((std::mem::replace(&mut last, child), siblings));
+            continue;
         }
-        match deeper {
-            Some(child) => {
-                current = open(current.as_fd(), &child)?;
-                path.push(child);
-            }
-            None if path.len() == 1 => {
-                rustix::fs::unlinkat(&directory, last, AtFlags::REMOVEDIR)?;
-                return Ok(());
-            }
-            None => {
-                current = open(current.as_fd(), OsStr::new(".."))?;
-                rustix::fs::unlinkat(&current, last, AtFlags::REMOVEDIR)?;
-                path.pop();
-            }
+        let Some((parent, siblings)) = above.pop() else {
+            return Ok(rustix::fs::unlinkat(&directory, &last, AtFlags::REMOVEDIR)?);
+        };
+        current = open(current.as_fd(), OsStr::new(".."))?;
+        rustix::fs::unlinkat(&current, &last, AtFlags::REMOVEDIR)?;
+        (last, children) = (parent, siblings);
+    }
+}
+
+/// Removes these children of a directory, up to one that is a directory with something in it, which it returns.
+fn remove_until_deeper(directory: &OwnedFd, children: &mut Vec<OsString>) -> io::Result<Option<OsString>> {
+    while let Some(child) = children.pop() {
+        match rustix::fs::unlinkat(directory, &child, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR) => match rustix::fs::unlinkat(directory, &child, AtFlags::REMOVEDIR) {
+                Ok(()) => {}
+                Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(Some(child)),
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Gives an open file or directory these attributes. The order matters: a new owner clears set-id bits and

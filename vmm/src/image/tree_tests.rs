@@ -29,6 +29,24 @@ fn removal_is_deep_and_follows_no_link() {
 }
 
 #[test]
+fn removal_lists_each_directory_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a/x", "b/x", "c/x/y", "d"] {
+        fs::create_dir_all(dir.path().join("victim").join(name)).unwrap();
+        fs::write(dir.path().join("victim").join(name).join("file"), "x").unwrap();
+    }
+    let mut listed = 0;
+    let root = fs::File::open(dir.path()).unwrap();
+    remove_listed(&root, OsStr::new("victim"), |directory| {
+        listed += 1;
+        list(directory)
+    })
+    .unwrap();
+    assert_eq!(listed, 9);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn only_an_owner_fails_with_an_error_number() {
     let file = tempfile::tempfile().unwrap();
     let mut metadata = metadata(&file).unwrap();

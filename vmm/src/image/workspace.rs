@@ -1,14 +1,15 @@
 //! Private working directories and locks below the data directory, and the sweeping of what a crash left.
 //!
 //! A workspace is a directory in `tmp/` whose descriptor is locked by `flock` for as long as its process lives; so
-//! one that can be locked is nobody's and is removed. Making and sweeping exclude one another by a lock on `tmp/`
-//! itself, or a new directory could be swept before it is locked. `tmp/` is closed to other users: what is
+//! one that can be locked is nobody's and is removed. Making one and telling which are nobody's exclude one another by a
+//! lock on `tmp/` itself, or a new directory could be swept before it is locked. `tmp/` is closed to other users: what is
 //! unpacked there has its set-user-id bits.
 #![forbid(unsafe_code)]
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,9 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::tree;
+
+/// Leftovers that are swept at once: each is an open descriptor meanwhile.
+const CLAIMS_MAX: usize = 64;
 
 /// A working directory, removed when dropped.
 #[derive(Debug)]
@@ -27,18 +31,20 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Sweeps what dead processes left in `tmp` and makes a new working directory.
+    /// Makes a new working directory in `tmp`, and sweeps what dead processes left there.
     ///
     /// # Errors
     /// That of the call that failed.
     pub fn create(tmp: &Path) -> io::Result<Self> {
         let parent = File::open(tmp)?;
-        flock(&parent, FlockOperation::LockExclusive)?;
-        sweep(&parent)?;
+        flock(&parent, FlockOperation::LockShared)?;
         let path = tempfile::Builder::new().prefix("import-").tempdir_in(tmp)?.keep();
         let directory = File::open(&path)?;
         flock(&directory, FlockOperation::LockExclusive)?;
         flock(&parent, FlockOperation::Unlock)?;
+        if let Err(error) = sweep_leftovers(tmp) {
+            log::debug!("cannot sweep {tmp:?}: {error}");
+        }
         Ok(Self { path, tmp: parent, _directory: directory })
     }
 
@@ -77,21 +83,27 @@ impl Drop for Workspace {
     }
 }
 
-/// Sweeps what dead processes left in `tmp`, unless somebody else does it just now.
+/// Sweeps what dead processes left in `tmp`. What others make or sweep just now is left to them.
 ///
 /// # Errors
 /// That of the call that failed.
 pub fn sweep_leftovers(tmp: &Path) -> io::Result<()> {
     let parent = File::open(tmp)?;
-    match flock(&parent, FlockOperation::NonBlockingLockExclusive) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        locked => locked.and_then(|()| sweep(&parent)),
+    for (name, _lock) in claim_leftovers(&parent)? {
+        // One that another user's import left may be beyond reach: that is no reason to fail.
+        let _ = tree::remove(&parent, &name);
     }
+    Ok(())
 }
 
-/// Removes every entry that no living process has locked.
-fn sweep(tmp: &File) -> io::Result<()> {
+/// Locks entries that no living process has locked; none while somebody makes one.
+fn claim_leftovers(tmp: &File) -> io::Result<Vec<(OsString, OwnedFd)>> {
     use rustix::fs::{Mode, OFlags};
+    match flock(tmp, FlockOperation::NonBlockingLockExclusive) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Vec::new()),
+        locked => locked?,
+    }
+    let mut claimed = Vec::new();
     for name in tree::list(tmp)? {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let entry = match rustix::fs::openat(tmp, &name, flags, Mode::empty()) {
@@ -100,13 +112,17 @@ fn sweep(tmp: &File) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         };
         match flock(&entry, FlockOperation::NonBlockingLockExclusive) {
-            // One that another user's import left may be beyond reach: that is no reason to fail.
-            Ok(()) => drop(tree::remove(tmp, &name)),
+            Ok(()) => claimed.push((name, entry)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
+        if claimed.len() == CLAIMS_MAX {
+            break;
+        }
     }
-    Ok(())
+    // Removing them may take long, and nobody need wait for it: their own locks keep others away.
+    flock(tmp, FlockOperation::Unlock)?;
+    Ok(claimed)
 }
 
 /// A lock that processes take in turn, by name; released when dropped.
@@ -193,6 +209,27 @@ mod tests {
         assert!(!left.exists() && alive.path().exists() && path.exists());
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn nobody_waits_for_who_sweeps() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join("import-dead");
+        fs::create_dir(&left).unwrap();
+        let sweeper = File::open(dir.path()).unwrap();
+        let claimed = claim_leftovers(&sweeper).unwrap();
+        assert_eq!(claimed.len(), 1);
+        let workspace = Workspace::create(dir.path()).unwrap();
+        assert!(left.exists(), "who claimed it removes it");
+        drop(claimed);
+        sweep_leftovers(dir.path()).unwrap();
+        assert!(!left.exists() && workspace.path().exists());
+        // Who makes something is not waited for either.
+        fs::create_dir(&left).unwrap();
+        let maker = File::open(dir.path()).unwrap();
+        flock(&maker, FlockOperation::LockShared).unwrap();
+        sweep_leftovers(dir.path()).unwrap();
+        assert!(left.exists());
     }
 
     #[test]
