@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use super::config::CONFIG_BYTES_MAX;
 use super::container::ContainerError;
 use super::digest::Digest;
-use super::entry::LayerPath;
+use super::entry::{LayerPath, PATH_BYTES_MAX};
 use super::member::{Kind, TarError};
 use super::tar_reader::Members;
 
@@ -106,6 +106,8 @@ impl Blobs {
                     }
                     Slot::Data { offset, bytes }
                 }
+                // No path is so long.
+                Kind::Symlink | Kind::HardLink if member.link.len() > PATH_BYTES_MAX => continue,
                 Kind::Symlink => {
                     let directory = name.split().map(|(parent, _)| parent).unwrap_or_default();
                     Slot::Link(follow(directory.as_bytes(), &member.link))
@@ -225,6 +227,7 @@ fn follow(directory: &[u8], target: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::fixture::Tar;
     use super::*;
 
     #[test]
@@ -233,6 +236,18 @@ mod tests {
         assert_eq!(follow(b"", b"x/./y"), b"x/y");
         assert_eq!(follow(b"a/b", b"/c"), b"c");
         assert_eq!(follow(b"a", b"../../../c"), b"c");
+    }
+
+    #[test]
+    fn a_link_longer_than_any_path_is_none() {
+        let short = "a".repeat(PATH_BYTES_MAX);
+        let long = "a".repeat(PATH_BYTES_MAX + 1);
+        let link =
+            |tar: Tar, name, target: &str| tar.pax(&[("linkpath", target.as_bytes())]).symlink(name, "x");
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &link(link(Tar::new(), "s", &short), "l", &long).end()).unwrap();
+        let Blobs::Archive { index, .. } = Blobs::index(Arc::new(file)).unwrap() else { unreachable!() };
+        assert_eq!(index.into_keys().collect::<Vec<_>>(), [b"s".to_vec()]);
     }
 
     #[test]

@@ -4,16 +4,14 @@
 //! layers) are read to their end. What comes out is held against the limits as it comes.
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
-use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use super::limits::Limits;
+use super::limits::Budget;
 
 /// How many bytes [`Compression::detect`] wants to see.
 pub const MAGIC_BYTES: usize = 6;
@@ -49,46 +47,44 @@ impl Compression {
         }
     }
 
-    /// Decodes `source` to its end; expansion beyond `limits` is an error of the reader.
-    pub fn decode<'a>(self, source: impl Read + 'a, limits: &'a Limits) -> Box<dyn Read + 'a> {
-        let compressed = Rc::new(Cell::new(0));
-        let source = Counted { inner: source, bytes: compressed.clone() };
-        let source = BufReader::with_capacity(BUFFER_BYTES, source);
+    /// Decodes `source` to its end; expansion beyond the budget is an error of the reader.
+    pub fn decode<'a>(self, source: impl Read + 'a, budget: &'a Budget<'_>) -> Box<dyn Read + 'a> {
+        let counted = |source| BufReader::with_capacity(BUFFER_BYTES, Counted { inner: source, budget });
         let inner: Box<dyn Read + 'a> = match self {
-            Self::None => return Box::new(source),
-            Self::Gzip => Box::new(MultiGzDecoder::new(source)),
-            Self::Zstd => Box::new(ZstdFrames { source, decoder: FrameDecoder::new(), in_frame: false }),
-            Self::Xz => Box::new(XzReader::new_mem_limit(source, true, XZ_MEMORY_KIB)),
+            Self::None => return Box::new(BufReader::with_capacity(BUFFER_BYTES, source)),
+            Self::Gzip => Box::new(MultiGzDecoder::new(counted(source))),
+            Self::Zstd => {
+                let source = counted(source);
+                Box::new(ZstdFrames { source, decoder: FrameDecoder::new(), in_frame: false })
+            }
+            Self::Xz => Box::new(XzReader::new_mem_limit(counted(source), true, XZ_MEMORY_KIB)),
         };
-        Box::new(Expanding { inner, compressed, expanded: 0, limits })
+        Box::new(Expanding { inner, budget })
     }
 }
 
-struct Counted<R> {
+struct Counted<'a, R> {
     inner: R,
-    bytes: Rc<Cell<u64>>,
+    budget: &'a Budget<'a>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.bytes.set(self.bytes.get() + read as u64);
+        self.budget.consume(read as u64);
         Ok(read)
     }
 }
 
 struct Expanding<'a> {
     inner: Box<dyn Read + 'a>,
-    compressed: Rc<Cell<u64>>,
-    expanded: u64,
-    limits: &'a Limits,
+    budget: &'a Budget<'a>,
 }
 
 impl Read for Expanding<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer).map_err(told)?;
-        self.expanded += read as u64;
-        self.limits.check_expansion(self.compressed.get(), self.expanded).map_err(io::Error::other)?;
+        self.budget.charge_expansion(read as u64).map_err(io::Error::other)?;
         Ok(read)
     }
 }
@@ -163,6 +159,7 @@ impl<R: BufRead> Read for ZstdFrames<R> {
 mod tests {
     use std::io::Write;
 
+    use super::super::limits::Limits;
     use super::*;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -177,7 +174,7 @@ mod tests {
 
     fn decode(bytes: &[u8], limits: &Limits) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        Compression::detect(bytes).decode(bytes, limits).read_to_end(&mut out)?;
+        Compression::detect(bytes).decode(bytes, &Budget::new(limits)).read_to_end(&mut out)?;
         Ok(out)
     }
 
@@ -218,7 +215,8 @@ mod tests {
     fn a_bomb_is_stopped_where_it_passes_the_limit() {
         let limits = Limits { expansion: 10, expansion_floor_bytes: 1 << 20, ..Limits::default() };
         let bomb = gzip(&vec![0; 8 << 20]);
-        let mut reader = Compression::Gzip.decode(bomb.as_slice(), &limits);
+        let budget = Budget::new(&limits);
+        let mut reader = Compression::Gzip.decode(bomb.as_slice(), &budget);
         let mut out = 0;
         let mut chunk = [0; 8192];
         let error = loop {

@@ -20,7 +20,7 @@ use thiserror::Error;
 use super::member::{Kind, Member, Mtime};
 
 /// Longest path in bytes, one less than the kernel's PATH_MAX, which counts the NUL.
-const PATH_BYTES_MAX: usize = 4095;
+pub(super) const PATH_BYTES_MAX: usize = 4095;
 /// The kernel's NAME_MAX.
 const NAME_BYTES_MAX: usize = 255;
 const WHITEOUT_PREFIX: &[u8] = b".wh.";

@@ -19,6 +19,7 @@ use super::digest::{Digest, Tally};
 use super::erofs::Build;
 use super::error::{Error, is_full};
 use super::layer::{self, Unpacked, chained_key, empty_tar};
+use super::limits::Budget;
 use super::progress::{Event, Progress, Stage};
 use super::records::ImageRecord;
 use super::reference::Name;
@@ -55,6 +56,8 @@ pub struct Import<'a> {
     pub what: &'a str,
     /// Who is told.
     pub progress: &'a dyn Progress,
+    /// What all its layers together may come to.
+    budget: Budget<'a>,
 }
 
 /// A layer unpacked, with what is known of it.
@@ -63,14 +66,19 @@ struct Staged {
     summary: Summary,
 }
 
-impl Import<'_> {
+impl<'a> Import<'a> {
+    /// An import of what the user calls `what`.
+    pub fn new(store: &'a Store, what: &'a str, progress: &'a dyn Progress) -> Self {
+        Self { store, what, progress, budget: Budget::new(store.limits()) }
+    }
+
     /// Imports an open archive or OCI layout; `None` if it is the directory of a root file system.
     ///
     /// # Errors
     /// [`Error`]; the store is then as before, but for layers that were complete.
     pub fn run(&self, file: File, wanted: Option<&Name>) -> Result<Option<Imported>, Error> {
         let tmp = self.store.tmp();
-        let spool = Spool { directory: &tmp, limits: self.store.limits(), progress: self.progress };
+        let spool = Spool { directory: &tmp, budget: &self.budget, progress: self.progress };
         let container = |source| Error::Container { what: self.what.to_owned(), source };
         let (contents, blobs) = match Source::detect(file, self.what, spool)? {
             Source::RootfsDirectory => return Ok(None),
@@ -291,7 +299,7 @@ impl Import<'_> {
         let bytes = extent.length();
         let stage = Stage::Unpack { layer, layers };
         self.progress.report(Event::Begin { stage, total_bytes: Some(bytes) });
-        let unpacked = layer::unpack(extent, compression, root, self.store.limits(), self.progress);
+        let unpacked = layer::unpack(extent, compression, root, &self.budget, self.progress);
         self.progress.report(Event::End);
         unpacked.map_err(|source| self.unpack_error(source, bytes))
     }

@@ -7,7 +7,8 @@ use std::path::Path;
 use super::blobs::Extent;
 use super::compression::{Compression, MAGIC_BYTES};
 use super::digest::{Digest, Tally};
-use super::limits::Limits;
+use super::limits::Budget;
+use super::member_data;
 use super::progress::{Event, Progress};
 use super::tar_reader::{Members, Streamed};
 use super::unpack::{self, Summary, UnpackError};
@@ -41,19 +42,19 @@ pub fn unpack(
     extent: Extent,
     compression: Compression,
     root: &Path,
-    limits: &Limits,
+    budget: &Budget<'_>,
     progress: &dyn Progress,
 ) -> Result<Unpacked, UnpackError> {
     let (stored, plain) = (Tally::hashing(), Tally::hashing());
     let told = Told { inner: extent, progress, untold: 0 };
     // Uncompressed, the two digests are one: hash once.
     let stream = match compression {
-        Compression::None => compression.decode(told, limits),
-        _ => compression.decode(stored.reader(told), limits),
+        Compression::None => compression.decode(told, budget),
+        _ => compression.decode(stored.reader(told), budget),
     };
     let mut members = Members::new(Streamed(plain.reader(stream)));
-    let summary = unpack::unpack(&mut members, root, limits)?;
-    unpack::drain(members.into_inner(), limits)?;
+    let summary = unpack::unpack(&mut members, root, budget)?;
+    member_data::drain(members.into_inner(), budget.limits())?;
     let diff_id = plain.digest();
     let stored = if compression == Compression::None { diff_id } else { stored.digest() };
     Ok(Unpacked { summary, diff_id, stored })

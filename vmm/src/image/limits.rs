@@ -10,26 +10,30 @@
     clippy::cast_sign_loss
 )]
 
+use std::cell::Cell;
+
 use thiserror::Error;
 
 use super::member::Member;
 
 const GIB: u64 = 1 << 30;
 
-/// Bounds on one layer.
+/// Bounds on one import, all layers of an image together.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Members.
+    /// Members, and directories that no member describes.
     pub entries: u64,
     /// Length of all files together in bytes, holes included: what the image file will hold, uncompressed.
     pub layer_bytes: u64,
     /// Bytes of files that the archive does not store. EROFS as written here stores holes as zeros.
     pub hole_bytes: u64,
+    /// Length in bytes of the paths of all directories: they are kept in memory until a layer is unpacked.
+    pub path_bytes: u64,
     /// Bytes after an archive's end mark, which nobody uses but a layer's digest covers.
     pub trailer_bytes: u64,
     /// Bytes of an archive that comes by a pipe and is copied first.
     pub pipe_bytes: u64,
-    /// A compressed stream may grow to this multiple of its size...
+    /// Compressed streams may grow to this multiple of their size...
     pub expansion: u64,
     /// ...or to this many bytes, whichever is more.
     pub expansion_floor_bytes: u64,
@@ -45,6 +49,7 @@ impl Default for Limits {
             entries: 4_000_000,
             layer_bytes: 64 * GIB,
             hole_bytes: GIB,
+            path_bytes: GIB / 4,
             trailer_bytes: 64 << 20,
             pipe_bytes: 128 * GIB,
             expansion: 200,
@@ -60,7 +65,7 @@ pub enum LimitError {
     #[error("the archive holds more than {0} entries")]
     Entries(u64),
     /// Too much data.
-    #[error("{name:?} brings the layer to more than {limit} bytes")]
+    #[error("{name:?} brings the image to more than {limit} bytes")]
     Bytes {
         /// The member at which it happened.
         name: String,
@@ -69,7 +74,7 @@ pub enum LimitError {
     },
     /// A sparse file that is nearly all hole.
     #[error(
-        "{name:?} claims {size} bytes and stores {stored}: holes may take {limit} bytes of a layer in all"
+        "{name:?} claims {size} bytes and stores {stored}: holes may take {limit} bytes of an image in all"
     )]
     Holes {
         /// The member.
@@ -81,6 +86,9 @@ pub enum LimitError {
         /// [`Limits::hole_bytes`].
         limit: u64,
     },
+    /// Too long paths of too many directories.
+    #[error("the paths of the archive's directories take more than {0} bytes")]
+    Paths(u64),
     /// No end after the end.
     #[error("more than {0} bytes follow the archive's end mark: they belong to no file")]
     Trailer(u64),
@@ -97,52 +105,94 @@ pub enum LimitError {
     },
 }
 
-/// What is used of the limits so far.
+/// What an import has used of its limits so far.
 #[derive(Debug)]
 pub struct Budget<'a> {
     limits: &'a Limits,
-    entries: u64,
-    bytes: u64,
-    holes: u64,
+    entries: Cell<u64>,
+    bytes: Cell<u64>,
+    holes: Cell<u64>,
+    path_bytes: Cell<u64>,
+    compressed: Cell<u64>,
+    expanded: Cell<u64>,
 }
 
 impl<'a> Budget<'a> {
     /// Nothing used.
     pub fn new(limits: &'a Limits) -> Self {
-        Self { limits, entries: 0, bytes: 0, holes: 0 }
+        let zero = || Cell::new(0);
+        let (entries, bytes, holes, path_bytes) = (zero(), zero(), zero(), zero());
+        Self { limits, entries, bytes, holes, path_bytes, compressed: zero(), expanded: zero() }
+    }
+
+    /// What it may come to.
+    pub fn limits(&self) -> &'a Limits {
+        self.limits
     }
 
     /// Charges one member.
     ///
     /// # Errors
     /// [`LimitError`] when it exceeds a limit.
-    pub fn charge(&mut self, member: &Member) -> Result<(), LimitError> {
-        self.entries = self.entries.saturating_add(1);
-        if self.entries > self.limits.entries {
-            return Err(LimitError::Entries(self.limits.entries));
-        }
+    pub fn charge(&self, member: &Member) -> Result<(), LimitError> {
+        self.charge_entry()?;
         let name = || String::from_utf8_lossy(&member.path).into_owned();
         let (size, stored) = (member.size, member.stored);
-        self.holes = self.holes.saturating_add(size.saturating_sub(stored));
-        if self.holes > self.limits.hole_bytes {
+        if add(&self.holes, size.saturating_sub(stored)) > self.limits.hole_bytes {
             return Err(LimitError::Holes { name: name(), size, stored, limit: self.limits.hole_bytes });
         }
-        self.bytes = self.bytes.saturating_add(size);
-        if self.bytes > self.limits.layer_bytes {
+        if add(&self.bytes, size) > self.limits.layer_bytes {
             return Err(LimitError::Bytes { name: name(), limit: self.limits.layer_bytes });
         }
         Ok(())
     }
 
-    /// Bytes charged so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    /// Charges something without data.
+    ///
+    /// # Errors
+    /// [`LimitError::Entries`].
+    pub fn charge_entry(&self) -> Result<(), LimitError> {
+        let most = self.limits.entries;
+        if add(&self.entries, 1) > most { Err(LimitError::Entries(most)) } else { Ok(()) }
     }
 
-    /// Members charged so far.
-    pub fn entries(&self) -> u64 {
-        self.entries
+    /// Charges a path that is kept.
+    ///
+    /// # Errors
+    /// [`LimitError::Paths`].
+    pub fn charge_path(&self, path: &[u8]) -> Result<(), LimitError> {
+        let most = self.limits.path_bytes;
+        if add(&self.path_bytes, path.len() as u64) > most { Err(LimitError::Paths(most)) } else { Ok(()) }
     }
+
+    /// Takes note of compressed bytes that are read.
+    pub fn consume(&self, compressed: u64) {
+        add(&self.compressed, compressed);
+    }
+
+    /// Charges bytes that came out of the compressed ones.
+    ///
+    /// # Errors
+    /// [`LimitError::Expansion`].
+    pub fn charge_expansion(&self, bytes: u64) -> Result<(), LimitError> {
+        self.limits.check_expansion(self.compressed.get(), add(&self.expanded, bytes))
+    }
+
+    /// Bytes charged so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Entries charged so far.
+    pub fn entries(&self) -> u64 {
+        self.entries.get()
+    }
+}
+
+/// Adds to a sum and returns it.
+fn add(sum: &Cell<u64>, more: u64) -> u64 {
+    sum.set(sum.get().saturating_add(more));
+    sum.get()
 }
 
 impl Limits {
@@ -180,14 +230,28 @@ mod tests {
     #[test]
     fn each_limit_holds_to_the_byte() {
         let limits = Limits { entries: 3, layer_bytes: 100, hole_bytes: 10, ..Limits::default() };
-        let mut budget = Budget::new(&limits);
+        let budget = Budget::new(&limits);
         budget.charge(&file(60, 50)).unwrap();
         budget.charge(&file(40, 40)).unwrap();
         assert_eq!(budget.charge(&file(1, 1)), Err(LimitError::Bytes { name: "f".into(), limit: 100 }));
         assert_eq!(budget.charge(&file(0, 0)), Err(LimitError::Entries(3)));
-        let mut budget = Budget::new(&limits);
+        let budget = Budget::new(&limits);
         assert!(matches!(budget.charge(&file(11, 0)), Err(LimitError::Holes { .. })));
         assert!(matches!(Budget::new(&limits).charge(&file(u64::MAX, 0)), Err(LimitError::Holes { .. })));
+    }
+
+    #[test]
+    fn paths_and_expansion_add_up() {
+        let limits = Limits { path_bytes: 5, expansion: 10, expansion_floor_bytes: 0, ..Limits::default() };
+        let budget = Budget::new(&limits);
+        budget.charge_path(b"a/b").unwrap();
+        budget.charge_path(b"a/").unwrap();
+        assert_eq!(budget.charge_path(b"c"), Err(LimitError::Paths(5)));
+        budget.consume(2);
+        budget.charge_expansion(20).unwrap();
+        budget.consume(1);
+        budget.charge_expansion(10).unwrap();
+        assert_eq!(budget.charge_expansion(1), Err(LimitError::Expansion { compressed: 3, limit: 30 }));
     }
 
     #[test]

@@ -56,6 +56,7 @@ mod import;
 mod layer;
 mod limits;
 mod member;
+mod member_data;
 mod merge;
 mod oci_layout;
 mod origin;

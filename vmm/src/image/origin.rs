@@ -96,7 +96,7 @@ impl Store {
     /// A root file system as a directory.
     fn directory(&self, path: &Path, what: &str, progress: &dyn Progress) -> Result<Outcome, Error> {
         let lease = self.lease()?;
-        let record = directory::import(&Import { store: self, what, progress }, path)?;
+        let record = directory::import(&Import::new(self, what, progress), path)?;
         drop(lease);
         let stamp = File::open(path).and_then(|file| Stamp::of(&file));
         let stamp = stamp.map_err(|source| Error::Open { path: path.to_owned(), source })?;
@@ -117,7 +117,7 @@ impl Store {
             return Ok(user_namespace::import(self.helper(), self, file, what, wanted, progress)?);
         }
         let _lease = self.lease()?;
-        let imported = Import { store: self, what, progress }.run(file, wanted)?;
+        let imported = Import::new(self, what, progress).run(file, wanted)?;
         let imported =
             imported.ok_or(Error::NotAnImage { what: what.to_owned(), found: "it is a directory" })?;
         Ok(Outcome { id: imported.record.id, names: imported.names, chosen: imported.chosen })

@@ -15,7 +15,7 @@ use super::blobs::{Blobs, Extent};
 use super::compression::{Compression, MAGIC_BYTES};
 use super::entry::LayerPath;
 use super::error::Error;
-use super::limits::{LimitError, Limits};
+use super::limits::{Budget, LimitError};
 use super::member::TarError;
 use super::progress::{Event, Progress, Stage};
 use super::tar_reader::{Members, Streamed};
@@ -56,8 +56,8 @@ pub enum Source {
 pub struct Spool<'a> {
     /// A directory for unnamed files.
     pub directory: &'a Path,
-    /// On what is decompressed.
-    pub limits: &'a Limits,
+    /// For what is decompressed.
+    pub budget: &'a Budget<'a>,
     /// Told about copying.
     pub progress: &'a dyn Progress,
 }
@@ -89,7 +89,7 @@ impl Source {
             if is_plain && !start.is_empty() && !starts_with_header(&start) {
                 return refuse(guess(&start));
             }
-            spool.copy(start.as_slice().chain(file), None, spool.limits.pipe_bytes, shown)?
+            spool.copy(start.as_slice().chain(file), None, spool.budget.limits().pipe_bytes, shown)?
         };
         let file = Arc::new(file);
         let mut start = [0; START_BYTES];
@@ -100,7 +100,7 @@ impl Source {
         }
         let compression = Compression::detect(&start[..length.min(MAGIC_BYTES)]);
         let whole = || Extent::whole(file.clone()).map_err(unreadable);
-        match first_name(compression.decode(whole()?, spool.limits)) {
+        match first_name(compression.decode(whole()?, spool.budget)) {
             Ok(Some(name)) if is_container_name(name.as_bytes()) => {}
             Ok(_) => return Ok(Self::RootfsTar { file, compression }),
             // Shorter than one header, or with no header at its start.
@@ -116,7 +116,7 @@ impl Source {
             _ => {
                 let bytes = file.metadata().map_err(unreadable)?.len();
                 // The decoder has a limit of its own.
-                let decoded = compression.decode(whole()?, spool.limits);
+                let decoded = compression.decode(whole()?, spool.budget);
                 Arc::new(spool.copy(decoded, Some(bytes), u64::MAX, shown)?)
             }
         };

@@ -14,11 +14,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -26,13 +24,11 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::entry::{Entry, EntryError, LayerPath, Metadata, plan_entry};
-use super::limits::{Budget, LimitError, Limits};
+use super::limits::{Budget, LimitError};
 use super::member::{Member, Mtime, TarError};
+use super::member_data;
 use super::tar_reader::{Members, Skip};
 use super::tree::{self, Tree};
-
-/// How much is copied at once, in bytes.
-const COPY_BYTES: usize = 256 << 10;
 
 /// Why a layer could not be unpacked.
 #[derive(Debug, Error)]
@@ -87,7 +83,7 @@ pub struct Summary {
     pub xattrs: u64,
     /// Length of all files, in bytes.
     pub bytes: u64,
-    /// Members.
+    /// Members, and directories that none describes.
     pub entries: u64,
     /// Directories that the archive uses and does not describe: their attributes are made up.
     pub implicit: BTreeSet<LayerPath>,
@@ -104,13 +100,13 @@ pub struct Summary {
 pub fn unpack<R: Skip>(
     members: &mut Members<R>,
     root: &Path,
-    limits: &Limits,
+    budget: &Budget<'_>,
 ) -> Result<Summary, UnpackError> {
     let tree =
         Tree::open(root).map_err(|source| UnpackError::Write { path: LayerPath::default(), source })?;
-    let mut unpacker = Unpacker { tree, summary: Summary::default(), mtimes: BTreeMap::new() };
-    let mut budget = Budget::new(limits);
-    let mut buffer = vec![0; COPY_BYTES];
+    let (bytes, entries) = (budget.bytes(), budget.entries());
+    let mut unpacker = Unpacker { tree, summary: Summary::default(), mtimes: BTreeMap::new(), budget };
+    let mut buffer = vec![0; member_data::COPY_BYTES];
     while let Some(member) = members.next_member()? {
         budget.charge(&member)?;
         let planned = plan_entry(&member)?;
@@ -120,19 +116,20 @@ pub fn unpack<R: Skip>(
     }
     unpacker.finish()?;
     let Unpacker { mut summary, .. } = unpacker;
-    summary.bytes = budget.bytes();
-    summary.entries = budget.entries();
+    summary.bytes = budget.bytes().saturating_sub(bytes);
+    summary.entries = budget.entries().saturating_sub(entries);
     Ok(summary)
 }
 
-struct Unpacker {
+struct Unpacker<'a> {
     tree: Tree,
     summary: Summary,
     /// Times of directories, set last: everything made in a directory changes them.
     mtimes: BTreeMap<LayerPath, Mtime>,
+    budget: &'a Budget<'a>,
 }
 
-impl Unpacker {
+impl Unpacker<'_> {
     fn apply<R: Skip>(
         &mut self,
         entry: Entry,
@@ -150,7 +147,7 @@ impl Unpacker {
             Entry::File(path, metadata) => {
                 let (parent, name) = self.place(&path)?;
                 let file = tree::create_file(&parent, name).map_err(at(&path))?;
-                write_data(&file, member, members, buffer, &path)?;
+                member_data::write(&file, member, members, buffer, &path)?;
                 tree::set_metadata(&file, &metadata).map_err(attributes(&path, &metadata))
             }
             Entry::Symlink(path, metadata, target) => {
@@ -197,7 +194,13 @@ impl Unpacker {
         let directory = self.tree.directory(path).map_err(at(path))?;
         tree::set_metadata(&directory, metadata).map_err(attributes(path, metadata))?;
         self.summary.implicit.remove(path);
-        self.mtimes.insert(path.clone(), metadata.mtime);
+        self.remember(path, metadata.mtime)
+    }
+
+    fn remember(&mut self, path: &LayerPath, mtime: Mtime) -> Result<(), UnpackError> {
+        if self.mtimes.insert(path.clone(), mtime).is_none() {
+            self.budget.charge_path(path.as_bytes())?;
+        }
         Ok(())
     }
 
@@ -281,19 +284,7 @@ impl Unpacker {
             parent = match self.tree.parent(&made) {
                 Ok(directory) => directory,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
-                    match rustix::fs::mkdirat(&parent, name, mode) {
-                        Ok(()) => {}
-                        // A link to nothing.
-                        Err(Errno::EXIST) => return Err(UnpackError::NoDirectory(path.clone())),
-                        Err(error) => return Err(at(&made)(error)),
-                    }
-                    let directory = self.tree.directory(&made).map_err(at(&made))?;
-                    // The file mode creation mask is the user's, the layer everyone's.
-                    rustix::fs::fchmod(&directory, mode).map_err(at(&made))?;
-                    self.summary.implicit.insert(made.clone());
-                    self.mtimes.insert(made.clone(), Mtime::default());
-                    directory
+                    self.make_directory(&parent, name, &made)?
                 }
                 Err(error) => match Errno::from_io_error(&error) {
                     Some(Errno::NOTDIR | Errno::LOOP) => return Err(UnpackError::NoDirectory(path.clone())),
@@ -302,6 +293,29 @@ impl Unpacker {
             };
         }
         Ok(())
+    }
+
+    /// Makes a directory that the archive does not describe.
+    fn make_directory(
+        &mut self,
+        parent: &OwnedFd,
+        name: &OsStr,
+        path: &LayerPath,
+    ) -> Result<OwnedFd, UnpackError> {
+        self.budget.charge_entry()?;
+        let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH;
+        match rustix::fs::mkdirat(parent, name, mode) {
+            Ok(()) => {}
+            // A link to nothing.
+            Err(Errno::EXIST) => return Err(UnpackError::NoDirectory(path.clone())),
+            Err(error) => return Err(at(path)(error)),
+        }
+        let directory = self.tree.directory(path).map_err(at(path))?;
+        // The file mode creation mask is the user's, the layer everyone's.
+        rustix::fs::fchmod(&directory, mode).map_err(at(path))?;
+        self.summary.implicit.insert(path.clone());
+        self.remember(path, Mtime::default())?;
+        Ok(directory)
     }
 
     fn finish(&mut self) -> Result<(), UnpackError> {
@@ -331,7 +345,7 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
 
-fn at<E: Into<io::Error>>(path: &LayerPath) -> impl Fn(E) -> UnpackError {
+pub(super) fn at<E: Into<io::Error>>(path: &LayerPath) -> impl Fn(E) -> UnpackError {
     move |error| UnpackError::Write { path: path.clone(), source: error.into() }
 }
 
@@ -343,49 +357,4 @@ fn attributes(path: &LayerPath, metadata: &Metadata) -> impl Fn(io::Error) -> Un
         }
         _ => UnpackError::Write { path: path.clone(), source },
     }
-}
-
-/// Copies a member's data into its file; holes stay holes.
-fn write_data<R: Skip>(
-    mut file: &File,
-    member: &Member,
-    members: &mut Members<R>,
-    buffer: &mut [u8],
-    path: &LayerPath,
-) -> Result<(), UnpackError> {
-    let Some(segments) = &member.segments else {
-        loop {
-            let read = members.read_data(buffer)?;
-            if read == 0 {
-                return Ok(());
-            }
-            file.write_all(buffer.get(..read).unwrap_or_default()).map_err(at(path))?;
-        }
-    };
-    file.set_len(member.size).map_err(at(path))?;
-    for segment in segments {
-        let (mut offset, mut left) = (segment.offset, segment.length);
-        while left > 0 {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let chunk = buffer.get_mut(..wanted).unwrap_or_default();
-            let read = members.read_data(chunk)?;
-            if read == 0 {
-                return Err(TarError::Truncated.into());
-            }
-            file.write_all_at(chunk.get(..read).unwrap_or_default(), offset).map_err(at(path))?;
-            offset = offset.saturating_add(read as u64);
-            left = left.saturating_sub(read as u64);
-        }
-    }
-    Ok(())
-}
-
-/// Reads what follows the archive's end mark, so that the whole stream is hashed.
-///
-/// # Errors
-/// [`TarError::Read`], or [`LimitError::Trailer`] where it does not end.
-pub fn drain(rest: impl Read, limits: &Limits) -> Result<(), UnpackError> {
-    let most = limits.trailer_bytes;
-    let read = io::copy(&mut rest.take(most.saturating_add(1)), &mut io::sink()).map_err(TarError::Read)?;
-    if read > most { Err(LimitError::Trailer(most).into()) } else { Ok(()) }
 }

@@ -215,8 +215,7 @@ fn help(root: &OsStr, layers: &OsStr, wanted: &OsStr, what: &OsStr) -> io::Resul
         let what = what.to_string_lossy();
         let store = Store::open(Path::new(root), layers).map_err(|error| chain(&error))?;
         let _lease = store.lease().map_err(|error| chain(&error))?;
-        let import = Import { store: &store, what: &what, progress: &channel };
-        import.run(source, wanted.as_ref()).map_err(|error| chain(&error))
+        Import::new(&store, &what, &channel).run(source, wanted.as_ref()).map_err(|error| chain(&error))
     });
     channel.send(&match outcome {
         Ok(Some(imported)) => {

@@ -12,8 +12,8 @@ use super::unpack::UnpackError;
 /// Returns what would have been done up to the end or the first refusal.
 pub fn walk(archive: &[u8], limits: &Limits) -> (Vec<Entry>, Result<(), UnpackError>) {
     let compression = Compression::detect(&archive[..archive.len().min(MAGIC_BYTES)]);
-    let mut members = Members::new(Streamed(compression.decode(archive, limits)));
-    let mut budget = Budget::new(limits);
+    let budget = Budget::new(limits);
+    let mut members = Members::new(Streamed(compression.decode(archive, &budget)));
     let mut entries = Vec::new();
     let mut step = || -> Result<bool, UnpackError> {
         let Some(member) = members.next_member()? else { return Ok(false) };

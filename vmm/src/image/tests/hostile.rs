@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tar::EntryType;
 
-use super::fixture::{Bench, Tar, gzip, is_root, read, told};
+use super::fixture::{Bench, Tar, docker_archive, gzip, is_root, oci_tar, read, told};
 use crate::image::limits::Limits;
 
 /// Imports and expects a refusal that says `words`, with the store and the world outside as before.
@@ -95,6 +95,37 @@ fn limits_of_number_and_expansion() {
     let tail = gzip(&[Tar::new().file("f", "x").end(), vec![0; 8 << 20]].concat());
     assert!(told(&bench.import_bytes(&tail).unwrap_err()).contains("bomb"));
     bench.assert_empty();
+}
+
+#[test]
+fn limits_hold_for_made_directories_and_all_layers_together() {
+    if !is_root() {
+        return;
+    }
+    let refusal = |limits: Limits, archive: &[u8]| {
+        let bench = Bench::new();
+        let bench = Bench { store: bench.store.with_limits(limits), ..bench };
+        told(&bench.import_bytes(archive).unwrap_err())
+    };
+    let entries = |entries| Limits { entries, ..Limits::default() };
+    // One member and ten directories above it.
+    let deep = Tar::new().file(&format!("{}f", "d/".repeat(10)), "").end();
+    assert!(refusal(entries(10), &deep).contains("more than 10 entries"));
+    let described = (0..10).fold(Tar::new(), |tar, n| tar.directory(&format!("directory{n}"), 0o755)).end();
+    for archive in [&deep, &described] {
+        let limits = Limits { path_bytes: 90, ..Limits::default() };
+        assert!(refusal(limits, archive).contains("take more than 90 bytes"));
+    }
+    let layers: Vec<Vec<u8>> = ["a", "b"].map(|name| Tar::new().file(name, &"x".repeat(600)).end()).to_vec();
+    let limits = Limits { layer_bytes: 1000, ..Limits::default() };
+    assert!(refusal(limits, &docker_archive(&layers, &[])).contains("brings the image to more than 1000"));
+    assert!(refusal(entries(1), &docker_archive(&layers, &[])).contains("more than 1 entries"));
+    // Each layer by itself stays below the floor.
+    let zeros = "\0".repeat(600 << 10);
+    let layers: Vec<Vec<u8>> = ["a", "b"].map(|name| Tar::new().file(name, &zeros).end()).to_vec();
+    let blobs: Vec<Vec<u8>> = layers.iter().map(|layer| gzip(layer)).collect();
+    let limits = Limits { expansion: 20, expansion_floor_bytes: 1 << 20, ..Limits::default() };
+    assert!(refusal(limits, &oci_tar(&layers, &blobs)).contains("bomb"));
 }
 
 #[test]
