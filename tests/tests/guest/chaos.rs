@@ -1,6 +1,6 @@
 //! Whatever fails around them, microVMs go on, and who asks is told.
 
-use tests::daemon::Daemon;
+use tests::daemon::{Daemon, charge};
 use tests::memory::{Guest, MIB, Memory};
 use tests::run::until;
 use tests::setup;
@@ -81,6 +81,10 @@ fn an_agent_that_is_frozen_is_waited_for_by_nobody() {
     becomes("safe");
     let _ = ballast.command(&["why", "guest"]).end().exits(0).shows("safe");
     guest.wait_until(|memory| ceiling(memory) >= 192 * MIB);
+    // Whose agent says nothing keeps to what it is told while memory is short.
+    let less = charge(&daemon.tree(), "guest") - 16 * MIB;
+    daemon.reload(&ballast, &format!("[pool]\ncapacity = '{less}'\n"));
+    guest.wait_until(|memory| ceiling(memory) <= 160 * MIB);
     let _ = trim.end().exits(125).says("did not answer in time");
     let _ = exec.end().exits(125).says("did not start the command within 30 s");
     let _ = set.end().exits(125).says("the limits stay as they were");
