@@ -29,7 +29,7 @@ use super::store::Store;
 use super::tree::Tree;
 use super::unpack::{Summary, UnpackError};
 use super::workspace::{KeyLock, Workspace};
-use super::{docker_archive, id_map, merge, oci_layout, records};
+use super::{docker_archive, merge, oci_layout, records};
 
 /// The latest time that an image gets: ext4's own limit, in the year 2446. Archives may claim any.
 const NEWEST_MAX: i64 = (1 << 34) - 1 - (1 << 31);
@@ -149,6 +149,7 @@ impl<'a> Import<'a> {
             chain.extend(group_ids);
         }
         self.report_omissions(&summaries.iter().collect::<Vec<_>>());
+        self.drop_hidden(&mut keys)?;
         if keys.is_empty() {
             // A guest needs a root, and be it an empty one.
             let key = empty_tar();
@@ -160,6 +161,18 @@ impl<'a> Import<'a> {
             keys.push(key);
         }
         Ok(keys)
+    }
+
+    /// Takes off the layers below the highest one that hides them all.
+    fn drop_hidden(&self, keys: &mut Vec<Digest>) -> Result<(), Error> {
+        for at in (1..keys.len()).rev() {
+            let hides = stack::hides_all_below(&self.store.open_layer(keys[at])?);
+            if hides.map_err(|source| self.stack_error(source))? {
+                keys.drain(..at);
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Makes one file of neighbouring layers, if the store has it not: returns its key.
@@ -356,42 +369,5 @@ impl<'a> Import<'a> {
 
     fn tree(&self, root: &Path) -> Result<Tree, Error> {
         Tree::open(root).map_err(|source| self.write_error(source, 0))
-    }
-
-    fn write_error(&self, source: io::Error, bytes: u64) -> Error {
-        Error::write(self.store.root(), source, Some(bytes).filter(|&bytes| bytes > 0))
-    }
-
-    fn stack_error(&self, source: stack::StackError) -> Error {
-        Error::Stack { what: self.what.to_owned(), source }
-    }
-
-    fn unpack_error(&self, source: UnpackError, bytes: u64) -> Error {
-        let what = self.what.to_owned();
-        match source {
-            // Once to unpack it, once for the image.
-            UnpackError::Write { source, .. } if is_full(&source) => {
-                self.write_error(source, bytes.saturating_mul(2))
-            }
-            UnpackError::Owner { path, uid, gid } => {
-                Error::Owner { what, path, uid, gid, remedy: id_map::remedy(uid.max(gid)) }
-            }
-            source => Error::Archive { what, source },
-        }
-    }
-
-    fn report_omissions(&self, summaries: &[&Summary]) {
-        let sum = |field: fn(&Summary) -> u64| summaries.iter().map(|summary| field(summary)).sum::<u64>();
-        let nodes = sum(|summary| summary.devices);
-        if nodes > 0 {
-            self.progress
-                .notice(format!("{nodes} device nodes of the image are left out: the guest makes its own"));
-        }
-        let xattrs = sum(|summary| summary.xattrs);
-        if xattrs > 0 {
-            self.progress.notice(format!(
-                "{xattrs} extended attributes of the image that guests cannot use are left out"
-            ));
-        }
     }
 }

@@ -53,6 +53,7 @@ mod erofs_image;
 pub mod error;
 mod id_map;
 mod import;
+mod import_report;
 mod layer;
 mod limits;
 mod member;

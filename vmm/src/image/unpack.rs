@@ -178,7 +178,7 @@ impl Unpacker<'_> {
 
     fn directory(&mut self, path: &LayerPath, metadata: &Metadata) -> Result<(), UnpackError> {
         if let Some((parent_path, name)) = path.split() {
-            let parent = self.parent(&parent_path, path)?;
+            let parent = self.parent_of_entry(&parent_path, path)?;
             match tree::stat(&parent, name).map_err(at(path))? {
                 Some(stat) if tree::file_type(&stat) == FileType::Directory => {}
                 existing => {
@@ -219,7 +219,7 @@ impl Unpacker<'_> {
         if tree::file_type(&wanted) == FileType::Directory || tree::is_whiteout(&wanted) {
             return Err(nothing());
         }
-        let to = self.parent(&parent, path)?;
+        let to = self.parent_of_entry(&parent, path)?;
         if let Some(existing) = tree::stat(&to, name).map_err(at(path))? {
             if (existing.st_dev, existing.st_ino) == (wanted.st_dev, wanted.st_ino) {
                 return Ok(());
@@ -256,11 +256,33 @@ impl Unpacker<'_> {
         let Some(((parent_path, _), name)) = path.split().zip(path.components().last()) else {
             return Err(EntryError::RootNotDirectory.into());
         };
-        let parent = self.parent(&parent_path, path)?;
+        let parent = self.parent_of_entry(&parent_path, path)?;
         if tree::stat(&parent, name).map_err(at(path))?.is_some() {
             tree::remove(&parent, name).map_err(at(path))?;
         }
         Ok((parent, name))
+    }
+
+    /// The same for what the archive has in place of what it hides: a whiteout is of the layers below only, and gives
+    /// way to an opaque directory.
+    fn parent_of_entry(&mut self, parent: &LayerPath, of: &LayerPath) -> Result<OwnedFd, UnpackError> {
+        let mut so_far = LayerPath::default();
+        let below = self.tree.parent(parent);
+        if below.is_err_and(|error| error.kind() == io::ErrorKind::NotADirectory) {
+            for name in parent.components() {
+                // What is no directory is told of by whoever goes on.
+                let Ok(directory) = self.tree.parent(&so_far) else { break };
+                so_far = so_far.join(name);
+                let stat = tree::stat(&directory, name).map_err(at(&so_far))?;
+                if stat.is_some_and(|stat| tree::is_whiteout(&stat)) {
+                    tree::remove(&directory, name).map_err(at(&so_far))?;
+                    self.make_directory(&directory, name, &so_far)?;
+                    self.mark_opaque(&so_far)?;
+                    break;
+                }
+            }
+        }
+        self.parent(parent, of)
     }
 
     /// Opens the directory `parent`, making it if the archive has not.

@@ -73,6 +73,46 @@ fn marks_below_a_file_hide_nothing() {
 }
 
 #[test]
+fn what_stands_below_a_whiteout_is_in_a_directory_of_its_own() {
+    if !is_root() {
+        return;
+    }
+    let lower = Tar::new().directory("d", 0o755).file("d/old", "1").file("kept", "1").end();
+    for upper in [
+        Tar::new().file(".wh.d", "").file("d/f", "2"),
+        Tar::new().file("d/f", "2").file(".wh.d", ""),
+        Tar::new().file(".wh.d", "").file("x", "2").hard_link("d/f", "x").file(".wh.x", "").file("x", ""),
+    ] {
+        let upper = upper.end();
+        for max in [8, 1] {
+            let (_bench, image) = import(&[lower.clone(), upper.clone()], max);
+            let shown: Vec<String> = paths(&image).into_iter().filter(|path| path != "x").collect();
+            assert_eq!(shown, ["d", "d/f", "kept"], "at most {max}");
+        }
+    }
+    let deep = Tar::new().file(".wh.d", "").directory("d/e/f", 0o700).end();
+    assert_eq!(paths(&import(&[lower, deep], 8).1), ["d", "d/e", "d/e/f", "kept"]);
+}
+
+#[test]
+fn an_opaque_root_hides_all_layers_below() {
+    if !is_root() {
+        return;
+    }
+    let lower = || Tar::new().directory("d", 0o755).file("d/old", "1").file("old", "1").end();
+    let hides = Tar::new().file("d/new", "2").file(".wh..wh..opq", "").end();
+    let upper = Tar::new().file("top", "3").end();
+    let layers = [lower(), Tar::new().file("more", "1").end(), hides, upper];
+    // Overlayfs would show what lies below: so nothing may.
+    for max in [8, 3, 2, 1] {
+        let (_bench, image) = import(&layers, max);
+        let marked = image.layers.iter().map(|layer| read(&layer.file)[Path::new("")].is_opaque());
+        assert!(!marked.skip(1).any(|is_opaque| is_opaque), "at most {max}");
+        assert_eq!(paths(&image), ["d", "d/new", "top"], "at most {max}");
+    }
+}
+
+#[test]
 fn more_layers_than_devices_are_merged() {
     if !is_root() {
         return;
