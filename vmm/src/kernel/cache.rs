@@ -1,14 +1,31 @@
 //! The directory of prepared files: published whole or not at all.
 //!
 //! Wiring. Files are written under a name of their own, synced, and renamed, so a crash, a full disk or two
-//! runs at once leave no file that is not whole under a name that is looked for.
+//! runs at once leave no file that is not whole under a name that is looked for. What no record names any more is
+//! removed when it is old.
 
 use super::error::Error;
+use balloon::{regular_file, wall_clock};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// What the names of records start with.
+pub(super) const RECORD: &str = "record-";
+/// What the names of kernels start with.
+pub(super) const KERNEL: &str = "vmlinux-";
+/// What the names of initramfs archives start with.
+pub(super) const INITRAMFS: &str = "initramfs-";
+/// What the names of unfinished files start with.
+const UNFINISHED: &str = ".new-";
+
+/// How long a file is kept that no record names: whoever prepared it may not have started its guest yet.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The directory, which exists.
 #[derive(Debug)]
@@ -30,6 +47,55 @@ impl Cache {
         self.dir.join(name)
     }
 
+    /// The stored file of this name, if there is one. It counts as new again.
+    pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
+        let path = self.path(name);
+        let file = regular_file::open(&path).ok()?;
+        // Of a cache that others own, the owner renews it.
+        let _ = file.set_modified(SystemTime::UNIX_EPOCH + wall_clock::since_1970());
+        Some(path)
+    }
+
+    /// Removes old files that no record names, and old records that do not hold: what earlier kernels and agents, and
+    /// interrupted runs, left. `load` gives the files that a record names if it holds.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or a file not removed.
+    pub(super) fn sweep(&self, load: impl Fn(&Path) -> Option<[PathBuf; 2]>) -> Result<(), Error> {
+        self.remove_unused(load).map_err(|source| Error::Store { path: self.dir.clone(), source })
+    }
+
+    fn remove_unused(&self, load: impl Fn(&Path) -> Option<[PathBuf; 2]>) -> io::Result<()> {
+        let paths: Vec<PathBuf> =
+            self.dir.read_dir()?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        let is = |path: &Path, kind: &str| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(kind.as_bytes()))
+        };
+        let mut used = BTreeSet::new();
+        for record in paths.iter().filter(|path| is(path, RECORD)) {
+            if let Some(named) = load(record) {
+                used.extend(
+                    named.iter().chain([record]).filter_map(|path| path.file_name().map(OsStr::to_owned)),
+                );
+            }
+        }
+        for path in &paths {
+            let ours = [RECORD, KERNEL, INITRAMFS, UNFINISHED].iter().any(|kind| is(path, kind));
+            if !ours || path.file_name().is_some_and(|name| used.contains(name)) {
+                continue;
+            }
+            let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+            if modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > KEPT)) {
+                match std::fs::remove_file(path) {
+                    // Another run removed it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    result => result?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Stores a file, in place of one that is there.
     pub(super) fn publish(&self, name: &str, contents: &[u8]) -> Result<PathBuf, Error> {
         let path = self.path(name);
@@ -38,7 +104,7 @@ impl Cache {
     }
 
     fn write(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
-        let file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.dir)?;
+        let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.dir)?;
         write_sparse(file.as_file(), contents)?;
         file.as_file().set_permissions(Permissions::from_mode(0o644))?;
         file.as_file().sync_all()?;
@@ -108,6 +174,31 @@ mod tests {
             });
         });
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_no_record_names_goes_once_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path()).unwrap();
+        let store = |name: &str, age: Duration| {
+            let file = File::open(cache.publish(name, b"x").unwrap()).unwrap();
+            file.set_modified(file.metadata().unwrap().modified().unwrap() - age).unwrap();
+        };
+        let old = KEPT + Duration::from_secs(60);
+        for name in ["record-a", "record-b", "vmlinux-a", "vmlinux-b", "initramfs-a", ".new-b", "other"] {
+            store(name, old);
+        }
+        store("initramfs-b", Duration::ZERO);
+        store("vmlinux-again", old);
+        assert!(cache.find("vmlinux-again").is_some() && cache.find("vmlinux-none").is_none());
+        let named = |record: &Path| {
+            record.ends_with("record-a").then(|| ["vmlinux-a", "initramfs-a"].map(|name| cache.path(name)))
+        };
+        cache.sweep(named).unwrap();
+        let mut left: Vec<_> =
+            dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["initramfs-a", "initramfs-b", "other", "record-a", "vmlinux-a", "vmlinux-again"]);
     }
 
     #[test]

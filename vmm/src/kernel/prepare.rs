@@ -2,7 +2,7 @@
 //!
 //! Wiring: reads the host's files, lets the pure parts decide, stores what comes out.
 
-use super::cache::{self, Cache};
+use super::cache::{self, Cache, INITRAMFS, KERNEL, RECORD};
 use super::constant::constant_part;
 use super::error::Error;
 use super::initramfs::{self, PackedModule};
@@ -45,7 +45,7 @@ pub struct GuestKernel {
 pub fn prepare(source: &KernelSource, agent: &Path, cache_dir: &Path) -> Result<GuestKernel, Error> {
     let cache = Cache::open(cache_dir)?;
     let parts = [&source.image, &source.modules, agent].map(|path| path.as_os_str().as_bytes());
-    let record = format!("record-{}", cache::digest(&parts));
+    let record = format!("{RECORD}{}", cache::digest(&parts));
     if let Some(Record { release, elf, initramfs, shared, .. }) = Record::load(&cache.path(&record)) {
         let (elf, initramfs) = (elf.0, initramfs.0);
         return Ok(GuestKernel { release, elf, shared, initramfs, disks: true, notices: vec![] });
@@ -56,13 +56,18 @@ pub fn prepare(source: &KernelSource, agent: &Path, cache_dir: &Path) -> Result<
     inputs.note_file(Path::new("/proc/self/exe"));
     let (elf, shared) = unpack_kernel(source, &cache, &mut inputs)?;
     let packed = pack(source, agent, &mut inputs)?;
-    let name = format!("initramfs-{}-{}", source.release, cache::digest(&[&packed.archive]));
+    let name = format!("{INITRAMFS}{}-{}", source.release, cache::digest(&[&packed.archive]));
     let initramfs = cache.publish(&name, &packed.archive)?;
     if packed.notices.is_empty()
         && let Some(finished) = Record::new(inputs, &source.release, (&elf, shared), &initramfs)
         && let Ok(json) = serde_json::to_vec(&finished)
     {
         cache.publish(&record, &json)?;
+        let named = |path: &Path| Record::load(path).map(|record| [record.elf.0, record.initramfs.0]);
+        // What cannot be removed is in nobody's way.
+        if let Err(error) = cache.sweep(named) {
+            log::debug!("cannot remove old prepared kernels: {error}");
+        }
     }
     let Packed { disks, notices, .. } = packed;
     Ok(GuestKernel { release: source.release.clone(), elf, shared, initramfs, disks, notices })
@@ -80,11 +85,10 @@ fn unpack_kernel(
         image::check_kernel(&image).map_err(|source| Error::Elf { path: path.clone(), source })?;
         return Ok((path.clone(), None));
     }
-    let name = format!("vmlinux-{}-{}", source.release, cache::digest(&[&image]));
-    let stored = cache.path(&name);
+    let name = format!("{KERNEL}{}-{}", source.release, cache::digest(&[&image]));
     let elf = bzimage::extract(&image).map_err(|source| Error::BzImage { path: path.clone(), source })?;
     let shared = constant_part(&elf);
-    if stored.is_file() {
+    if let Some(stored) = cache.find(&name) {
         return Ok((stored, shared));
     }
     Ok((cache.publish(&name, &elf)?, shared))
