@@ -30,6 +30,8 @@
 //!   describe, which get the attributes that the layers below give them.
 //! - **Whiteouts** are character devices 0:0 and opaque directories carry `trusted.overlay.opaque`, whoever
 //!   imports, so that the guest mounts overlayfs always in the same way.
+//! - **The root** of a layer whose archive does not describe it is told by its modification time, and is as the layers
+//!   below have it: for who merges, and for the guest.
 //! - **Owners are never changed.** Users other than root import in a user namespace ([`user_namespace`]), or are
 //!   told what they lack. The image is the same to the byte. A directory is taken with the owners that the caller
 //!   sees.
