@@ -2,7 +2,7 @@
 
 use super::dirs::Dirs;
 use super::format::{Format, write_list};
-use super::output::Output;
+use super::output::{Output, eprint};
 use crate::image::LAYERS_MAX;
 use crate::image::progress_bars::ProgressBars;
 use crate::image::reference::ImageRef;
@@ -110,11 +110,18 @@ fn remove(store: &Store, names: &[String], output: &mut impl Write) -> Result<Ex
 }
 
 fn tell_freed(bytes: Option<u64>) {
+    if let Some(words) = freed(bytes) {
+        eprint(&format!("ballast: {words}\n"));
+    }
+}
+
+/// What is said of layers that were removed, or could not be.
+fn freed(bytes: Option<u64>) -> Option<String> {
     match bytes {
-        Some(0) => {}
-        Some(bytes) => log::info!("{} of layers were freed", Size::from_bytes(bytes)),
-        None => log::info!(
-            "an import runs: layers that no image uses are kept until the next `ballast image prune`"
+        Some(0) => None,
+        Some(bytes) => Some(format!("{} of layers were freed", Size::from_bytes(bytes))),
+        None => Some(
+            "an import runs: layers that no image uses stay until the next `ballast image prune`".to_owned(),
         ),
     }
 }
@@ -145,6 +152,13 @@ fn ago(age: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_freed_is_told_and_what_could_not_be() {
+        assert_eq!(freed(Some(0)), None);
+        assert!(freed(Some(2 << 20)).unwrap().starts_with("2"));
+        assert!(freed(None).unwrap().contains("ballast image prune"));
+    }
 
     #[test]
     fn ages_are_told_in_one_unit() {
