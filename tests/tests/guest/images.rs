@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use tests::setup;
 
 fn fixture(name: &str) -> PathBuf {
@@ -19,6 +20,25 @@ fn its_layers_are_stacked_with_their_deletions() {
     let ended = setup().run("layers", &[script]).options(["-u", "root"]).end().exits(1);
     let ended = ended.prints("first\nsecond\nsecond\nfirst\nold:\nnew\n");
     assert!(ended.stderr.contains("deleted"), "{ended}");
+}
+
+/// Layers that say nothing of the root leave it as it is below them, as `docker build` makes them.
+#[test]
+fn its_root_is_as_the_last_layer_says_that_describes_it() {
+    let ballast = setup();
+    let script = r#"mkdir -m 1777 root && mkdir root/bin && cp "$1" root/bin/busybox && touch added
+        chown 7:0 root && tar -C root -cf base.tar . && tar -cf above.tar added
+        ids=$(sha256sum base.tar above.tar | sed 's/ .*/"/; s/^/"sha256:/' | paste -sd,)
+        echo '{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":['"$ids"']}}' > config.json
+        echo '[{"Config":"config.json","RepoTags":null,"Layers":["base.tar","above.tar"]}]' > manifest.json
+        tar -cf image.tar manifest.json config.json base.tar above.tar"#;
+    let directory = ballast.path("image");
+    fs::create_dir(&directory).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-ec", script, "sh"]).arg(fixture("busybox/rootfs/bin/busybox")).current_dir(&directory);
+    assert!(shell.status().unwrap().success());
+    let stat = ["/bin/busybox", "stat", "-c", "%a %u", "/", "/added"];
+    ballast.run(directory.join("image.tar"), &stat).end().exits(0).prints("1777 7\n644 0\n");
 }
 
 #[test]
