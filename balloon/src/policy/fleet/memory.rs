@@ -28,8 +28,8 @@ pub(super) struct Memory {
     has_begun: bool,
     /// Its charge a tick ago.
     charge_bytes: u64,
-    /// What it fell by in each of the last ticks.
-    fell_bytes: [u64; LAG_TICKS],
+    /// What it fell by, but for what was directed, and what it rose by, in each of the last ticks.
+    moved_bytes: [(u64, u64); LAG_TICKS],
     /// For how many ticks it has held too much.
     over_ticks: usize,
 }
@@ -44,7 +44,7 @@ impl Memory {
             directed_bytes: [0; LAG_TICKS + 1],
             has_begun: false,
             charge_bytes: 0,
-            fell_bytes: [0; LAG_TICKS],
+            moved_bytes: [(0, 0); LAG_TICKS],
             over_ticks: 0,
         }
     }
@@ -52,11 +52,8 @@ impl Memory {
     /// A tick later: what was directed and does not show in the charge yet, as long as it may still come. What has come counts
     /// for what was directed first.
     pub(super) fn outstanding(&mut self, charge_bytes: u64, lag_ticks: usize) -> u64 {
-        let came = std::mem::replace(&mut self.charge_bytes, charge_bytes).saturating_sub(charge_bytes);
-        self.fell_bytes.rotate_right(1);
-        if let Some(now) = self.fell_bytes.first_mut() {
-            *now = came;
-        }
+        let before = std::mem::replace(&mut self.charge_bytes, charge_bytes);
+        let came = before.saturating_sub(charge_bytes);
         self.directed_bytes.rotate_right(1);
         if let Some(now) = self.directed_bytes.first_mut() {
             *now = 0;
@@ -71,6 +68,10 @@ impl Memory {
             *bytes = bytes.saturating_sub(paid);
             left = left.saturating_sub(paid);
         }
+        self.moved_bytes.rotate_right(1);
+        if let Some(now) = self.moved_bytes.first_mut() {
+            *now = (left, charge_bytes.saturating_sub(before));
+        }
         let missing = self.missing();
         self.has_begun = missing > 0 && (self.has_begun || came > 0);
         missing
@@ -80,9 +81,14 @@ impl Memory {
         self.directed_bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
     }
 
-    /// What its charge fell by while what was directed before should have shown.
+    /// What its charge fell by of itself while what was directed before should have shown.
     pub(super) fn fell(&self) -> u64 {
-        self.fell_bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
+        let sum = |sum: u64, bytes: u64| sum.saturating_add(bytes);
+        let (fell, rose) = self
+            .moved_bytes
+            .iter()
+            .fold((0, 0), |(down, up), (fell, rose)| (sum(down, *fell), sum(up, *rose)));
+        fell.saturating_sub(rose)
     }
 
     /// In this tick it holds too much, or not. Returns whether for longer than what is given back takes to show.

@@ -322,7 +322,9 @@ impl Law {
 
     fn lists(&self, age_ms: u64) -> Lists {
         match (self.meter.last(), &self.capabilities) {
-            (Some(sample), Some(capabilities)) => Lists::of(sample, capabilities, age_ms),
+            (Some(sample), Some(can)) => {
+                Lists::of(sample, &Capabilities { swap: self.swaps(can), ..*can }, age_ms)
+            }
             _ => Lists { lru_bytes: 0, cold_bytes: 0 },
         }
     }

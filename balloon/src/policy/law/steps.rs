@@ -7,6 +7,7 @@ use crate::policy::arithmetic::{permille, scale};
 use crate::policy::observation::{Reclaimed, Stopped};
 use crate::policy::order::{Memory, Order, Orders};
 use crate::policy::reason::Reason;
+use crate::policy::sample::Capabilities;
 use crate::policy::state::State;
 
 /// Orders that are not answered yet.
@@ -164,12 +165,15 @@ impl Law {
         self.reclaim(now_ms, bytes, self.memory(), older_than_ms, reason, orders);
     }
 
-    /// What can be reclaimed at all. What is compressed counts against no limit within the guest: where one is below its size,
-    /// that would let the workload have all of its limit again beside it, more than the host allows.
+    /// What can be reclaimed at all.
     fn memory(&self) -> Memory {
-        let swap = self.capabilities.is_some_and(|capabilities| capabilities.swap);
-        let is_limited = self.settings.max_bytes < self.size_bytes;
-        if swap && !is_limited { Memory::Both } else { Memory::File }
+        if self.capabilities.is_some_and(|can| self.swaps(&can)) { Memory::Both } else { Memory::File }
+    }
+
+    /// Whether anonymous memory is asked for. What is compressed counts against no limit within the guest: where one is below
+    /// its size, that would let the workload have all of its limit again beside it, more than the host allows.
+    pub(super) fn swaps(&self, capabilities: &Capabilities) -> bool {
+        capabilities.swap && self.settings.max_bytes >= self.size_bytes
     }
 
     fn reclaim(
@@ -251,7 +255,7 @@ impl Law {
 mod tests {
     use super::*;
     use crate::policy::law::tests::Guest;
-    use crate::policy::{Capabilities, Observation, Settings};
+    use crate::policy::{Observation, Settings};
 
     #[test]
     fn nothing_is_compressed_beside_a_limit_within_the_guest() {
@@ -262,6 +266,8 @@ mod tests {
             swap: true,
             ..Capabilities::default()
         }));
+        (guest.sample.inactive_anon_bytes, guest.sample.swap_total_bytes) = (300 << 20, 500 << 20);
+        guest.sample.swap_free_bytes = 500 << 20;
         guest.seconds(120);
         let size_bytes = guest.law.size_bytes;
         for (max_bytes, wanted) in [(size_bytes, Memory::Both), (size_bytes - 1, Memory::File)] {
@@ -275,6 +281,8 @@ mod tests {
                 })
                 .collect();
             assert!(!ordered.is_empty() && ordered.iter().all(|memory| *memory == wanted), "{ordered:?}");
+            let lists = guest.law.lists(guest.law.age_ms(guest.now_ms));
+            assert_eq!(lists.lru_bytes >= 300 << 20, wanted == Memory::Both, "{lists:?}");
         }
     }
 }
