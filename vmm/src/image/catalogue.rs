@@ -208,8 +208,8 @@ impl Store {
         Ok(Some(freed))
     }
 
-    /// Gives names that are stored as docker spells them in full the files that they are looked for in. Where both
-    /// spellings have one, the short one's stays.
+    /// Gives names that are stored as docker spells them in full the files that they are looked for in. Where the short
+    /// spelling is another image's, the long one keeps its file, and with it its image.
     pub(super) fn shorten_names(&self) -> Result<(), Error> {
         for path in self.files("names")? {
             let name = path.file_name().and_then(OsStr::to_str).and_then(Name::of_file);
@@ -217,13 +217,18 @@ impl Store {
             if short == path {
                 continue;
             }
-            // Where another process does it just now, that is as well.
-            let done = |result: io::Result<()>| match result.as_ref().map_err(io::Error::kind) {
-                Err(io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound) => Ok(()),
-                _ => result,
-            };
-            let moved = done(fs::hard_link(&path, &short)).and_then(|()| done(fs::remove_file(&path)));
-            moved.map_err(|source| Error::write(&short, source, None))?;
+            match fs::hard_link(&path, &short) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    log::warn!("cannot store the name in {} as {}: {error}", path.display(), short.display());
+                    continue;
+                }
+                _ => {}
+            }
+            let image =
+                |path: &Path| records::read(path).ok().flatten().map(|record: NameRecord| record.image);
+            if image(&path) == image(&short) {
+                remove_file(&path)?;
+            }
         }
         Ok(())
     }

@@ -60,15 +60,16 @@ impl Journal {
     }
 
     /// Appends whole entries.
-    pub fn append(&mut self, entries: &[u8]) {
-        if let Err(error) = self.try_append(entries) {
+    pub fn append(&mut self, mut entries: &[u8]) {
+        if let Err(error) = self.try_append(&mut entries) {
             self.why = error.to_string();
             let lines = entries.iter().filter(|byte| **byte == b'\n').count();
             self.lost = self.lost.saturating_add(lines as u64);
         }
     }
 
-    fn try_append(&mut self, entries: &[u8]) -> io::Result<()> {
+    /// What is written it takes off `entries`.
+    fn try_append(&mut self, entries: &mut &[u8]) -> io::Result<()> {
         let length = entries.len() as u64;
         if self.bytes > 0 && self.bytes.saturating_add(length) > self.half {
             self.rotate()?;
@@ -78,24 +79,29 @@ impl Journal {
             let text = format!("ballast: {} lines could not be logged here: {}\n", self.lost, self.why);
             let time = humantime::format_rfc3339_nanos(wall_clock::now()).to_string();
             Entry { log: text.into(), stream: Stream::Ballast, time: time.into() }.write(&mut gap);
-            self.write(&gap)?;
+            self.write(&mut &*gap)?;
             self.lost = 0;
         }
         self.write(entries)
     }
 
-    fn write(&mut self, entries: &[u8]) -> io::Result<()> {
+    fn write(&mut self, entries: &mut &[u8]) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
             missing => missing.insert(open(&self.directory)?),
         };
-        if let Err(error) = file.write_all(entries) {
-            // Half an entry would make nonsense of the next.
-            let _ = file.set_len(self.bytes);
-            return Err(error);
+        let result = file.write_all(entries);
+        let mut whole = entries.len();
+        if result.is_err() {
+            // Whole entries stay, as who follows may have read them; half a one would make nonsense of the next.
+            let length = file.metadata().map_or(0, |metadata| metadata.len().saturating_sub(self.bytes));
+            let written = entries.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
+            whole = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at.saturating_add(1));
+            let _ = file.set_len(self.bytes.saturating_add(whole as u64));
         }
-        self.bytes = self.bytes.saturating_add(entries.len() as u64);
-        Ok(())
+        self.bytes = self.bytes.saturating_add(whole as u64);
+        *entries = entries.get(whole..).unwrap_or_default();
+        result
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -178,6 +184,26 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!((lines.len(), lines[0], lines[2]), (3, "before", "after"), "{text}");
         assert!(lines[1].contains("ballast: 3 lines could not be logged"), "{text}");
+    }
+
+    #[test]
+    fn of_what_finds_half_its_room_whole_entries_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let mut journal = Journal::create(&log, 1 << 20, dir.path()).unwrap();
+        journal.append(b"before\n");
+        // What a full disk took is put there first, by way of a file that then takes nothing.
+        let path = log.join(NEWEST);
+        std::fs::write(&path, b"before\n1\n2\n3").unwrap();
+        let good = journal.file.replace(File::open(&path).unwrap());
+        journal.append(b"1\n2\n3\n4\n");
+        assert_eq!((journal.bytes, journal.lost), (11, 2));
+        journal.file = good;
+        journal.file.as_ref().unwrap().set_len(11).unwrap();
+        journal.append(b"after\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("before\n1\n2\n{") && text.ends_with("\nafter\n"), "{text}");
+        assert!(text.contains("2 lines could not be logged"), "{text}");
     }
 
     #[test]
