@@ -208,26 +208,18 @@ impl Store {
         Ok(Some(freed))
     }
 
-    /// Gives names that are stored as docker spells them in full the files that they are looked for in. Where the short
-    /// spelling is another image's, the long one keeps its file, and with it its image.
+    /// Gives names that are stored as docker spells them in full the files that they are looked for in. Where both
+    /// spellings are stored the short one stays, and an image that is then without a name is told.
     pub(super) fn shorten_names(&self) -> Result<(), Error> {
         for path in self.files("names")? {
             let name = path.file_name().and_then(OsStr::to_str).and_then(Name::of_file);
-            let Some(short) = name.map(|name| path.with_file_name(name.file_name())) else { continue };
+            let Some(name) = name else { continue };
+            let short = path.with_file_name(name.file_name());
             if short == path {
                 continue;
             }
-            match fs::hard_link(&path, &short) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    log::warn!("cannot store the name in {} as {}: {error}", path.display(), short.display());
-                    continue;
-                }
-                _ => {}
-            }
-            let image =
-                |path: &Path| records::read(path).ok().flatten().map(|record: NameRecord| record.image);
-            if image(&path) == image(&short) {
-                remove_file(&path)?;
+            if let Err(error) = shorten_name(&name, &path, &short) {
+                log::warn!("cannot store the name '{}' in {}: {error}", name.as_str(), short.display());
             }
         }
         Ok(())
@@ -280,6 +272,29 @@ impl Store {
         let path = self.root().join(directory);
         let read = || fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
         read().map_err(|source| Error::Open { path: path.clone(), source })
+    }
+}
+
+/// Moves what `path` says of a name to `short`, unless that says something already. Another process may do so as well.
+fn shorten_name(name: &Name, path: &Path, short: &Path) -> io::Result<()> {
+    let image = |path| records::read(path).ok().flatten().map(|record: NameRecord| record.image);
+    let image_before = image(path);
+    match fs::hard_link(path, short) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if let Some(nameless) = image_before.filter(|before| image(short) != Some(*before)) {
+                log::warn!(
+                    "image {nameless} has no name any more: '{}' is another's. Import it under a name of its own, or the next \
+                     `ballast image prune` removes it",
+                    name.as_str()
+                );
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        linked => linked?,
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -201,6 +201,16 @@ fn a_name_of_dockers_registry_is_found_in_every_spelling() {
     assert_eq!(store.remove("docker.io/library/app").unwrap().names, ["app:latest"]);
     assert_eq!(store.remove("app:1").unwrap().image, Some(id));
     assert_eq!(bench.stored("names"), [""; 0]);
+    // Both spellings, of two images: the one that loses its name stays until it is pruned.
+    let [one, two] = ["one", "two"].map(|text| {
+        let path = bench.write(&format!("{text}.tar"), &tar(text));
+        bench.store.import(Origin::Path(&path), Some(text), &Silent).unwrap().id
+    });
+    fs::rename(bench.path("data/names/one:latest.json"), old("two:latest")).unwrap();
+    let store = Store::open(&bench.path("data"), 8).unwrap();
+    assert_eq!(bench.stored("names"), ["two:latest.json"]);
+    assert_eq!(store.resolve(&ImageRef::parse(OsStr::new("two")), &Silent).unwrap().id, two);
+    assert_eq!(store.prune().unwrap().images, [one]);
 }
 
 #[test]
